@@ -11,14 +11,13 @@ pub(crate) use libc::tpacket_auxdata as AuxData;
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub(crate) struct TpacketStats {
-    /// Number of packets for the socket, including dropped packets.
+    /// Including dropped packets.
     pub(crate) packets: u32,
-    /// Number of packets dropped because the socket's buffer was full.
+    /// Dropped because the socket's buffer was full.
     pub(crate) drops: u32,
 }
 
-/// Buffer for a `PACKET_AUXDATA` message, the only control message that a
-/// [`PacketSocket`](crate::PacketSocket) requests.
+/// Buffer for a `PACKET_AUXDATA` message, the only control message that is requested.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Control {
@@ -28,8 +27,8 @@ pub(crate) struct Control {
     pub(crate) padding: u32,
 }
 
-/// `BPF_RET | BPF_K` (`include/uapi/linux/bpf_common.h`): the BPF instruction that accepts the
-/// first `k` bytes of a packet, or no packet if `k` is 0.
+/// `BPF_RET | BPF_K` (`include/uapi/linux/bpf_common.h`): accepts the first `k` bytes of a packet,
+/// or no packet if `k` is 0.
 pub(crate) const BPF_RET: u16 = 0x06;
 
 const _: () = {

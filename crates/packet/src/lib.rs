@@ -1,12 +1,11 @@
 //! Packet sockets ([packet(7)](https://man7.org/linux/man-pages/man7/packet.7.html)) as ports of
-//! xdpfwd, for comparison with [AF_XDP](https://docs.kernel.org/networking/af_xdp.html) and for
+//! xdpfwd, for comparison with [AF_XDP](https://docs.kernel.org/networking/af_xdp.html) and
 //! interfaces without XDP.
 //!
 //! A [`PacketSocket`] receives a share of an interface's packets. An [`MmsgPort`] uses the socket
 //! as a [`Port`](xdpfwd_xsk::Port): one `recvmmsg` call receives a batch, and one `sendmmsg` call
-//! transmits up to 256 packets. The kernel copies each packet on reception, from a socket buffer
-//! into a free frame of the worker, and again on transmission. The socket does not need the UMEM,
-//! so one worker can combine these ports with AF_XDP ports.
+//! transmits up to 256 packets. The kernel copies each packet on reception and on transmission. One
+//! worker can combine these ports with AF_XDP ports.
 //!
 //! Differences from AF_XDP, because a packet socket receives a *copy*, and the kernel also
 //! processes the original:
@@ -18,8 +17,8 @@
 //!   ([`KernelCounters::rx_dropped`](xdpfwd_xsk::KernelCounters::rx_dropped)). Switch both off:
 //!   `ethtool -K IF gro off lro off`.
 //! - The kernel removes the outermost VLAN tag; the port restores it from `PACKET_AUXDATA`.
-//! - Checksums that a local sender left to its interface are incomplete, as with AF_XDP. To prevent
-//!   this, run `ethtool -K SENDER tx off`, where SENDER is that interface.
+//! - Checksums that a local sender left to its interface SENDER are incomplete, as with AF_XDP: run
+//!   `ethtool -K SENDER tx off`.
 //! - The port cannot conflict with XDP programs, because it attaches none.
 //!
 //! ```no_run

@@ -10,28 +10,22 @@ use xdpfwd_xsk::{Batch, Frame};
 
 use crate::abi::{AuxData, Control};
 
-/// Maximum number of messages received per system call.
 pub(crate) const MAX_RECEIVED: usize = Batch::CAPACITY;
 
-/// Maximum number of messages sent per system call: several batches, below the kernel's limit of
-/// 1024 (`UIO_MAXIOV`).
+/// Several batches, below the kernel's limit of 1024 (`UIO_MAXIOV`).
 pub(crate) const MAX_SENT: usize = 256;
 
-/// Headers and control buffers for receiving a batch, allocated once in advance.
+/// Headers and control buffers for receiving a batch, allocated once.
 pub(crate) struct Inbox {
     headers: Box<[libc::mmsghdr; MAX_RECEIVED]>,
     buffers: Box<[libc::iovec; MAX_RECEIVED]>,
     controls: Box<[Control; MAX_RECEIVED]>,
 }
 
-/// Metadata of a received message.
 #[derive(Clone, Copy)]
 pub(crate) struct Received {
-    /// Number of bytes received into the buffer.
     pub(crate) len: usize,
-    /// Whether the message was longer than the buffer.
     pub(crate) is_truncated: bool,
-    /// Auxiliary data, if the socket provides it.
     pub(crate) aux: Option<AuxData>,
 }
 
@@ -45,7 +39,7 @@ impl Inbox {
     }
 
     /// Receives waiting messages, one per frame, into the frames before the first `None`. Truncates
-    /// messages that are longer than their frame. Never blocks. Returns the number of messages.
+    /// longer messages. Never blocks.
     pub(crate) fn receive(
         &mut self,
         socket: RawFd,
@@ -65,10 +59,9 @@ impl Inbox {
             header.msg_hdr.msg_controllen = mem::size_of::<Control>();
             count += 1;
         }
-        // SAFETY: the first `count` headers point at buffers of the given lengths: bytes of frames
-        // that are borrowed mutably, and our own control buffers. All outlive the call, and the
-        // kernel keeps none of the addresses. No timeout is passed. Unsafe: foreign call with raw
-        // pointers.
+        // SAFETY: the first `count` headers point at buffers of the given lengths: bytes of mutably
+        // borrowed frames, and our own control buffers. All outlive the call, and the kernel keeps
+        // no address. No timeout is passed. Unsafe: foreign call with raw pointers.
         let received = unsafe {
             libc::recvmmsg(
                 socket,
@@ -81,8 +74,7 @@ impl Inbox {
         if received < 0 { Err(io::Error::last_os_error()) } else { Ok(received as usize) }
     }
 
-    /// Iterates over the metadata of messages. If the last call of `receive` returned `n`, only the
-    /// first `n` items are valid.
+    /// Only the first `n` items are valid if the last call of `receive` returned `n`.
     #[inline]
     pub(crate) fn received(&self) -> impl Iterator<Item = Received> + '_ {
         self.headers.iter().zip(self.controls.iter()).map(|(header, control)| {
@@ -99,7 +91,6 @@ impl Inbox {
     }
 }
 
-/// Headers for sending messages, allocated once in advance.
 pub(crate) struct Outbox {
     headers: Box<[libc::mmsghdr; MAX_SENT]>,
     buffers: Box<[libc::iovec; MAX_SENT]>,
@@ -113,8 +104,8 @@ impl Outbox {
         }
     }
 
-    /// Sends the first [`MAX_SENT`] frames. Never blocks. Returns the number of frames sent, or an
-    /// error if the first frame could not be sent.
+    /// Sends the first [`MAX_SENT`] frames. Never blocks. Fails only if the first frame could not
+    /// be sent.
     pub(crate) fn send<'a>(
         &mut self,
         socket: RawFd,
@@ -132,8 +123,8 @@ impl Outbox {
             count += 1;
         }
         // SAFETY: the first `count` headers point at buffers of the given lengths, the bytes of
-        // frames that the caller borrows until this returns; `sendmmsg` only reads them and has
-        // copied them when it returns. Unsafe: foreign call with raw pointers.
+        // frames that the caller borrows; `sendmmsg` only reads them, before it returns. Unsafe:
+        // foreign call with raw pointers.
         let sent = unsafe {
             libc::sendmmsg(socket, self.headers.as_mut_ptr(), count, libc::MSG_DONTWAIT as _)
         };

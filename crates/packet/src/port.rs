@@ -14,28 +14,23 @@ use crate::socket::PacketSocket;
 use crate::vlan;
 
 /// Maximum number of sent frames that wait for `reclaim`: enough for several iterations of the
-/// worker loop, and few enough to stay in the CPU cache.
+/// worker loop, and few enough for the CPU cache.
 const MAX_COMPLETIONS: usize = 1024;
 
 /// A port for one queue of an interface, over a packet socket with `recvmmsg` and `sendmmsg`.
 ///
-/// Between two calls, the port holds only frames that were sent and not yet
-/// [reclaimed](Port::reclaim). Packets to be received wait in the kernel, and packets to be sent in
-/// the worker's egress queue.
+/// Between two calls, the port holds only sent frames that were not yet [reclaimed](Port::reclaim).
 #[derive(Debug)]
 pub struct MmsgPort {
     socket: PacketSocket,
     inbox: Inbox,
     outbox: Outbox,
-    /// The frames of the current call of `receive`. An array on the stack would have to be cleared
-    /// for each call.
+    /// Used only during `receive`. An array on the stack would have to be cleared for each call.
     frames: Box<[Option<Frame>; MAX_RECEIVED]>,
     completions: Completions,
     counters: Counters,
-    /// Number of packets dropped because they did not fit into a frame.
     oversized: u64,
-    /// Number of packets that the kernel dropped. Summed here, because reading the kernel's counter
-    /// clears it.
+    /// Summed here, because reading the kernel's counter clears it.
     kernel_drops: Cell<u64>,
 }
 
@@ -59,8 +54,7 @@ impl MmsgPort {
         })
     }
 
-    /// Puts up to `count` free frames, grown to maximum length, into `self.frames`. Returns their
-    /// number.
+    /// Puts up to `count` free frames of maximum length into `self.frames`. Returns their number.
     #[inline]
     fn alloc_frames(&mut self, count: usize, pool: &mut Pool) -> usize {
         let mut allocated = 0;
@@ -75,8 +69,7 @@ impl MmsgPort {
         allocated
     }
 
-    /// Removes the packet at the front of the queue, and counts it as sent and as dropped by the
-    /// interface.
+    /// Counts the packet as sent and as dropped by the interface.
     fn drop_first(&mut self, queue: &mut EgressQueue) {
         self.counters.tx_dropped += 1;
         self.count_sent(1, queue);
@@ -101,15 +94,15 @@ impl Port for MmsgPort {
             pool.umem().is_same(self.completions.umem()),
             "the pool belongs to another UMEM than the port"
         );
-        // Without free frames, receive nothing: packets wait in the kernel. The kernel drops and
-        // counts packets that find no room there.
+        // Without free frames, packets wait in the kernel, which drops and counts those without
+        // room.
         let allocated = self.alloc_frames(into.room(), pool);
         if allocated == 0 {
             return 0;
         }
         self.counters.syscalls += 1;
-        // An error means no packets: EAGAIN, a signal, or the interface went down (ENETDOWN,
-        // reported once; reception resumes by itself).
+        // No packets: EAGAIN, a signal, or the interface went down (ENETDOWN, reported once;
+        // reception resumes by itself).
         let received =
             self.inbox.receive(self.socket.fd(), &mut self.frames[..allocated]).unwrap_or(0);
         let mut accepted = 0;
@@ -132,8 +125,7 @@ impl Port for MmsgPort {
                 free(frame, pool);
             }
         }
-        // Free the unused frames in reverse order: the next call then allocates the same frames in
-        // the same order.
+        // In reverse order, so that the next call allocates the same frames in the same order.
         for frame in self.frames[received..allocated].iter_mut().rev().filter_map(Option::take) {
             free(frame, pool);
         }
@@ -162,7 +154,7 @@ impl Port for MmsgPort {
             match sent {
                 // Never observed, but would loop forever.
                 Ok(0) => break,
-                // If frames are left, the next pass of this loop sends them or gets the error.
+                // The next pass sends the remaining frames or gets the error.
                 Ok(sent) => self.count_sent(sent, queue),
                 Err(error) if is_retryable(&error) => {
                     self.counters.tx_retries += 1;
@@ -213,7 +205,6 @@ impl Port for MmsgPort {
     }
 }
 
-/// Returns whether sending the same packet later may succeed.
 fn is_retryable(error: &io::Error) -> bool {
     // EAGAIN: the socket's buffer is full. ENOMEM: temporarily no memory. ENETDOWN: the link is
     // down. ENXIO: the device is gone; the control thread notices. EINTR: a signal.

@@ -4,9 +4,9 @@ use std::io;
 
 use crate::socket::PacketSocket;
 
-/// A guard that keeps an interface in promiscuous mode until the guard is dropped or the process
-/// ends. The kernel counts the users of the mode, and turns it off when the last user leaves
-/// (`PACKET_MR_PROMISC` in [packet(7)](https://man7.org/linux/man-pages/man7/packet.7.html)).
+/// Keeps an interface in promiscuous mode until it is dropped or the process ends. The kernel
+/// counts the users of the mode (`PACKET_MR_PROMISC` in
+/// [packet(7)](https://man7.org/linux/man-pages/man7/packet.7.html)).
 #[derive(Debug)]
 pub struct Promiscuous(#[expect(dead_code, reason = "keeps the socket open")] PacketSocket);
 

@@ -11,14 +11,12 @@ use std::sync::Arc;
 
 use crate::abi::{BPF_RET, TpacketStats};
 
-/// Size in bytes of the receive buffer, and of the send buffer. The kernel doubles the value, to 8
-/// MiB, and charges each packet its size in memory: 768 bytes for a short packet. So each buffer
-/// has room for about 2000 packets of 4 KiB, as many as the rings of an AF_XDP port.
+/// Size in bytes of each socket buffer. The kernel doubles it to 8 MiB and charges a short packet
+/// 768 bytes. There is room for about 2000 packets of 4 KiB, as many as in an AF_XDP port's rings.
 const BUFFER_LEN: libc::c_int = 4 << 20;
 
-/// A handle of a packet socket on one interface. The socket is closed when its last handle is
-/// dropped. Several threads may use the same socket: for example, one thread sends and receives
-/// while another thread starts and stops reception.
+/// A handle of a packet socket on one interface. The socket is closed with its last handle. One
+/// thread may start and stop reception while another sends and receives.
 #[derive(Clone, Debug)]
 pub struct PacketSocket(Arc<OwnedFd>);
 
@@ -46,19 +44,18 @@ pub enum OpenError {
 }
 
 impl PacketSocket {
-    /// Opens a socket for each queue of an interface. All packets of one queue are delivered to the
-    /// same socket, and to no other. If the driver records the receive queue (veth does not), the
-    /// packets of queue `n` go to the `n`-th socket of the result, counted from 0
-    /// (`PACKET_FANOUT_QM`). The sockets receive nothing before [`start`](Self::start).
+    /// Opens a socket for each queue of an interface. Each packet is delivered to one socket. If
+    /// the driver records the receive queue (veth does not), packets of queue `n` go to the `n`-th
+    /// socket, counted from 0 (`PACKET_FANOUT_QM`). The sockets receive nothing before
+    /// [`start`](Self::start).
     pub fn open_queues(ifindex: u32, queues: u16) -> Result<Vec<Self>, OpenError> {
         let mut sockets =
             (0..queues).map(|_| Self::open(ifindex)).collect::<Result<Vec<_>, _>>()?;
         if queues > 1 {
-            // A fanout group is a set of sockets over which the kernel distributes packets. Its
-            // function `fanout_demux_qm` selects the member by the packet's queue mapping, modulo
-            // the number of members. On reception the mapping is the queue index plus one
-            // (`skb_record_rx_queue`). So the socket of queue q must be member q + 1, and the
-            // socket of the last queue must be member 0.
+            // The kernel distributes packets over the fanout group by queue mapping, modulo the
+            // number of members (`fanout_demux_qm`). On reception the mapping is the queue index
+            // plus one (`skb_record_rx_queue`). So the socket of queue q must be member q + 1, and
+            // that of the last queue member 0.
             sockets.rotate_right(1);
             let group = sockets[0].create_fanout_group()?;
             sockets[1..].iter().try_for_each(|socket| socket.join_fanout_group(group))?;
@@ -67,7 +64,7 @@ impl PacketSocket {
         Ok(sockets)
     }
 
-    /// Creates a socket that receives nothing: it is bound to no interface and no protocol.
+    /// Bound to no interface and no protocol, so it receives nothing.
     pub(crate) fn unbound() -> io::Result<Self> {
         let flags = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: a plain system call. Unsafe: foreign call. Protocol 0: nothing is received before
@@ -81,7 +78,6 @@ impl PacketSocket {
         Ok(Self(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
-    /// Makes the interface accept frames for any MAC address until the socket is closed.
     pub(crate) fn enable_promiscuous(&self, ifindex: u32) -> io::Result<()> {
         let request = libc::packet_mreq {
             mr_ifindex: ifindex as i32,
@@ -127,8 +123,8 @@ impl PacketSocket {
         self.0.as_raw_fd()
     }
 
-    /// Returns the number of packets dropped since the last call because the socket's buffer was
-    /// full; 0 if the socket does not count them.
+    /// Packets dropped since the last call because the socket's buffer was full; 0 if the socket
+    /// does not count them.
     pub(crate) fn take_drops(&self) -> u64 {
         let statistics: TpacketStats =
             self.get(libc::SOL_PACKET, libc::PACKET_STATISTICS).unwrap_or_default();
@@ -156,8 +152,7 @@ impl PacketSocket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Creates a fanout group, joins it as its first member, and returns its number, which is
-    /// unique in this network namespace.
+    /// Returns the group's number, which is unique in this network namespace.
     fn create_fanout_group(&self) -> Result<u16, OpenError> {
         self.set_fanout(0, FANOUT_MODE | libc::PACKET_FANOUT_FLAG_UNIQUEID)?;
         let group: u32 = self
@@ -179,8 +174,6 @@ impl PacketSocket {
         )
     }
 
-    /// Sets a buffer size to `BUFFER_LEN` with `forced_option`, or, if that fails, with
-    /// `limited_option`.
     fn enlarge(&self, forced_option: libc::c_int, limited_option: libc::c_int) {
         // Forcing needs CAP_NET_ADMIN; otherwise net.core.rmem_max and wmem_max limit the size.
         if let Err(error) = self.set(libc::SOL_SOCKET, forced_option, &BUFFER_LEN) {
@@ -232,9 +225,8 @@ impl PacketSocket {
     }
 }
 
-/// Mode of a fanout group: distributes packets by receive queue, and ignores packets that this host
-/// sends. The second flag is needed because a group does not apply the `PACKET_IGNORE_OUTGOING` of
-/// its members.
+/// Distributes packets by receive queue, and ignores packets that this host sends: a group does not
+/// apply the `PACKET_IGNORE_OUTGOING` of its members.
 const FANOUT_MODE: u32 = libc::PACKET_FANOUT_QM | libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING;
 
 impl OpenError {
@@ -249,7 +241,7 @@ impl OpenError {
 
 #[cfg(test)]
 impl From<std::os::unix::net::UnixDatagram> for PacketSocket {
-    /// Lets tests use a Unix datagram socket, which also preserves message boundaries.
+    /// Lets tests use a Unix datagram socket.
     fn from(socket: std::os::unix::net::UnixDatagram) -> Self {
         Self(Arc::new(socket.into()))
     }

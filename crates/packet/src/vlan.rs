@@ -4,14 +4,13 @@ use xdpfwd_xsk::{Frame, NoRoom};
 
 use crate::abi::AuxData;
 
-/// EtherType of an 802.1Q tag, used if the kernel does not report the type.
+/// Used if the kernel does not report the type.
 const ETH_P_8021Q: u16 = 0x8100;
 
-/// Length of both MAC addresses, which precede the tag, in bytes.
+/// Both MAC addresses, in bytes.
 const ADDRESSES_LEN: usize = 12;
 
-/// Returns the 4 bytes of the removed VLAN tag, as they were on the wire; `None` if the packet had
-/// no tag.
+/// Returns the removed tag as it was on the wire.
 #[inline]
 pub(crate) fn removed_tag(aux: &AuxData) -> Option<[u8; 4]> {
     if aux.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {

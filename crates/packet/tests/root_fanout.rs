@@ -1,6 +1,5 @@
-//! Tests several packet sockets on one interface. The kernel must deliver each received packet to
-//! one socket, selected by the queue of the packet, and packets that this host sends to none. Needs
-//! root.
+//! Tests several packet sockets on one interface. Each received packet must reach one socket,
+//! selected by its queue, and packets that this host sends must reach none. Needs root.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +10,10 @@ use xdpfwd_lab::Chain;
 use xdpfwd_packet::{MmsgPort, PacketSocket};
 use xdpfwd_xsk::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemConfig};
 
-/// Time limit for the arrival of a packet, far longer than it takes.
+/// Far longer than the arrival of a packet takes.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Creates the namespaces of the lab, with the virtual cable from gen0, where this test sends, to
-/// fwd0, where it receives.
+/// This test sends from gen0 and receives on fwd0.
 fn chain(queues: u16) -> Chain {
     let chain = Chain::builder().queues(queues).build();
     chain.unwrap_or_else(|error| panic!("{error}\n(tests named root_* need root: `make test`)"))
@@ -27,7 +25,6 @@ fn open(chain: &Chain, interface: &'static str, queues: u16) -> Vec<PacketSocket
     chain.fwd().run(open).unwrap()
 }
 
-/// Receives until no packet is left, and returns the number of packets.
 fn receive(port: &mut MmsgPort, pool: &mut Pool) -> usize {
     let mut batch = Batch::new();
     let mut total = 0;
@@ -46,8 +43,7 @@ fn receive(port: &mut MmsgPort, pool: &mut Pool) -> usize {
     }
 }
 
-/// Sends `count` packets from gen0 on CPU core `core`. The core selects the transmit queue, and
-/// thereby the receive queue.
+/// Sends packets from gen0. The CPU core selects the transmit queue, and thereby the receive queue.
 ///
 /// The lab's generator is unsuitable here: veth does not record the queue of frames from
 /// `BPF_PROG_TEST_RUN`.
@@ -104,8 +100,8 @@ fn packets_of_one_queue_reach_one_socket() {
     let from_core_0 = received(&mut pool);
     send(&chain, 1, 200);
     let from_core_1 = received(&mut pool);
-    // Accept either socket for either queue: veth records the index of the transmit queue, where
-    // other drivers record the index of the receive queue plus one.
+    // Either socket may serve either queue: veth records the index of the transmit queue, other
+    // drivers that of the receive queue plus one.
     assert!(
         matches!((&from_core_0[..], &from_core_1[..]), ([300, 0], [0, 200]) | ([0, 300], [200, 0])),
         "packets per socket from core 0: {from_core_0:?}, from core 1: {from_core_1:?}"
@@ -139,7 +135,7 @@ fn packets_sent_by_this_host_reach_no_socket() {
         }
         assert_eq!(ports[0].transmit(&mut queue), 10);
         assert_eq!(ports[0].reclaim(&mut pool), 10);
-        // Send one packet from gen0. It must be the only packet that the ports receive.
+        // It must be the only packet that the ports receive.
         send(&chain, 0, 1);
         let start = Instant::now();
         let mut received = 0;

@@ -1,5 +1,5 @@
-//! Downloads Debian packages from suites that the host does not use. Keeps package lists and
-//! settings in its own folder, so the host's apt configuration stays unchanged.
+//! Downloads Debian packages from suites that the host does not use, without changing the host's
+//! apt configuration.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::tool;
 
-/// Returns the cache folder, and creates it if necessary. The folder is outside the repository, so
-/// all clones share it.
+/// Outside the repository, so all clones share it.
 pub(crate) fn cache_folder() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME").filter(|home| !home.is_empty()) {
         Some(home) => PathBuf::from(home),
@@ -24,24 +23,21 @@ pub(crate) fn cache_folder() -> Result<PathBuf> {
     Ok(cache)
 }
 
-/// A Debian suite, downloaded from the host's package mirror.
 pub(crate) struct DebianSuite {
-    /// Command-line options for each call of apt.
     options: Vec<String>,
 }
 
-/// A package source in the host's apt configuration.
 #[derive(Debug, PartialEq, Eq)]
 struct Source {
     uri: String,
-    /// Name of the Debian release, such as `bookworm`.
+    /// Such as `bookworm`.
     release: String,
-    /// Path of the key file; empty if unknown.
+    /// Empty if unknown.
     signed_by: String,
 }
 
 impl DebianSuite {
-    /// Downloads the package lists of the suite and of the host's Debian release.
+    /// Downloads the package lists of the suite and of the host's release.
     pub(crate) fn update(name: &str) -> Result<Self> {
         let source = host_source()?;
         let root = cache_folder()?.join("apt").join(name);
@@ -86,7 +82,6 @@ impl DebianSuite {
         command
     }
 
-    /// Returns the package names that start with `prefix`.
     pub(crate) fn package_names(&self, prefix: &str) -> Result<Vec<String>> {
         let names = tool::text(self.apt_command("apt-cache").args(["pkgnames", prefix]))?;
         Ok(names.lines().map(str::to_owned).collect())
@@ -99,7 +94,7 @@ impl DebianSuite {
         .map(drop)
     }
 
-    /// Installs packages from this suite. Uses `sudo` if the process is not root.
+    /// Uses `sudo` if the process is not root.
     fn install(&self, suite_name: &str, packages: &[&str]) -> Result<()> {
         let install = ["-qq", "-y", "--no-install-recommends", "-t", suite_name, "install"];
         let mut command = self.apt_command("apt-get");
@@ -117,7 +112,6 @@ fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Returns the package source of the host's Debian release.
 fn host_source() -> Result<Source> {
     let format = "$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT) $(SIGNED_BY)";
     let targets = tool::text(Command::new("apt-get").args([
@@ -134,8 +128,7 @@ fn host_source() -> Result<Source> {
     })
 }
 
-/// Returns the first package source of a Debian release. Skips updates, backports and other
-/// origins.
+/// Skips updates, backports and other origins.
 fn release_source(targets: &str) -> Option<Source> {
     targets.lines().find_map(|line| {
         let mut words = line.split_whitespace();
@@ -154,8 +147,8 @@ fn release_source(targets: &str) -> Option<Source> {
     })
 }
 
-/// Ensures that QEMU is installed and supports igb, as QEMU 8.0 and later do. If necessary,
-/// installs QEMU from the backports of the host's Debian release.
+/// Installs QEMU from the backports unless the installed QEMU supports igb, as QEMU 8.0 and later
+/// do.
 pub(crate) fn require_qemu() -> Result<()> {
     let has_igb = || {
         let devices = tool::text(Command::new("qemu-system-x86_64").args(["-device", "help"]));

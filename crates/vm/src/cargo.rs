@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::suite::Suite;
 use crate::tool;
 
-/// One line of cargo's JSON output, with only the fields that this module uses.
+/// Only the fields that this module uses.
 #[derive(Deserialize)]
 struct Message {
     reason: String,
@@ -22,10 +22,7 @@ struct Target {
     name: String,
 }
 
-/// Builds the suite's test binary and returns its path.
-///
-/// Selects the whole workspace, as `make test` does, so that cargo reuses dependencies that `make
-/// test` has built.
+/// Selects the whole workspace, so that cargo reuses dependencies that `make test` has built.
 pub(crate) fn test_binary(suite: &Suite) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -47,8 +44,7 @@ pub(crate) fn test_binary(suite: &Suite) -> Result<PathBuf> {
     })
 }
 
-/// Fails if the test binary lacks one of these tests. Without this check, a renamed test would be
-/// skipped silently.
+/// Fails if a test is missing: a renamed test would be skipped silently.
 pub(crate) fn require_tests(binary: &Path, tests: &[&str]) -> Result<()> {
     let test_list = tool::text(Command::new(binary).args(["--list", "--format", "terse"]))?;
     match first_missing(&test_list, tests) {
@@ -62,14 +58,12 @@ pub(crate) fn require_tests(binary: &Path, tests: &[&str]) -> Result<()> {
     }
 }
 
-/// Returns the first of `tests` that `test_list` does not contain. Each line of the list is the
-/// name of a test, followed by `: test`.
+/// Each line of the list is the name of a test, followed by `: test`.
 fn first_missing<'a>(test_list: &str, tests: &[&'a str]) -> Option<&'a str> {
     let mut names = tests.iter().copied();
     names.find(|test| !test_list.lines().any(|line| line.strip_suffix(": test") == Some(test)))
 }
 
-/// Returns the path of the binary that cargo's messages report for the test target.
 fn executable(messages: &str, target_name: &str) -> Option<PathBuf> {
     messages
         .lines()

@@ -1,5 +1,5 @@
-//! Builds the initramfs. It contains busybox, init.sh, and the kernel modules that init.sh needs to
-//! mount the host's file system.
+//! Builds the initramfs: busybox, init.sh, and the kernel modules that init.sh needs to mount the
+//! host's file system.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,11 +12,9 @@ use anyhow::{Context, Result, bail};
 use crate::kernel::UnpackedKernel;
 use crate::tool;
 
-/// Kernel modules for the file systems that init.sh mounts, without the modules that these depend
-/// on.
+/// Without the modules that these depend on.
 const MODULES: [&str; 3] = ["9p", "9pnet_virtio", "overlay"];
 
-/// Builds the initramfs in `work` and returns its path.
 pub(crate) fn build(kernel: &UnpackedKernel, work: &Path) -> Result<std::path::PathBuf> {
     let root = work.join("initramfs");
     for folder in ["bin", "modules", "proc", "sys", "dev", "lower", "layer", "new"] {
@@ -58,8 +56,7 @@ pub(crate) fn build(kernel: &UnpackedKernel, work: &Path) -> Result<std::path::P
     Ok(archive)
 }
 
-/// Returns the paths of the module files to load, dependencies first. Built-in modules have no file
-/// and are omitted.
+/// Returns paths, dependencies first. Built-in modules have no file.
 fn required_modules(kernel: &UnpackedKernel) -> Result<Vec<String>> {
     let mut seen = BTreeSet::new();
     let mut modules = Vec::new();
@@ -78,8 +75,7 @@ fn required_modules(kernel: &UnpackedKernel) -> Result<Vec<String>> {
     Ok(modules)
 }
 
-/// Returns the paths, relative to `root`, of all files and folders in `root/folder`. A folder
-/// precedes its contents: the kernel unpacks the archive in this order.
+/// Returns paths relative to `root`. A folder precedes its contents, as the kernel requires.
 fn files(root: &Path, folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(root.join(folder))? {

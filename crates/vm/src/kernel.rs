@@ -9,17 +9,16 @@ use serde::Deserialize;
 
 use crate::{apt, tool};
 
-/// A kernel pinned in `kernels.toml`. [`fetch`](Self::fetch) can replace the pinned release by
-/// another release of the series: by the newest in the cache, or, if the Debian suite no longer has
-/// the pinned release, by the newest in the suite.
+/// A kernel pinned in `kernels.toml`. [`fetch`](Self::fetch) can use another release of the series:
+/// the newest in the cache, or, if the suite lacks the pinned release, the newest in the suite.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Kernel {
     /// First two numbers of the release: `6.12` for `6.12.95+deb12-amd64`.
     pub(crate) series: String,
-    /// Pinned release, as `uname -r` prints it.
+    /// As `uname -r` prints it.
     pub(crate) release: String,
-    /// Debian suite of the packages, such as `trixie-backports`.
+    /// Such as `trixie-backports`.
     pub(crate) suite: String,
     /// Whether the drivers of virtio-net and igb support AF_XDP zero-copy.
     pub(crate) zero_copy: bool,
@@ -29,9 +28,9 @@ pub(crate) struct Kernel {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Package {
-    /// Package name, with `{release}` as a placeholder for the release.
+    /// With `{release}` as a placeholder.
     name: String,
-    /// SHA-256 of the package file of the pinned release, in hexadecimal.
+    /// Of the pinned release's package file, in hexadecimal.
     sha256: String,
 }
 
@@ -42,9 +41,8 @@ impl Package {
 }
 
 pub(crate) struct UnpackedKernel {
-    /// Release, as `uname -r` prints it; not always the pinned release.
+    /// As `uname -r` prints it; not always the pinned release.
     pub(crate) release: String,
-    /// Folder of the unpacked files.
     root: PathBuf,
 }
 
@@ -53,7 +51,7 @@ impl UnpackedKernel {
         self.root.join("usr/lib/modules")
     }
 
-    /// Returns the root folder for modprobe (option `-d`), which contains `lib/modules`.
+    /// Folder for modprobe's option `-d`; contains `lib/modules`.
     pub(crate) fn modprobe_root(&self) -> PathBuf {
         self.root.join("usr")
     }
@@ -67,7 +65,7 @@ impl UnpackedKernel {
         found.with_context(|| format!("the packages of Linux {} contain no vmlinuz", self.release))
     }
 
-    /// Returns the path of the kernel's build configuration, if the packages contain it in /boot.
+    /// `None` if /boot of the packages lacks it.
     pub(crate) fn build_config(&self) -> Option<PathBuf> {
         Some(self.root.join("boot").join(format!("config-{}", self.release)))
             .filter(|path| path.exists())
@@ -85,7 +83,7 @@ pub(crate) fn pinned() -> Result<Vec<Kernel>> {
 }
 
 impl Kernel {
-    /// Returns the kernel unpacked in the cache. Downloads and unpacks it if necessary.
+    /// Downloads and unpacks the kernel unless it is in the cache.
     pub(crate) fn fetch(&self) -> Result<UnpackedKernel> {
         let cache = apt::cache_folder()?.join("kernels");
         fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
@@ -96,7 +94,7 @@ impl Kernel {
         if let Some(unpacked) = cached(&self.release) {
             return Ok(unpacked);
         }
-        // Use another release from the cache, because this needs no network.
+        // The cache needs no network.
         if let Some(replacement) =
             newest_cached(&self.series, &cache).and_then(|release| cached(&release))
         {
@@ -124,7 +122,7 @@ impl Kernel {
             .context("another process removed the unpacked kernel from the cache; try again")
     }
 
-    /// Returns the pinned release if the suite has it, else the newest release of the series.
+    /// Returns the pinned release, or else the newest release of the series.
     fn available_release(&self, suite: &apt::DebianSuite) -> Result<String> {
         let package =
             &self.packages.first().context("kernels.toml: a kernel has no packages")?.name;
@@ -150,8 +148,8 @@ impl Kernel {
         Ok(newest.to_owned())
     }
 
-    /// Downloads, verifies and unpacks a release. Unpacks into a temporary folder and renames it at
-    /// the end, so a release's folder in the cache is always complete.
+    /// Renames a temporary folder at the end, so a release's folder in the cache is always
+    /// complete.
     fn unpack(&self, suite: &apt::DebianSuite, release: &str, cache: &Path) -> Result<()> {
         let work = cache.join(format!(".{release}.{}", std::process::id()));
         let _ = fs::remove_dir_all(&work);
@@ -214,7 +212,6 @@ impl Kernel {
     }
 }
 
-/// Returns the newest release of a series in the cache.
 fn newest_cached(series: &str, cache: &Path) -> Option<String> {
     let names = fs::read_dir(cache)
         .ok()?
@@ -233,13 +230,12 @@ impl Drop for RemoveOnDrop<'_> {
     }
 }
 
-/// Returns whether the release is a standard amd64 kernel, not a cloud or real-time kernel or debug
-/// symbols.
+/// Excludes cloud and real-time kernels and debug symbols.
 fn is_standard_flavour(release: &str) -> bool {
     release.ends_with("amd64") && !release.contains("cloud") && !release.contains("rt-")
 }
 
-/// Returns the numbers in a release, by which releases are compared.
+/// Releases are compared by these numbers.
 fn version_numbers(release: &str) -> Vec<u64> {
     release
         .split(|character: char| !character.is_ascii_digit())

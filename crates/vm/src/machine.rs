@@ -14,24 +14,22 @@ use crate::initramfs;
 use crate::kernel::{Kernel, UnpackedKernel};
 use crate::nic::{self, Nic};
 
-/// An emulated machine that runs one command.
 pub(crate) struct Machine<'a> {
     pub(crate) kernel: &'a Kernel,
     pub(crate) nics: Vec<Nic>,
-    /// Additional kernel parameters.
     pub(crate) kernel_parameters: &'a str,
-    /// Time, including the boot, after which the machine is switched off.
+    /// Includes the boot. The machine is switched off afterwards.
     pub(crate) timeout: Duration,
-    /// Prefix printed before each line of the command's output.
+    /// Printed before each line of the command's output.
     pub(crate) prefix: &'a str,
 }
 
-/// Number of console lines in the error message if the command reports no exit status.
+/// In the error message if the command reports no exit status.
 const CONSOLE_TAIL_LINES: usize = 30;
 
 impl Machine<'_> {
-    /// Boots the machine and runs the command in it, as root and in the current folder. Prints the
-    /// command's output and returns the command's exit status.
+    /// Runs the command as root in the current folder. Prints its output and returns its exit
+    /// status.
     pub(crate) fn run(&self, command: &[String], environment: &[(&str, &str)]) -> Result<u8> {
         let kernel = self.kernel.fetch()?;
         let work = WorkFolder::new()?;
@@ -81,7 +79,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Writes to the output folder run.sh and the file `settings`, which run.sh reads.
+    /// Writes run.sh and the file `settings`, which run.sh reads.
     fn write_settings(
         &self,
         output: &Path,
@@ -118,15 +116,15 @@ impl Machine<'_> {
         let console = console_path(work);
         let bridges = work.join("bridges");
         fs::write(&bridges, nic::bridge_commands(&self.nics))?;
-        // Run QEMU in its own network namespace, so that the kernel removes taps and bridges when
-        // QEMU ends. A process without root also needs its own user namespace for this.
+        // The kernel removes taps and bridges when QEMU's own network namespace ends. Without root,
+        // this also needs a user namespace.
         let mut qemu = Command::new("unshare");
         qemu.arg("--net");
         if !is_root()? {
             qemu.args(["--user", "--map-root-user"]);
         }
-        // Disable IPv6, so that bridges and taps send no unsolicited packets. With --pdeathsig, the
-        // kernel kills QEMU when this process ends, even by SIGKILL.
+        // Without IPv6, bridges and taps send no unsolicited packets. With --pdeathsig, the kernel
+        // kills QEMU when this process ends, even by SIGKILL.
         let start_script = r#"echo 1 2>/dev/null >/proc/sys/net/ipv6/conf/default/disable_ipv6
             ip -batch "$0" && exec setpriv --pdeathsig KILL -- qemu-system-x86_64 "$@""#;
         qemu.args(["--", "sh", "-c", start_script]).arg(bridges);
@@ -166,8 +164,7 @@ impl Machine<'_> {
             ));
             qemu.arg("-device").arg(format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
         }
-        // Let QEMU open its stdout as a file. The backend `stdio` would close the port, because
-        // QEMU's stdin is at end of file.
+        // The backend `stdio` would close the port, because QEMU's stdin is at end of file.
         qemu.args([
             "-device",
             "virtio-serial-pci",
@@ -186,7 +183,6 @@ impl Machine<'_> {
     }
 }
 
-/// Returns the path of the file for the output of the serial console.
 fn console_path(work: &Path) -> PathBuf {
     work.join("console")
 }
@@ -195,8 +191,7 @@ fn is_root() -> Result<bool> {
     Ok(fs::metadata("/proc/self").context("reading /proc/self")?.uid() == 0)
 }
 
-/// Prints the command's output as it arrives. If there is a prefix, prints only complete lines,
-/// each after the prefix.
+/// With a prefix, prints only complete lines.
 fn forward_output(output: impl Read, prefix: &str) -> io::Result<()> {
     let mut output = BufReader::new(output);
     loop {
@@ -218,7 +213,7 @@ fn forward_output(output: impl Read, prefix: &str) -> io::Result<()> {
     }
 }
 
-/// Prints QEMU's stderr, except the warnings that hubs are not connected to a host network.
+/// Omits the warnings that hubs are not connected to a host network.
 fn forward_stderr(stderr: impl Read) {
     let lines = BufReader::new(stderr).lines().map_while(Result::ok);
     for line in lines.filter(|line| !line.ends_with("is not connected to host network")) {
@@ -226,12 +221,10 @@ fn forward_stderr(stderr: impl Read) {
     }
 }
 
-/// Quotes a word for bash.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Returns the last [`CONSOLE_TAIL_LINES`] lines of the console output.
 fn tail(console: &Path) -> String {
     let bytes = fs::read(console).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
@@ -254,8 +247,8 @@ impl WorkFolder {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
-        // Number the folders: this process can have several, and one of a killed process with the
-        // same ID can remain.
+        // This process can have several folders, and one of a killed process with the same ID can
+        // remain.
         let path = |number| parent.join(format!("xdpfwd-vm-{}-{number}", std::process::id()));
         let created = (0..).map(path).find_map(|path| match fs::create_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,

@@ -110,7 +110,7 @@ impl Boot {
     }
 }
 
-/// Exit status if xdpfwd-vm itself fails, not the command.
+/// xdpfwd-vm itself failed, not the command.
 const INTERNAL_ERROR: u8 = 125;
 
 fn main() -> ExitCode {
@@ -182,16 +182,14 @@ fn select_kernels(series: Option<&str>) -> Result<Vec<Kernel>> {
     Ok(kernels)
 }
 
-/// A run of a suite on a kernel. Each run boots the machine once.
 struct SuiteRun<'a> {
     suite: &'static Suite,
     kernel: &'a Kernel,
-    /// Names of the tests to run; empty means all.
+    /// Empty means all.
     tests: &'static [&'static str],
 }
 
-/// Returns one run for each pair of suite and kernel on which the suite runs. With `ci`, returns
-/// only the pairs and tests that CI runs.
+/// With `ci`, returns only the pairs and tests that CI runs.
 fn plan_runs<'a>(suites: &[&'static Suite], kernels: &'a [Kernel], ci: bool) -> Vec<SuiteRun<'a>> {
     let mut runs = Vec::new();
     for &suite in suites {
@@ -209,8 +207,7 @@ fn plan_runs<'a>(suites: &[&'static Suite], kernels: &'a [Kernel], ci: bool) -> 
     runs
 }
 
-/// Runs the suites and prints their durations. Returns the first exit status that is not 0, or else
-/// 0.
+/// Returns the first exit status that is not 0, or else 0.
 fn run(names: &[String], boot: &Boot, ci: bool, jobs: u8, arguments: &[String]) -> Result<u8> {
     let suites = suite::select(names)?;
     let kernels = select_kernels(boot.kernel.as_deref())?;
@@ -220,14 +217,13 @@ fn run(names: &[String], boot: &Boot, ci: bool, jobs: u8, arguments: &[String]) 
     }
     apt::require_qemu()?;
     let commands = runs.iter().map(|run| run.command(arguments)).collect::<Result<Vec<_>>>()?;
-    // Fetch all kernels before the first boot, so that parallel boots do not fetch the same kernel.
+    // Before the first boot, so that parallel boots do not fetch the same kernel.
     for run in &runs {
         run.kernel.fetch()?;
     }
-    // The output of parallel machines is mixed, so each line needs a prefix.
+    // The output of parallel machines is mixed.
     let use_prefix = jobs > 1;
     let next_index = AtomicUsize::new(0);
-    // Each thread takes the next pending run until none is left.
     let run_pending = || {
         let mut results = Vec::new();
         loop {
@@ -261,7 +257,6 @@ fn run(names: &[String], boot: &Boot, ci: bool, jobs: u8, arguments: &[String]) 
 }
 
 impl SuiteRun<'_> {
-    /// Builds the suite's test binary and returns the command to run in the machine.
     fn command(&self, arguments: &[String]) -> Result<Vec<String>> {
         let binary = cargo::test_binary(self.suite)?;
         let mut command =
@@ -275,8 +270,7 @@ impl SuiteRun<'_> {
         Ok(command)
     }
 
-    /// Boots the machine and runs the command. Returns the command's exit status, and the duration
-    /// including the boot.
+    /// The duration includes the boot.
     fn run(&self, command: &[String], boot: &Boot, use_prefix: bool) -> Result<(u8, Duration)> {
         let Self { suite, kernel, .. } = self;
         println!("xdpfwd-vm: {self}");
@@ -319,7 +313,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    /// Returns each run's suite, kernel series and number of selected tests (0: all).
+    /// Suite, kernel series and number of selected tests (0: all).
     fn descriptions(runs: &[SuiteRun<'_>]) -> Vec<String> {
         runs.iter()
             .map(|run| format!("{} {} {}", run.suite.name, run.kernel.series, run.tests.len()))

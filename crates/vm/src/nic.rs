@@ -2,28 +2,23 @@
 
 use std::collections::HashSet;
 
-/// A network interface of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Nic {
-    /// Name in the machine.
     pub(crate) name: &'static str,
     pub(crate) model: Model,
-    /// The cable: interfaces with the same cable are connected.
+    /// Interfaces with the same cable are connected.
     pub(crate) cable: Cable,
     pub(crate) mac: String,
 }
 
-/// A device model of QEMU with its configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Model {
-    /// virtio-net with AF_XDP zero-copy: a modern device with `iommu_platform`. Its driver then
-    /// maps memory for DMA, as zero-copy requires.
+    /// virtio-net with `iommu_platform`: its driver maps memory for DMA, as AF_XDP zero-copy
+    /// requires.
     Virtio,
-    /// Like `Virtio`, with two queues. QEMU supports several queues only with taps, so the cable is
-    /// a bridge.
+    /// With two queues, which QEMU supports only with taps, so the cable is a bridge.
     VirtioMulti,
-    /// virtio-net with QEMU's defaults: the device uses guest-physical addresses, so zero-copy is
-    /// unavailable.
+    /// With QEMU's defaults, the device uses guest-physical addresses, so zero-copy is unavailable.
     VirtioPlain,
     /// Intel's 82576, with two queues.
     Igb,
@@ -31,17 +26,15 @@ pub(crate) enum Model {
     IgbOnNode1,
 }
 
-/// The implementation of a cable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cable {
-    /// The QEMU hub with this number.
     Hub(u8),
-    /// The bridge with this number, with one tap per interface, in QEMU's network namespace.
+    /// With one tap per interface, in QEMU's network namespace.
     Bridge(u8),
 }
 
-/// Returns all interfaces. Each cable connects an interface for the forwarder, such as `v0`, with
-/// an interface for the test traffic, such as `v0far`.
+/// Each cable connects an interface for the forwarder, such as `v0`, with one for the test traffic,
+/// such as `v0far`.
 pub(crate) fn all() -> Vec<Nic> {
     let cables = [
         ("v0", Model::Virtio, "v0far"),
@@ -72,7 +65,7 @@ pub(crate) fn all() -> Vec<Nic> {
         .collect()
 }
 
-/// Returns the commands for `ip -batch` that create the bridges and taps of these interfaces.
+/// For `ip -batch`.
 pub(crate) fn bridge_commands(nics: &[Nic]) -> String {
     let mut created = HashSet::new();
     let mut commands = String::new();
@@ -95,7 +88,7 @@ pub(crate) fn bridge_commands(nics: &[Nic]) -> String {
     commands
 }
 
-/// QEMU's device option for the PCI Express bus of the second NUMA node; the bus is named `node1`.
+/// The PCI Express bus of the second NUMA node.
 pub(crate) const NODE1_BUS: &str = "pxb-pcie,id=node1,bus_nr=64,bus=pcie.0,numa_node=1";
 
 impl Nic {
@@ -103,7 +96,7 @@ impl Nic {
         format!("tap-{}", self.name)
     }
 
-    /// Returns QEMU's arguments for the interface with this index among all interfaces.
+    /// `index` counts all interfaces.
     pub(crate) fn arguments(&self, index: usize) -> Vec<String> {
         let queues = if self.model == Model::VirtioMulti { ",queues=2" } else { "" };
         let netdev = match self.cable {
@@ -117,7 +110,7 @@ impl Nic {
         };
         let mut arguments = vec!["-netdev".into(), netdev];
         let mut device = |text: String| arguments.extend(["-device".to_owned(), text]);
-        // Always set the bus: by default, QEMU would use the bus of the second NUMA node.
+        // By default, QEMU would use the bus of the second NUMA node.
         let bus = if self.model == Model::IgbOnNode1 { "node1" } else { "pcie.0" };
         let common = format!("netdev=net{index},mac={}", self.mac);
         const IOMMU_OPTIONS: &str = "disable-legacy=on,iommu_platform=on";

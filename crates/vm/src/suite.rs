@@ -9,37 +9,32 @@ use crate::nic::{self, Nic};
 pub(crate) struct Suite {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    /// Name of the suite's test target. The target has `test = false`, so `cargo test` does not run
-    /// it on the host, where it would fail.
+    /// Has `test = false`, so that `cargo test` does not run it on the host.
     pub(crate) test_target: &'static str,
-    /// Kernels on which the suite runs.
     pub(crate) kernels: &'static [SuiteKernel],
-    /// Whether the suite needs the interfaces of [`nic::all`].
     pub(crate) needs_nics: bool,
-    /// Additional kernel parameters.
     pub(crate) kernel_parameters: &'static str,
 }
 
 #[derive(Debug)]
 pub(crate) struct SuiteKernel {
-    /// First two numbers of the kernel's release, as in [`Kernel::series`].
+    /// As in [`Kernel::series`].
     pub(crate) series: &'static str,
-    /// Tests that CI runs on this kernel. `make vmtest` runs all tests.
+    /// `make vmtest` runs all tests.
     pub(crate) ci: CiTests,
 }
 
-/// The part of a suite that CI runs on a kernel (`xdpfwd-vm run --ci`).
+/// What `xdpfwd-vm run --ci` runs.
 #[derive(Debug)]
 pub(crate) enum CiTests {
     All,
-    /// Test names.
     Only(&'static [&'static str]),
     None,
 }
 
-/// All suites, the slowest first, which shortens parallel runs. CI runs all tests of a suite on one
-/// kernel, and at most a few tests on other kernels: emulation is slow, and tests on other kernels
-/// rarely find more. To add a suite, add an entry here and a test target.
+/// The slowest first, which shortens parallel runs. CI runs all tests of a suite on one kernel, and
+/// at most a few on others: emulation is slow, and tests on other kernels rarely find more. To add
+/// a suite, add an entry here and a test target.
 pub(crate) const ALL: &[Suite] = &[
     Suite {
         name: "zero-copy",
@@ -47,9 +42,8 @@ pub(crate) const ALL: &[Suite] = &[
         test_target: "vm_zero_copy",
         kernels: &[
             SuiteKernel { series: "7.2", ci: CiTests::All },
-            // These tests cover the fallback from zero-copy to copy mode. They also load each XDP
-            // program, with and without a filter and with and without `keep`, because the verifier
-            // of this kernel rejects programs that newer kernels accept.
+            // Covers the fallback to copy mode. Also loads each XDP program, with and without a
+            // filter and `keep`, because this verifier rejects programs that newer kernels accept.
             SuiteKernel {
                 series: "6.12",
                 ci: CiTests::Only(&[
@@ -97,7 +91,6 @@ pub(crate) const ALL: &[Suite] = &[
 ];
 
 impl Suite {
-    /// Returns the entry of `kernels` for a kernel, if the suite runs on that kernel.
     pub(crate) fn suite_kernel(&self, kernel: &Kernel) -> Option<&'static SuiteKernel> {
         self.kernels.iter().find(|suite_kernel| suite_kernel.series == kernel.series)
     }
@@ -107,7 +100,7 @@ impl Suite {
     }
 }
 
-/// Returns the suites with these names, or all suites if `names` is empty.
+/// Returns all suites if `names` is empty.
 pub(crate) fn select(names: &[String]) -> Result<Vec<&'static Suite>> {
     if names.is_empty() {
         return Ok(ALL.iter().collect());

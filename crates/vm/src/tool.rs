@@ -5,13 +5,13 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// Formats a command line for messages, without quoting.
+/// Without quoting, for messages.
 fn command_line(command: &Command) -> String {
     let words = [command.get_program()].into_iter().chain(command.get_args());
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
-/// Runs a command. If the command cannot start, the error names the package to install.
+/// If the command cannot start, the error names the package to install.
 fn run(command: &mut Command) -> Result<Output> {
     let package = match command.get_program().to_str() {
         Some("depmod" | "modprobe") => "kmod",
@@ -26,7 +26,7 @@ fn run(command: &mut Command) -> Result<Output> {
     })
 }
 
-/// Runs a command and returns its stdout. If the command fails, the error contains its stderr.
+/// Returns stdout. If the command fails, the error contains its stderr.
 pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     let output = run(command)?;
     if output.status.success() {
@@ -36,7 +36,7 @@ pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     bail!("`{}` failed with {}: {}", command_line(command), output.status, stderr.trim())
 }
 
-/// Like [`output`], but returns a string; invalid UTF-8 is replaced.
+/// Replaces invalid UTF-8.
 pub(crate) fn text(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output(command)?).into_owned())
 }

@@ -7,12 +7,12 @@ use std::mem::size_of;
 
 pub(crate) use libc::xdp_desc as Descriptor;
 
-/// Socket option: maximum number of descriptors sent per system call in copy mode (`if_xdp.h`,
-/// since Linux 6.17; libc does not define it yet).
+/// Maximum number of descriptors sent per system call in copy mode (`if_xdp.h`, since Linux 6.17;
+/// not in libc yet).
 pub(crate) const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
-/// Default of `XDP_MAX_TX_SKB_BUDGET` in descriptors, and the smallest value that the kernel
-/// accepts: `TX_BATCH_SIZE` in `net/xdp/xsk.h`.
+/// In descriptors; also the smallest value that the kernel accepts (`TX_BATCH_SIZE` in
+/// `net/xdp/xsk.h`).
 pub(crate) const TX_BUDGET_DEFAULT: u32 = 32;
 
 /// `XDP_PACKET_HEADROOM` (`bpf.h`): bytes that the kernel leaves free in front of every received
@@ -22,21 +22,20 @@ pub(crate) const XDP_PACKET_HEADROOM: u32 = 256;
 /// `ETH_HLEN` (`if_ether.h`): minimum length in bytes of a packet to transmit.
 pub(crate) const ETH_HLEN: usize = 14;
 
-/// `BPF_LINK_CREATE` of `enum bpf_cmd` (`bpf.h`).
+/// `enum bpf_cmd` (`bpf.h`).
 pub(crate) const BPF_LINK_CREATE: libc::c_int = 28;
 
-/// `BPF_LINK_UPDATE`.
 pub(crate) const BPF_LINK_UPDATE: libc::c_int = 29;
 
-/// `BPF_XDP` of `enum bpf_attach_type` (`bpf.h`).
+/// `enum bpf_attach_type` (`bpf.h`).
 pub(crate) const BPF_XDP: u32 = 37;
 
-/// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` (`include/uapi/linux/if_link.h`).
+/// `include/uapi/linux/if_link.h`.
 pub(crate) const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 pub(crate) const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
-/// The first 64 bytes of `union bpf_attr` for `BPF_LINK_CREATE` (`bpf.h`, struct `link_create`).
-/// The fields in `unused` do not apply to XDP links and must be zero.
+/// The first 64 bytes of `union bpf_attr` (`bpf.h`, struct `link_create`). The fields in `unused`
+/// do not apply to XDP links and must be zero.
 #[repr(C)]
 #[derive(Default)]
 pub(crate) struct BpfLinkCreate {
@@ -47,15 +46,14 @@ pub(crate) struct BpfLinkCreate {
     pub(crate) unused: [u64; 6],
 }
 
-/// The first 16 bytes of `union bpf_attr` for `BPF_LINK_UPDATE` (`bpf.h`, struct `link_update`).
+/// The first 16 bytes of `union bpf_attr` (`bpf.h`, struct `link_update`).
 #[repr(C)]
 #[derive(Default)]
 pub(crate) struct BpfLinkUpdate {
     pub(crate) link_fd: u32,
     pub(crate) new_prog_fd: u32,
     pub(crate) flags: u32,
-    /// The program to replace, if `flags` contains `BPF_F_REPLACE`. Otherwise the kernel requires
-    /// 0.
+    /// Must be 0 unless `flags` contains `BPF_F_REPLACE`.
     pub(crate) old_prog_fd: u32,
 }
 

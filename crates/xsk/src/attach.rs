@@ -18,16 +18,16 @@ pub enum AttachMode {
     Skb,
 }
 
-/// The BPF link of an attached XDP program. The kernel detaches the program when this value is
-/// dropped or the process ends, even by SIGKILL, because the link is not pinned.
+/// The BPF link of an attached XDP program. It is not pinned, so the kernel detaches the program on
+/// drop or when the process ends, even by SIGKILL.
 #[derive(Debug)]
 pub struct XdpLink(OwnedFd);
 
 /// Attaches an XDP program to an interface.
 ///
-/// Fails with `EBUSY` if another program is attached, and with `EOPNOTSUPP` if the mode is
-/// [`AttachMode::Native`] and the driver does not support XDP. If the MTU is too large for XDP,
-/// some drivers return `ERANGE`, others `EINVAL`.
+/// Fails with `EBUSY` if another program is attached, and with `EOPNOTSUPP` if the driver does not
+/// support [`AttachMode::Native`]. If the MTU is too large for XDP, some drivers return `ERANGE`,
+/// others `EINVAL`.
 ///
 /// Calls `bpf` directly because libbpf's `bpf_program__attach_xdp` takes no flags:
 /// <https://docs.kernel.org/bpf/libbpf/index.html>.
@@ -42,7 +42,7 @@ pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: AttachMode) -> io
         },
         ..BpfLinkCreate::default()
     };
-    // SAFETY: the attributes are readable for their size. Unsafe because it is a foreign call.
+    // SAFETY: the attributes are readable for their size. Unsafe: foreign call.
     let fd = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -54,20 +54,20 @@ pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: AttachMode) -> io
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor without another owner. Unsafe because the compiler cannot know that.
+    // SAFETY: a new descriptor without another owner. Unsafe: the compiler cannot know that.
     Ok(XdpLink(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
 }
 
 impl XdpLink {
-    /// Atomically replaces the attached program and keeps the attach mode. Each packet is processed
-    /// by exactly one of the two programs.
+    /// Atomically replaces the attached program, in the same mode: each packet is processed by
+    /// exactly one of the two programs.
     pub fn replace(&self, program: BorrowedFd<'_>) -> io::Result<()> {
         let attributes = BpfLinkUpdate {
             link_fd: self.0.as_raw_fd() as u32,
             new_prog_fd: program.as_raw_fd() as u32,
             ..BpfLinkUpdate::default()
         };
-        // SAFETY: the attributes are readable for their size. Unsafe because it is a foreign call.
+        // SAFETY: the attributes are readable for their size. Unsafe: foreign call.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_bpf,

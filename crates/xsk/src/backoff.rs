@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-/// The pause after a wake-up of the kernel that had no effect. Each pause is twice as long as the
-/// previous one, from 10 to 640 µs. The first pauses are short, because a lack of kernel memory may
-/// end soon. Later pauses are long, because a link can be down for hours. The maximum is below
-/// 1 ms, the longest time for which a worker with unsent frames blocks before it retries.
+/// The pause after a wake-up that had no effect, doubled each time from 10 to 640 µs. The first
+/// pauses are short, because a lack of kernel memory may end soon; later ones are long, because a
+/// link can be down for hours. The maximum is below 1 ms, the longest time for which a worker with
+/// unsent frames blocks.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
-    /// End and length of the latest pause; `None` if the kernel has made progress since then.
+    /// End and length; `None` after progress.
     pause: Option<(Instant, Duration)>,
 }
 
@@ -16,14 +16,14 @@ impl Backoff {
     const SHORTEST: Duration = Duration::from_micros(10);
     const LONGEST: Duration = Duration::from_micros(640);
 
-    /// Returns whether no pause is in effect. Reads the clock only if [`extend`](Self::extend) was
-    /// called since the last [`reset`](Self::reset).
+    /// Reads the clock only if [`extend`](Self::extend) was called since the last
+    /// [`reset`](Self::reset).
     #[inline]
     pub(crate) fn is_over(&self) -> bool {
         self.pause.is_none_or(|(end, _)| Instant::now() >= end)
     }
 
-    /// Records a wake-up that had no effect: starts the next pause.
+    /// Records a wake-up that had no effect.
     #[cold]
     pub(crate) fn extend(&mut self) {
         let length =
@@ -31,7 +31,7 @@ impl Backoff {
         self.pause = Some((Instant::now() + length, length));
     }
 
-    /// Records progress: ends the pause.
+    /// Records progress.
     #[inline]
     pub(crate) fn reset(&mut self) {
         self.pause = None;

@@ -1,5 +1,5 @@
-//! The four rings of a port, without frames, ownership record or packets. Benchmarks compare a loop
-//! over these rings with the same loop in C (`benches/peers/ring_twin.c`).
+//! The four rings of a port, without frames, ownership record or packets. Benchmarks compare them
+//! with C (`benches/peers/ring_twin.c`).
 
 use crate::abi::Descriptor;
 use crate::batch::Batch;
@@ -9,21 +9,20 @@ use crate::owner::PortSlot;
 use crate::umem::Umem;
 use crate::xsk_port::Rings;
 
-/// The user-space ends of a [`FakeKernel`]'s rings, and the addresses of the chunks that are in no
-/// ring.
+/// The user-space ends of a [`FakeKernel`]'s rings, and the addresses of the chunks in no ring.
 pub struct BareRings {
     rings: Rings,
     free: FreeList<u64>,
-    /// Received descriptors; the first `len` are valid.
+    /// The first `len` are valid.
     batch: [Descriptor; Batch::CAPACITY],
     len: usize,
-    /// Mask of the low address bits, which contain the offset within a chunk.
+    /// The low address bits: the offset within a chunk.
     offset_mask: u64,
 }
 
 impl BareRings {
-    /// Creates rings of these sizes, with a full fill ring, and their fake kernel. Only chunk
-    /// addresses circulate; nothing accesses the memory of the chunks.
+    /// Creates rings of these sizes, with a full fill ring, and their fake kernel. Nothing accesses
+    /// the chunks' memory.
     ///
     /// # Panics
     /// If a size is not a power of two.
@@ -39,9 +38,8 @@ impl BareRings {
         (bare, kernel)
     }
 
-    /// Receives up to `n` descriptors, at most [`Batch::CAPACITY`]. Posts the same number of free
-    /// addresses to the fill ring, or fewer if addresses or ring entries run out. Returns the
-    /// number of received descriptors.
+    /// Receives up to `n` descriptors, at most [`Batch::CAPACITY`]. Posts as many free addresses to
+    /// the fill ring, or fewer if addresses or ring entries run out. Returns the number received.
     #[inline]
     pub fn receive(&mut self, n: u32) -> usize {
         let mut len = 0;
@@ -59,8 +57,7 @@ impl BareRings {
     #[inline]
     fn refill(&mut self, n: u32) {
         let mut reservation = self.rings.fill.reserve(n);
-        // SAFETY: a slice's iterator reports its exact length. Unsafe because other iterators may
-        // not.
+        // SAFETY: a slice's iterator reports its exact length. Unsafe: other iterators may not.
         unsafe { reservation.extend(self.free.take(reservation.granted() as usize)) };
         reservation.commit();
     }
@@ -108,7 +105,7 @@ mod tests {
             assert!(rings.transmit(), "the kernel did not request a wake-up");
             kernel.complete_all();
             assert_eq!(rings.reclaim() as usize, delivered.min(Batch::CAPACITY));
-            // Receive the descriptors that did not fit into the first batch.
+            // Receive what did not fit into the first batch.
             rings.receive(n);
             rings.transmit();
             kernel.complete_all();

@@ -5,8 +5,8 @@ use std::mem;
 use crate::frame::Frame;
 use crate::slots::put_into_slots;
 
-/// Up to [`Batch::CAPACITY`] frames, in order. A slot whose frame was taken stays in the batch as
-/// `None`, and [`len`](Self::len) still counts it.
+/// Up to [`Batch::CAPACITY`] frames, in order. A slot whose frame was taken stays as `None`, and
+/// [`len`](Self::len) still counts it.
 #[derive(Debug)]
 pub struct Batch {
     frames: [Option<Frame>; Self::CAPACITY],
@@ -22,13 +22,13 @@ impl Batch {
         Self { frames: [const { None }; Self::CAPACITY], len: 0 }
     }
 
-    /// Returns the number of slots in the batch, including slots whose frame was taken.
+    /// Returns the number of slots, including slots whose frame was taken.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Returns whether the batch has no slot. (A batch whose frames were all taken is not empty.)
+    /// Returns whether the batch has no slot, not even one whose frame was taken.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -53,13 +53,13 @@ impl Batch {
         }
     }
 
-    /// Adds frames at the end until the batch is full. Returns the number of added frames.
+    /// Adds frames until the batch is full. Returns the number of added frames.
     #[inline]
     pub(crate) fn push_all(&mut self, frames: impl Iterator<Item = Frame>) -> usize {
         let slots = &mut self.frames[self.len..];
         let pushed = put_into_slots(slots, frames, |slot, frame| {
-            // Slots after `len` are `None`, so there is no frame to drop. An assignment would
-            // nevertheless check for one; `replace` and `forget` do not.
+            // Slots after `len` are `None`. An assignment would nevertheless check for a frame to
+            // drop; `replace` and `forget` do not.
             let old = slot.replace(frame);
             debug_assert!(old.is_none(), "a slot after `len` contains a frame");
             mem::forget(old);
@@ -74,14 +74,14 @@ impl Batch {
         &self.frames[..self.len]
     }
 
-    /// Returns the slots of the batch, so that callers can take frames out of them.
+    /// Returns the slots; callers can take frames out of them.
     #[inline]
     pub fn slots_mut(&mut self) -> &mut [Option<Frame>] {
         &mut self.frames[..self.len]
     }
 
-    /// Keeps the first `len` slots and removes the others. A frame in a removed slot is dropped, so
-    /// its chunk is lost (see [`Frame`]).
+    /// Keeps the first `len` slots. The frames in other slots are dropped, so their chunks are lost
+    /// (see [`Frame`]).
     #[inline]
     pub fn truncate(&mut self, len: usize) {
         while self.len > len {
@@ -90,9 +90,8 @@ impl Batch {
         }
     }
 
-    /// Empties the batch. Callers must have taken all frames: debug builds panic if a frame
-    /// remains. In release builds, a remaining frame never returns to the pool: its chunk stays
-    /// recorded as held, or is lost when a later push drops the frame.
+    /// Empties the batch, whose frames must all have been taken: debug builds panic otherwise. In
+    /// release builds, the chunk of a remaining frame never returns to the pool.
     #[inline]
     pub fn clear_taken(&mut self) {
         debug_assert!(self.slots().iter().all(Option::is_none), "a frame is still in the batch");

@@ -7,21 +7,20 @@ use std::time::{Duration, Instant};
 /// counter on aarch64, nanoseconds elsewhere. On x86-64, the rate is independent of the core clock
 /// only if the processor has an invariant TSC.
 ///
-/// The read is not serialising: the processor may read the counter some tens of instructions
-/// earlier or later, which is negligible for a batch.
+/// The processor may read the counter some tens of instructions earlier or later, which is
+/// negligible for a batch.
 #[inline(always)]
 pub fn cycles() -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
-        // SAFETY: every x86-64 processor has RDTSC, and Linux leaves it enabled. Unsafe because it
-        // is an intrinsic.
+        // SAFETY: every x86-64 processor has RDTSC, and Linux leaves it enabled. Unsafe: intrinsic.
         unsafe { std::arch::x86_64::_rdtsc() }
     }
     #[cfg(target_arch = "aarch64")]
     {
         let cycles: u64;
         // SAFETY: reading the virtual counter is allowed in user space on Linux and has no effect.
-        // Unsafe because it is assembly.
+        // Unsafe: assembly.
         unsafe { std::arch::asm!("mrs {}, cntvct_el0", out(reg) cycles, options(nomem, nostack)) };
         cycles
     }
@@ -32,8 +31,7 @@ pub fn cycles() -> u64 {
     }
 }
 
-/// Returns the rate of [`cycles`] in cycles per second. The first call takes 20 ms, because it
-/// measures the rate against the monotonic clock.
+/// Returns the rate of [`cycles`] in cycles per second. The first call measures it for 20 ms.
 pub fn cycles_per_second() -> f64 {
     static RATE: OnceLock<f64> = OnceLock::new();
     *RATE.get_or_init(|| {

@@ -7,13 +7,13 @@ use crate::pool::Pool;
 use crate::queue::EgressQueue;
 use crate::umem::Umem;
 
-/// The frames that a port without a completion ring has sent and not yet returned to the pool.
-/// [`Port::transmit`](crate::Port::transmit) has no access to the pool, so it puts sent frames into
-/// this list. [`Port::reclaim`](crate::Port::reclaim) moves them to the pool.
+/// The sent frames of a port without a completion ring. [`Port::transmit`](crate::Port::transmit)
+/// has no access to the pool, so it puts them into this list, and
+/// [`Port::reclaim`](crate::Port::reclaim) moves them to the pool.
 ///
-/// The frames are recorded as owned by the port, like frames sent by an AF_XDP port, and the port
-/// counts them in [`PortFrameCounts::completion`](crate::PortFrameCounts::completion). The list has
-/// a fixed capacity: the port must not send more frames than [`room`](Self::room) returns.
+/// The frames are recorded as owned by the port, which counts them in
+/// [`PortFrameCounts::completion`](crate::PortFrameCounts::completion). The port must not send more
+/// frames than [`room`](Self::room) returns.
 pub struct Completions {
     umem: Umem,
     slot: PortSlot,
@@ -22,15 +22,15 @@ pub struct Completions {
 }
 
 impl Completions {
-    /// Creates a list for `capacity` frames of this UMEM; `None` if the UMEM already has the
-    /// maximum of 126 ports.
+    /// Creates a list for `capacity` frames; `None` if the UMEM already has the maximum of 126
+    /// ports.
     pub fn new(umem: &Umem, capacity: usize) -> Option<Self> {
         let slot =
             (0..PortSlot::MAX).filter_map(PortSlot::new).find(|slot| umem.region().claim(*slot))?;
         Some(Self { umem: umem.clone(), slot, chunks: Vec::with_capacity(capacity), capacity })
     }
 
-    /// Moves the first `n` frames of a queue to the list. The port must have sent these frames.
+    /// Moves the first `n` frames of a queue to the list. The port must have sent them.
     ///
     /// # Panics
     /// If the list has no room for `n` frames, or the queue belongs to another UMEM.
@@ -85,7 +85,7 @@ impl Completions {
 }
 
 impl Drop for Completions {
-    /// Records the remaining frames as closed; they are not reused.
+    /// Records the frames as closed; they are not reused.
     fn drop(&mut self) {
         let region = self.umem.region();
         region.owners.close(self.slot, |_| ());

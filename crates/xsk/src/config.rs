@@ -5,18 +5,16 @@ use std::io;
 /// Configuration of a UMEM.
 #[derive(Clone, Debug)]
 pub struct UmemConfig {
-    /// Bytes per chunk: 2048 or 4096. A chunk holds one frame with its headroom and tailroom.
+    /// Bytes per chunk: 2048 or 4096, including headroom and tailroom.
     pub frame_size: u32,
-    /// Number of chunks, each of `frame_size` bytes.
+    /// Number of chunks.
     pub frames: u32,
     /// Whether to back the memory with huge pages.
     pub huge_pages: HugePages,
 }
 
-/// See [`Umem::MIN_FRAMES`](crate::Umem::MIN_FRAMES).
 pub(crate) const MIN_FRAMES: u32 = 256;
 
-/// See [`Umem::MAX_FRAMES`](crate::Umem::MAX_FRAMES).
 pub(crate) const MAX_FRAMES: u32 = 1 << 20;
 
 impl Default for UmemConfig {
@@ -45,17 +43,16 @@ impl UmemConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum HugePages {
     /// Reserved huge pages if enough are free. Otherwise transparent huge pages if the kernel
-    /// allows them for shared memory, else pages of the normal size.
+    /// allows them for shared memory, else normal pages.
     #[default]
     Auto,
     /// Reserved huge pages, or an error.
     On,
-    /// No reserved huge pages. The kernel may still use transparent huge pages, if it allows them
-    /// for shared memory.
+    /// No reserved huge pages; transparent huge pages if the kernel allows them for shared memory.
     Off,
 }
 
-/// Formats a size for an error message, in MiB, or in KiB if the size is not a whole number of MiB.
+/// In MiB, or in KiB if the size is not a whole number of MiB.
 pub(crate) fn format_size(bytes: usize) -> String {
     match bytes % (1 << 20) {
         0 => format!("{} MiB", bytes >> 20),

@@ -1,8 +1,7 @@
-//! A fake kernel for tests: it plays the kernel's side of a port's four rings, in this process.
+//! A fake kernel for tests: the kernel's side of a port's four rings, in this process.
 //!
-//! The fake kernel needs no interface and no privileges. Enable the feature `fake-kernel` in
-//! dev-dependencies only. A test delivers packets with [`FakeKernel::deliver`], lets the code under
-//! test work on the port, and reads what the port sent with [`FakeKernel::take_sent`].
+//! It needs no interface and no privileges. Enable the feature `fake-kernel` in dev-dependencies
+//! only.
 //!
 //! ```
 //! use xdpfwd_xsk::fake_kernel::FakeKernel;
@@ -27,8 +26,7 @@
 //!
 //! # Simulating kernel faults
 //!
-//! A [`FakeKernelConfig`] makes the fake kernel refuse, delay or lose work. [`FakeKernel::set`]
-//! changes the configuration at any time.
+//! A [`FakeKernelConfig`] makes the fake kernel refuse, delay or lose work.
 //!
 //! | fault | setting |
 //! |---|---|
@@ -41,11 +39,9 @@
 //! | reports completions three wake-ups late, or never | `completion_delay: Some(3)`, or `None` |
 //! | removes the interface after five packets | `vanishes_after: Some(5)` |
 //!
-//! Methods simulate further faults. [`FakeKernel::vanish`] removes the interface.
-//! [`FakeKernel::deliver_descriptor`] and [`FakeKernel::complete_address`] write any ring entry,
-//! such as an address outside the UMEM or of a chunk that the kernel does not own. If the fill ring
-//! is empty or the RX ring is full, the packet is lost and [`FakeKernel::deliver`] returns a
-//! [`DeliveryError`].
+//! [`FakeKernel::vanish`] removes the interface. [`FakeKernel::deliver_descriptor`] and
+//! [`FakeKernel::complete_address`] write any ring entry, such as an address outside the UMEM. If
+//! the fill ring is empty or the RX ring is full, [`FakeKernel::deliver`] loses the packet.
 //!
 //! ```
 //! use xdpfwd_xsk::fake_kernel::{FakeKernelConfig, FakeKernel};
@@ -83,32 +79,27 @@ use crate::ring::{Consumer, Producer};
 use crate::umem::Umem;
 use crate::xsk_port::{Kernel, Rings, XskPort};
 
-/// The behaviour of a fake kernel. By default, each transmit wake-up (the call with which a port
-/// asks the kernel to transmit) sends and completes all packets.
+/// The behaviour of a fake kernel. By default, each transmit wake-up (a port's request to transmit)
+/// sends and completes all packets.
 #[derive(Clone, Debug)]
 pub struct FakeKernelConfig {
-    /// Maximum number of descriptors sent per wake-up, as in copy mode. Further descriptors wait
-    /// for the next wake-up.
+    /// Maximum number of descriptors sent per wake-up, as in copy mode.
     pub budget: u32,
-    /// Number of wake-ups by which completions are delayed. If `None`, completions are never
-    /// reported.
+    /// Number of wake-ups by which completions are delayed; `None` means forever.
     pub completion_delay: Option<u32>,
     /// Maximum number of completions reported per wake-up.
     pub completions_per_wakeup: u32,
-    /// Errors (errno values) of the next transmit wake-ups, one for each, in order. These wake-ups
-    /// send nothing. `EBUSY` drops the next packet: the packet is completed without being sent.
+    /// Errors (errno values) of the next transmit wake-ups, which send nothing. `EBUSY` completes
+    /// the next packet without sending it.
     pub errors: VecDeque<i32>,
-    /// Error (errno value) of every transmit wake-up once `errors` is empty. These wake-ups send
-    /// nothing.
+    /// Error (errno value) of every transmit wake-up once `errors` is empty.
     pub persistent_error: Option<i32>,
-    /// Number of transmit wake-ups to lose: they return success and do nothing. `u32::MAX` loses
-    /// every transmit wake-up.
+    /// Number of transmit wake-ups that return success and do nothing; `u32::MAX` means all.
     pub ignored_wakeups: u32,
     /// Number of sent descriptors after which the interface disappears, possibly in the middle of a
     /// batch.
     pub vanishes_after: Option<u32>,
-    /// Whether the kernel requests transmit wake-ups. If not, it transmits only when
-    /// [`FakeKernel::run`] is called.
+    /// Whether the kernel requests transmit wake-ups. If not, only [`FakeKernel::run`] transmits.
     pub wants_tx_wakeup: bool,
     /// Whether the kernel requests receive wake-ups.
     pub wants_rx_wakeup: bool,
@@ -130,10 +121,10 @@ impl Default for FakeKernelConfig {
     }
 }
 
-/// The sizes of the fake rings, and the initial value of their counters.
+/// The sizes of the fake rings.
 #[derive(Clone, Copy, Debug)]
 pub struct FakeRingSizes {
-    /// Entries of the fill ring, and number of frames that the port keeps in it.
+    /// Entries of the fill ring; the port keeps as many frames in it.
     pub fill: u32,
     /// Entries of the RX ring.
     pub rx: u32,
@@ -141,7 +132,7 @@ pub struct FakeRingSizes {
     pub tx: u32,
     /// Entries of the completion ring.
     pub completion: u32,
-    /// Initial value of the eight ring counters (two per ring). A value near 2³² tests wrapping.
+    /// Initial value of the ring counters. A value near 2³² tests wrapping.
     pub start: u32,
 }
 
@@ -164,7 +155,7 @@ pub enum DeliveryError {
     NoInterface,
 }
 
-/// A handle of a fake kernel; clones refer to the same kernel.
+/// A handle of a fake kernel.
 #[derive(Clone)]
 pub struct FakeKernel(Rc<RefCell<KernelState>>);
 
@@ -178,16 +169,14 @@ struct KernelState {
     tx: Consumer<Descriptor>,
     memory: Rc<RingMemory>,
     config: FakeKernelConfig,
-    /// Sent packets, each with its chunk number; `None` if recording is off.
+    /// Each with its chunk number; `None` if recording is off.
     sent: Option<Vec<(u32, Vec<u8>)>>,
-    /// Packets dropped because of `EBUSY`.
     discarded: Vec<Vec<u8>>,
-    /// Whether the interface has disappeared.
     gone: bool,
-    /// Addresses of sent or dropped packets that are not yet reported as completed, each with the
-    /// value of `wakeups` at that time.
+    /// Addresses to report as completed, each with the value of `wakeups` when the packet was sent
+    /// or dropped.
     completing: VecDeque<(u64, u32)>,
-    /// Number of wake-ups so far; wraps.
+    /// Wraps.
     wakeups: u32,
     counters: KernelCounters,
 }
@@ -212,8 +201,7 @@ impl FakeKernel {
     /// Like [`port`](Self::port), with ring sizes and configuration.
     ///
     /// # Panics
-    /// If `index` is 126 or more, another port of the UMEM has this index, a size is not a power of
-    /// two, or the pool belongs to another UMEM.
+    /// As for [`port`](Self::port), or if a size is not a power of two.
     pub fn port_with(
         umem: &Umem,
         pool: &mut Pool,
@@ -233,8 +221,7 @@ impl FakeKernel {
         (port, kernel)
     }
 
-    /// Creates four rings. Returns their user-space ends, and the fake kernel, which has the other
-    /// ends.
+    /// Returns the user-space ends, and the fake kernel, which has the other ends.
     pub(crate) fn rings(umem: &Umem, slot: PortSlot, sizes: FakeRingSizes) -> (Rings, Self) {
         let memory = Rc::new(RingMemory {
             fill: HeapRing::new(sizes.fill, sizes.start),
@@ -243,7 +230,7 @@ impl FakeKernel {
             tx: HeapRing::new(sizes.tx, sizes.start),
         });
         // SAFETY: `Rings` and `KernelState` keep `memory` in a field that is dropped after the
-        // ends; the ends of each ring are created once. Unsafe because the ends hold raw pointers.
+        // ends; the ends of each ring are created once. Unsafe: the ends hold raw pointers.
         let (fill_ends, completion_ends, rx_ends, tx_ends) = unsafe {
             (memory.fill.ends(), memory.completion.ends(), memory.rx.ends(), memory.tx.ends())
         };
@@ -268,7 +255,7 @@ impl FakeKernel {
             sent: Some(Vec::new()),
             discarded: Vec::new(),
             gone: false,
-            // Room for the maximum number of frames in flight, so that a wake-up allocates nothing.
+            // For the maximum number of frames in flight, so that a wake-up allocates nothing.
             completing: VecDeque::with_capacity(umem.frames() as usize),
             wakeups: 0,
             counters: KernelCounters::default(),
@@ -284,13 +271,13 @@ impl FakeKernel {
         state.config = config;
     }
 
-    /// Delivers a packet to the RX ring. If the packet cannot be delivered, counts it in the port's
-    /// [`KernelCounters`], as the real kernel does.
+    /// Delivers a packet to the RX ring. An undelivered packet is counted in the port's
+    /// [`KernelCounters`], as by the real kernel.
     pub fn deliver(&self, packet: &[u8]) -> Result<(), DeliveryError> {
         self.deliver_in_chunk(packet).map(drop)
     }
 
-    /// Like [`deliver`](Self::deliver), but returns the packet's chunk number, the received frame's
+    /// Like [`deliver`](Self::deliver), but returns the received frame's
     /// [`Frame::chunk`](crate::Frame::chunk).
     pub fn deliver_in_chunk(&self, packet: &[u8]) -> Result<u32, DeliveryError> {
         let mut state = self.0.borrow_mut();
@@ -317,7 +304,7 @@ impl FakeKernel {
             return Err(state.count(DeliveryError::FillRingEmpty));
         };
         posted.release();
-        // Do not write to the chunk if user space has taken it back since posting it.
+        // User space may have taken the chunk back since posting it.
         let (chunk, _) = state.umem.region().split(address);
         if !state.umem.region().owners.has_owner(chunk, Owner::fill(state.slot)) {
             drop(reservation);
@@ -331,12 +318,12 @@ impl FakeKernel {
         Ok(chunk)
     }
 
-    /// Returns the length in bytes of the longest packet that fits into a frame.
+    /// Returns the length in bytes of the longest packet that fits.
     pub fn longest_packet(&self) -> usize {
         (self.0.borrow().umem.frame_size() - XDP_PACKET_HEADROOM) as usize
     }
 
-    /// Writes an RX descriptor, which may be invalid. Returns whether the RX ring had room.
+    /// Writes an RX descriptor, even an invalid one. Returns whether the RX ring had room.
     pub fn deliver_descriptor(&self, address: u64, len: u32) -> bool {
         let mut state = self.0.borrow_mut();
         let mut reservation = state.rx.reserve(1);
@@ -345,7 +332,7 @@ impl FakeKernel {
         pushed
     }
 
-    /// Reports a completion, which may be invalid. Returns whether the completion ring had room.
+    /// Reports a completion, even an invalid one. Returns whether the ring had room.
     pub fn complete_address(&self, address: u64) -> bool {
         let mut state = self.0.borrow_mut();
         let mut reservation = state.completion.reserve(1);
@@ -354,14 +341,14 @@ impl FakeKernel {
         pushed
     }
 
-    /// Sends and completes packets without a wake-up, as a driver does. The call does not count as
-    /// a wake-up for `completion_delay`.
+    /// Sends and completes packets without a wake-up, as a driver does; does not count for
+    /// `completion_delay`.
     pub fn run(&self) {
         self.0.borrow_mut().send();
     }
 
-    /// Delivers up to `n` packets of `len` bytes as fast as possible, without writing their bytes:
-    /// for benchmarks. Returns the number of delivered packets.
+    /// Delivers up to `n` packets of `len` bytes without writing their bytes, for benchmarks.
+    /// Returns the number delivered.
     pub fn deliver_unwritten(&self, n: u32, len: u32) -> u32 {
         let mut state = self.0.borrow_mut();
         let state = &mut *state;
@@ -378,8 +365,8 @@ impl FakeKernel {
         reservation.commit()
     }
 
-    /// Completes all frames posted for transmission as fast as possible, without reading their
-    /// bytes: for benchmarks. Returns the number of completed frames.
+    /// Completes all frames posted for transmission without reading their bytes, for benchmarks.
+    /// Returns their number.
     pub fn complete_all(&self) -> u32 {
         let mut state = self.0.borrow_mut();
         let state = &mut *state;
@@ -392,9 +379,9 @@ impl FakeKernel {
         reservation.commit()
     }
 
-    /// Only advances user space's ring counters, as if user space received all packets, posted `n`
-    /// frames for reception and `n` for transmission, and reclaimed all completed frames.
-    /// Benchmarks thus measure the cost of [`deliver_unwritten`](Self::deliver_unwritten) and
+    /// Advances user space's ring counters as if user space received all packets, posted `n` frames
+    /// for reception and `n` for transmission, and reclaimed all completed frames. Benchmarks thus
+    /// measure [`deliver_unwritten`](Self::deliver_unwritten) and
     /// [`complete_all`](Self::complete_all) alone. The port is unusable afterwards.
     pub fn pretend_user(&self, n: u32) {
         let state = self.0.borrow();
@@ -410,23 +397,23 @@ impl FakeKernel {
         self.take_sent_chunks().into_iter().map(|(_, packet)| packet).collect()
     }
 
-    /// Like [`take_sent`](Self::take_sent), but returns each packet with its chunk number.
+    /// Like [`take_sent`](Self::take_sent), with each packet's chunk number.
     pub fn take_sent_chunks(&self) -> Vec<(u32, Vec<u8>)> {
         self.0.borrow_mut().sent.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Returns the packets dropped because of `EBUSY` since the previous call, in order.
+    /// Returns the packets dropped because of `EBUSY` since the previous call.
     pub fn take_discarded(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.0.borrow_mut().discarded)
     }
 
-    /// Removes the interface: no packet is received, sent or completed any more, and every wake-up
-    /// fails with ENXIO, as when the kernel has unbound the socket (`xsk_unbind_dev`).
+    /// Removes the interface: nothing is received, sent or completed any more, and every wake-up
+    /// fails with ENXIO, as after `xsk_unbind_dev`.
     pub fn vanish(&self) {
         self.0.borrow_mut().gone = true;
     }
 
-    /// Sets whether to keep copies of sent and dropped packets; the default is `true`. Discards the
+    /// Sets whether to keep copies of sent and dropped packets (default: `true`). Discards the
     /// copies of sent packets.
     pub fn set_recording(&self, on: bool) {
         self.0.borrow_mut().sent = on.then(Vec::new);
@@ -442,7 +429,7 @@ impl FakeKernel {
         self.0.borrow().wakeups
     }
 
-    /// Returns the number of frames posted for reception that the kernel has not taken.
+    /// Returns the number of frames posted for reception and not taken by the kernel.
     pub fn posted(&self) -> u32 {
         self.0.borrow().fill.available()
     }
@@ -495,19 +482,17 @@ impl Kernel for FakeKernel {
 }
 
 impl KernelState {
-    /// Fails if the interface has disappeared, like `xsk_is_bound`.
+    /// Like `xsk_is_bound`.
     fn check_bound(&self) -> io::Result<()> {
         if self.gone { Err(io::Error::from_raw_os_error(libc::ENXIO)) } else { Ok(()) }
     }
 
-    /// Sends and completes packets within the limits of the configuration.
     fn send(&mut self) {
         if self.gone {
             return;
         }
         let now = self.wakeups;
-        // Like `xsk_cq_reserve_locked`: send a packet only if the completion ring has room for its
-        // completion.
+        // Like `xsk_cq_reserve_locked`: each packet needs room for its completion.
         let free = self
             .completion
             .reserve(u32::MAX)
@@ -523,7 +508,7 @@ impl KernelState {
                 }
                 self.completing.push_back((descriptor.addr, now));
             } else {
-                // Like `xskq_cons_read_desc`: count an invalid descriptor and skip it; it is never
+                // Like `xskq_cons_read_desc`: an invalid descriptor is counted, skipped, and never
                 // completed.
                 self.counters.tx_invalid += 1;
             }
@@ -548,8 +533,7 @@ impl KernelState {
         completions.commit();
     }
 
-    /// Drops the next packet, like an interface without a carrier. Returns `false` if the TX ring
-    /// is empty.
+    /// Like an interface without a carrier. Returns `false` if the TX ring is empty.
     fn drop_next(&mut self) -> bool {
         let mut next = self.tx.peek(1);
         let descriptor = next.next();
@@ -566,7 +550,7 @@ impl KernelState {
         true
     }
 
-    /// Counts an undelivered packet. Returns the error unchanged.
+    /// Returns the error unchanged.
     fn count(&mut self, error: DeliveryError) -> DeliveryError {
         match error {
             DeliveryError::FillRingEmpty => self.counters.fill_ring_empty += 1,
@@ -578,8 +562,7 @@ impl KernelState {
     }
 }
 
-/// Returns whether the descriptor is valid: a range within one chunk that user space posted for
-/// transmission.
+/// A valid range lies within one chunk that user space posted for transmission.
 fn is_valid_tx(umem: &Umem, slot: PortSlot, descriptor: &Descriptor) -> bool {
     let region = umem.region();
     let (chunk, offset) = region.split(descriptor.addr);
@@ -594,9 +577,8 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
         address as usize + packet.len() <= region.len(),
         "the fill ring holds an address outside the UMEM"
     );
-    // SAFETY: the range is within the mapping, and in a chunk that user space has posted, so no
-    // frame owns the chunk. Unsafe because, like a device, it writes to memory outside Rust's
-    // ownership.
+    // SAFETY: the range is within the mapping, in a chunk that user space has posted, so no frame
+    // owns it. Unsafe: like a device, it writes to memory outside Rust's ownership.
     unsafe {
         region
             .base()
@@ -609,8 +591,8 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
 fn read(umem: &Umem, address: u64, len: usize) -> Vec<u8> {
     let mut packet = vec![0; len];
     // SAFETY: the caller checked (`is_valid_tx`) that the range lies within one chunk of the
-    // mapping that user space has posted, so no frame owns the chunk. Unsafe because, like a
-    // device, it reads memory outside Rust's ownership.
+    // mapping that is posted, so no frame owns it. Unsafe: like a device, it reads memory outside
+    // Rust's ownership.
     unsafe {
         umem.region()
             .base()

@@ -9,20 +9,19 @@ use std::slice;
 use crate::owner::Owner;
 use crate::region::{Chunks, Region};
 
-/// A token that owns one chunk of a UMEM. Only code that holds the frame may access the packet's
-/// bytes; the kernel must not. Giving the frame away (to a queue, a pool or the kernel) moves it. A
-/// frame cannot be copied or sent to another thread.
+/// A token that owns one chunk of a UMEM: only code that holds it may access the packet's bytes.
+/// Giving the frame away moves it. It cannot be copied or sent to another thread.
 ///
-/// The packet lies within the chunk, with *headroom* in front of it and *tailroom* after it, so
-/// headers can be added and removed without moving the payload:
+/// With *headroom* in front of the packet and *tailroom* after it, headers can be added and removed
+/// without moving the payload:
 ///
 /// ```text
 ///   chunk ├── headroom ──┼──── the packet: Deref to [u8] ────┼── tailroom ──┤
 ///                  ◄ prepend  trim_front ►        truncate ◄  ► append
 /// ```
 ///
-/// If a frame is dropped (`Drop`) instead of given away, its chunk is *lost*: it is not reused, and
-/// [`Umem::lost`](crate::Umem::lost) counts it.
+/// The chunk of a dropped frame is *lost*: it is not reused, and [`Umem::lost`](crate::Umem::lost)
+/// counts it.
 ///
 /// Using a frame after it was given away does not compile:
 ///
@@ -35,8 +34,8 @@ use crate::region::{Chunks, Region};
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
-/// Without the line `frame[0] = 1`, the example compiles ([`EgressQueue`](crate::EgressQueue) has
-/// an example for transmission):
+/// Without its last line, the example compiles ([`EgressQueue`](crate::EgressQueue) has one for
+/// transmission):
 ///
 /// ```
 /// use xdpfwd_xsk::{Umem, UmemConfig};
@@ -61,7 +60,6 @@ pub struct Frame {
     data: NonNull<u8>,
     region: NonNull<Region>,
     chunk: u32,
-    /// Number of bytes in front of the packet.
     headroom: u16,
     len: u16,
 }
@@ -87,18 +85,18 @@ impl Frame {
     /// is `HELD`, which [`Umem`](crate::Umem)'s drop ensures.
     #[inline]
     pub(crate) unsafe fn new(region: NonNull<Region>, chunk: u32, headroom: u16, len: u16) -> Self {
-        // SAFETY: the caller guarantees that the region is alive. Unsafe because `region` is a raw
+        // SAFETY: the caller guarantees that the region is alive. Unsafe: `region` is a raw
         // pointer.
         let region_ref = unsafe { region.as_ref() };
         let offset = region_ref.join(chunk, u32::from(headroom)) as usize;
         debug_assert!(offset + usize::from(len) <= region_ref.len());
-        // SAFETY: the chunk exists, so the offset lies within the mapping. Unsafe because it is
-        // pointer arithmetic.
+        // SAFETY: the chunk exists, so the offset lies within the mapping. Unsafe: pointer
+        // arithmetic.
         let data = unsafe { region_ref.base().add(offset) };
         Self { data, region, chunk, headroom, len }
     }
 
-    /// Like `new`, for a caller that knows the address of the packet's first byte.
+    /// Like `new`, with the address of the packet's first byte.
     ///
     /// # Safety
     /// As for [`new`](Self::new). In addition, `data` points to the chunk's start plus `headroom`.
@@ -118,18 +116,18 @@ impl Frame {
     #[inline]
     fn region_ref(&self) -> &Region {
         // SAFETY: the region lives as long as this chunk is HELD, and the chunk is HELD as long as
-        // this frame exists. Unsafe because a frame has no lifetime parameter. (With one, no struct
-        // could contain both a UMEM and its frames.)
+        // this frame exists. Unsafe: a frame has no lifetime parameter. (With one, no struct could
+        // contain both a UMEM and its frames.)
         unsafe { self.region.as_ref() }
     }
 
-    /// Returns the number of bytes in front of the packet, available to [`prepend`](Self::prepend).
+    /// Returns the number of bytes available to [`prepend`](Self::prepend).
     #[inline]
     pub fn headroom(&self) -> usize {
         usize::from(self.headroom)
     }
 
-    /// Returns the number of bytes after the packet, available to [`append`](Self::append).
+    /// Returns the number of bytes available to [`append`](Self::append).
     #[inline]
     pub fn tailroom(&self) -> usize {
         self.region_ref().frame_size() as usize - usize::from(self.headroom) - usize::from(self.len)
@@ -147,8 +145,7 @@ impl Frame {
         self.chunk
     }
 
-    /// Extends the packet by `n` bytes at its front and returns the new bytes, whose content is
-    /// unspecified.
+    /// Extends the packet by `n` bytes of unspecified content at its front and returns them.
     #[inline]
     pub fn prepend(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
         if n > self.headroom() {
@@ -157,25 +154,23 @@ impl Frame {
         // n ≤ headroom ≤ 4096: no truncation.
         self.headroom -= n as u16;
         self.len += n as u16;
-        // SAFETY: n ≤ headroom, so the start stays within the chunk. Unsafe because it is pointer
-        // arithmetic.
+        // SAFETY: n ≤ headroom, so the start stays within the chunk. Unsafe: pointer arithmetic.
         self.data = unsafe { self.data.sub(n) };
         Ok(&mut self[..n])
     }
 
-    /// Removes the first `n` bytes of the packet, or all bytes if the packet is shorter.
+    /// Removes the first `n` bytes of the packet, or all if it is shorter.
     #[inline]
     pub fn trim_front(&mut self, n: usize) {
         let n = n.min(usize::from(self.len));
         self.headroom += n as u16;
         self.len -= n as u16;
-        // SAFETY: n ≤ len, so the start stays within the chunk (or at its end). Unsafe because it
-        // is pointer arithmetic.
+        // SAFETY: n ≤ len, so the start stays within the chunk (or at its end). Unsafe: pointer
+        // arithmetic.
         self.data = unsafe { self.data.add(n) };
     }
 
-    /// Extends the packet by `n` bytes at its end and returns the new bytes, whose content is
-    /// unspecified.
+    /// Extends the packet by `n` bytes of unspecified content at its end and returns them.
     #[inline]
     pub fn append(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
         if n > self.tailroom() {
@@ -197,8 +192,8 @@ impl Frame {
         self.region
     }
 
-    /// Hands the chunk to another owner and returns the chunk's number. Apart from `give_up_in`,
-    /// this is the only way to give up a frame without losing it.
+    /// Hands the chunk to another owner and returns its number. Only this and `give_up_in` give up
+    /// a frame without losing it.
     #[inline]
     pub(crate) fn give_up(self, to: Owner) -> u32 {
         let frame = ManuallyDrop::new(self);
@@ -207,7 +202,7 @@ impl Frame {
     }
 
     /// Like `give_up`, but uses the caller's copy of the region's fields, which is faster in packet
-    /// loops. Returns nothing.
+    /// loops.
     #[inline]
     pub(crate) fn give_up_in(self, chunks: Chunks<'_>, to: Owner) {
         debug_assert!(chunks.contains(&self), "the frame belongs to another UMEM");
@@ -226,9 +221,9 @@ impl Deref for Frame {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: the bytes lie within the chunk, and the chunk is HELD by this frame only, so
-        // nothing else writes to it, not even the kernel (see `owner.rs`). Unsafe because the frame
-        // has a raw pointer into the UMEM.
+        // SAFETY: the bytes lie within the chunk, which only this frame holds (HELD), so nothing
+        // else writes to it, not even the kernel (see `owner.rs`). Unsafe: the frame has a raw
+        // pointer into the UMEM.
         unsafe { slice::from_raw_parts(self.data.as_ptr(), usize::from(self.len)) }
     }
 }
@@ -248,7 +243,7 @@ impl fmt::Debug for Frame {
 }
 
 impl Chunks<'_> {
-    /// Like [`Frame::new`], for a caller that also knows the address.
+    /// Like [`Frame::new`], with the address.
     ///
     /// # Safety
     /// As for [`Frame::new`]. In addition, `address` is the chunk's start plus `headroom`.
@@ -256,14 +251,13 @@ impl Chunks<'_> {
     pub(crate) unsafe fn frame(self, address: u64, chunk: u32, headroom: u16, len: u16) -> Frame {
         debug_assert_eq!(address, self.join(chunk, u32::from(headroom)));
         // SAFETY: the caller guarantees that the chunk exists and contains the address, so the
-        // pointer stays in the mapping. Unsafe because it is pointer arithmetic.
+        // pointer stays in the mapping. Unsafe: pointer arithmetic.
         let data = unsafe { self.base.add(address as usize) };
         // SAFETY: guaranteed by the caller; `data` equals the pointer that `Frame::new` computes.
-        // Unsafe because it creates the token that owns the bytes.
+        // Unsafe: it creates the token that owns the bytes.
         unsafe { Frame::from_data(data, self.region.into(), chunk, headroom, len) }
     }
 
-    /// Returns whether the frame's chunk is in this region.
     #[inline]
     pub(crate) fn contains(self, frame: &Frame) -> bool {
         frame.region() == self.region.into()
@@ -277,7 +271,7 @@ mod tests {
     use crate::oracle::frame::{Edit, Shadow};
     use crate::{HugePages, Umem, UmemConfig};
 
-    /// Value of all bytes of the neighbouring chunks; edits write other values.
+    /// Of all bytes of the neighbouring chunks; edits write other values.
     const NEIGHBOUR: u8 = 0xee;
 
     fn umem(frame_size: u32) -> (Umem, crate::Pool) {
@@ -308,8 +302,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any sequence of edits has the same effect on a packet as on a vector. An edit that does
-        /// not fit is rejected and changes nothing. Neighbouring chunks keep their bytes.
+        /// Any edits have the same effect on a packet as on a vector. An edit that does not fit
+        /// changes nothing, and neighbouring chunks keep their bytes.
         #[test]
         fn frame_edits_match_edits_of_a_vector(
             edits in prop::collection::vec(edit(), 1..60),

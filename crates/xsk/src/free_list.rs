@@ -3,16 +3,15 @@
 
 use crate::slots::put_into_slots;
 
-/// A stack of fixed capacity. A `Vec` would be slower: every loop that pushes
-/// items could call the function that grows the vector, so the compiler would keep the length in
-/// memory.
+/// A stack of fixed capacity. With a `Vec`, every loop that pushes items could call the function
+/// that grows the vector, so the compiler would keep the length in memory.
 pub(crate) struct FreeList<T> {
     items: Box<[T]>,
     len: usize,
 }
 
 impl<T: Copy> FreeList<T> {
-    /// Creates a full list of these items; the last item is on top.
+    /// The last item is on top.
     pub(crate) fn full(items: impl Iterator<Item = T>) -> Self {
         let items: Box<[T]> = items.collect();
         Self { len: items.len(), items }
@@ -29,7 +28,7 @@ impl<T: Copy> FreeList<T> {
         self.items.get(self.len).copied()
     }
 
-    /// Removes the top `n` items (all, if there are fewer) and returns them, the topmost first.
+    /// Removes the top `n` items (all, if there are fewer), the topmost first.
     #[inline]
     pub(crate) fn take(&mut self, n: usize) -> impl ExactSizeIterator<Item = T> {
         let end = self.len.min(self.items.len());
@@ -37,8 +36,7 @@ impl<T: Copy> FreeList<T> {
         self.items[self.len..end].iter().rev().copied()
     }
 
-    /// Puts items on top until the list is full. Returns the number of items put. Items that were
-    /// taken from the list always fit.
+    /// Puts items until the list is full; items taken from it always fit. Returns their number.
     #[inline]
     pub(crate) fn put(&mut self, items: impl Iterator<Item = T>) -> usize {
         let pushed = put_into_slots(&mut self.items[self.len..], items, |slot, item| *slot = item);

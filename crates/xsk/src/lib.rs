@@ -1,15 +1,14 @@
 //! [AF_XDP](https://docs.kernel.org/networking/af_xdp.html) for xdpfwd: packet memory shared with
 //! the kernel, in frames that each have exactly one *owner*.
 //!
-//! A [`Umem`] is divided into chunks. A [`Frame`] owns one chunk: only code that holds the frame
-//! can access the chunk. Frames are moved, never copied, from the [`Pool`] to the kernel's fill
-//! ring, back as received packets, through a [`Batch`] into an [`EgressQueue`], to the kernel for
-//! transmission, and back into the pool. [`Port::frame_counts`], [`Pool::len`] and [`Umem::lost`]
-//! return the number of frames in a port's rings, in the pool, and lost.
+//! A [`Frame`] owns one chunk of a [`Umem`]: only code that holds the frame can access it. Frames
+//! are moved, never copied, from the [`Pool`] to the kernel's fill ring, back as received packets,
+//! through a [`Batch`] into an [`EgressQueue`], to the kernel for transmission, and back into the
+//! pool. [`Port::frame_counts`], [`Pool::len`] and [`Umem::lost`] count the frames.
 //!
 //! A [`Builder`] opens the AF_XDP ports of one worker: 1 to 126 (interface, queue) pairs on one
-//! UMEM, in zero-copy mode if all of them support it. The feature `fake-kernel` adds the module
-//! `fake_kernel`, whose fake kernel needs no interface and no privileges. For example:
+//! UMEM, in zero-copy mode if all of them support it. With the feature `fake-kernel`, a fake kernel
+//! needs no interface and no privileges:
 //!
 //! ```
 //! # #[cfg(feature = "fake-kernel")] {

@@ -1,4 +1,4 @@
-//! The memory of a UMEM: a memfd, in huge pages if available.
+//! The memory of a UMEM: a memfd.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -6,12 +6,10 @@ use std::ptr::NonNull;
 
 use crate::config::{HugePages, UmemError};
 
-/// A memory mapping that is unmapped on drop.
 pub(crate) struct Mapping {
     base: NonNull<u8>,
-    /// Length in bytes.
     len: usize,
-    /// The object that unmaps the memory; `None` if this type unmaps it on drop.
+    /// Unmaps the memory; `None` if this type does.
     #[cfg(feature = "xsk-rs")]
     owner: Option<Box<dyn std::any::Any>>,
 }
@@ -41,7 +39,7 @@ impl Mapping {
     fn map_shared(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: the kernel chooses the address, so the new mapping affects no existing memory.
-        // Unsafe because it is a foreign call.
+        // Unsafe: foreign call.
         let base = unsafe {
             libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, fd.as_raw_fd(), 0)
         };
@@ -60,20 +58,20 @@ impl Mapping {
 
     fn advise(&self, advice: libc::c_int) -> io::Result<()> {
         // SAFETY: the range is our own mapping, and no advice that the callers pass discards its
-        // contents. Unsafe because it is a foreign call.
+        // contents. Unsafe: foreign call.
         match unsafe { libc::madvise(self.base.as_ptr().cast(), self.len, advice) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     }
 
-    /// Populates every page, so that no packet causes a page fault.
+    /// So that no packet causes a page fault.
     fn populate(&self) -> io::Result<()> {
         match self.advise(libc::MADV_POPULATE_WRITE) {
-            // Linux before 5.14 rejects this advice: write to the pages instead.
+            // Linux before 5.14 rejects this advice.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                // SAFETY: our own new mapping of this length, without other references. Unsafe
-                // because it writes to raw memory.
+                // SAFETY: our own new mapping of this length, without other references. Unsafe: it
+                // writes to raw memory.
                 unsafe { self.base.as_ptr().write_bytes(0, self.len) };
                 Ok(())
             }
@@ -88,22 +86,22 @@ impl Drop for Mapping {
         if self.owner.is_some() {
             return;
         }
-        // SAFETY: our own mapping, and `Umem::drop` made sure that no frame points into it. Unsafe
-        // because it is a foreign call.
+        // SAFETY: our own mapping, and `Umem::drop` made sure that no frame points into it. Unsafe:
+        // foreign call.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// Maps at least `bytes` bytes of memory and populates every page. Returns the memfd, the mapping,
-/// and whether the memory is in reserved huge pages.
+/// Maps and populates at least `bytes` bytes. Returns the memfd, the mapping, and whether it is in
+/// reserved huge pages.
 pub(crate) fn map(
     bytes: usize,
     huge_pages: HugePages,
 ) -> Result<(OwnedFd, Mapping, bool), UmemError> {
     if huge_pages != HugePages::Off {
-        // Round up to whole huge pages; the excess is not used.
+        // The excess is not used.
         let rounded = bytes.next_multiple_of(HUGE_PAGE_BYTES);
         match map_memfd(rounded, libc::MFD_HUGETLB | libc::MFD_HUGE_2MB) {
             Ok((memfd, memory)) => return Ok((memfd, memory, true)),
@@ -128,16 +126,16 @@ pub(crate) fn map(
 
 fn map_memfd(bytes: usize, flags: libc::c_uint) -> io::Result<(OwnedFd, Mapping)> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | flags;
-    // SAFETY: the name is a C string. Unsafe because it is a foreign call.
+    // SAFETY: the name is a C string. Unsafe: foreign call.
     let memfd = unsafe { libc::memfd_create(c"xdpfwd-umem".as_ptr(), flags) };
     if memfd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor without another owner. Unsafe because the compiler cannot know that.
+    // SAFETY: a new descriptor without another owner. Unsafe: the compiler cannot know that.
     let memfd = unsafe { OwnedFd::from_raw_fd(memfd) };
     let length = bytes.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
     // The seal prevents other processes that share the memory from truncating it. SAFETY: plain
-    // system calls on our own descriptor. Unsafe because these are foreign calls.
+    // system calls on our own descriptor. Unsafe: foreign calls.
     let sized = unsafe {
         libc::ftruncate(memfd.as_raw_fd(), length) == 0
             && libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK) == 0
@@ -147,8 +145,8 @@ fn map_memfd(bytes: usize, flags: libc::c_uint) -> io::Result<(OwnedFd, Mapping)
     }
     let memory = Mapping::map_shared(memfd.as_fd(), bytes)?;
     if flags & libc::MFD_HUGETLB == 0 {
-        // Request transparent huge pages, which are used if
-        // /sys/kernel/mm/transparent_hugepage/shmem_enabled allows them. Failure is harmless.
+        // Used if /sys/kernel/mm/transparent_hugepage/shmem_enabled allows transparent huge pages.
+        // Failure is harmless.
         let _ = memory.advise(libc::MADV_HUGEPAGE);
     }
     memory.populate()?;

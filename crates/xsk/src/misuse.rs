@@ -1,7 +1,5 @@
-//! Examples of misuse of frames and ports that must not compile. After each group, a similar
-//! example compiles, which shows that the errors have the intended cause. The docs of
-//! [`Frame`](crate::Frame) and [`EgressQueue`](crate::EgressQueue) contain the two most important
-//! examples.
+//! Misuse of frames and ports that must not compile. After each group, a similar example compiles,
+//! which shows that the errors have the intended cause.
 //!
 //! # Using a dropped frame
 //!
@@ -41,7 +39,7 @@
 //!
 //! # Using the bytes of a frame after transmitting it
 //!
-//! A slice borrows its frame: while the slice is in use, the frame cannot be moved.
+//! While a slice is in use, its frame cannot be moved.
 //!
 //! ```compile_fail,E0505
 //! # use xdpfwd_xsk::Port;
@@ -94,8 +92,7 @@
 //!
 //! # Using a frame on another thread
 //!
-//! Frames cannot be sent to another thread or shared with it. The same holds for types that contain
-//! or create frames.
+//! Neither frames nor types that contain or create them can be used on another thread.
 //!
 //! ```compile_fail,E0277
 //! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;

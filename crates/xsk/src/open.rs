@@ -1,5 +1,4 @@
-//! Opens (interface, queue) pairs as ports on one UMEM, in zero-copy mode if all of them support
-//! it.
+//! Opens (interface, queue) pairs as ports on one UMEM.
 
 #[cfg(feature = "xsk-rs")]
 mod by_xsk_rs;
@@ -29,9 +28,8 @@ pub enum BindMode {
 
 /// Opens the ports of one worker: 1 to 126 (interface, queue) pairs on one UMEM.
 ///
-/// All ports of a UMEM run in the same mode. With [`BindMode::Auto`], the builder tries zero-copy
-/// on each queue in turn. If a queue does not support zero-copy, the builder closes all sockets,
-/// creates a new UMEM, and binds all sockets in copy mode.
+/// With [`BindMode::Auto`], the builder tries zero-copy on each queue in turn. If one does not
+/// support it, the builder starts again in copy mode, with a new UMEM.
 #[derive(Clone, Debug)]
 pub struct Builder {
     umem: UmemConfig,
@@ -41,7 +39,6 @@ pub struct Builder {
     queues: Vec<Queue>,
 }
 
-/// A queue of an interface, to be opened as a port.
 #[derive(Clone, Debug)]
 struct Queue {
     interface: String,
@@ -49,7 +46,7 @@ struct Queue {
     queue: u32,
 }
 
-/// The open ports, in the order in which their queues were added.
+/// The open ports, in the order of the added queues.
 #[derive(Debug)]
 pub struct OpenPorts<P = XskPort> {
     /// The memory that all ports share.
@@ -60,11 +57,11 @@ pub struct OpenPorts<P = XskPort> {
     pub ports: Vec<P>,
     /// Whether the kernel reports zero-copy for all ports.
     pub zero_copy: bool,
-    /// The reason for the fallback to copy mode; `None` without a fallback.
+    /// `None` without a fallback to copy mode.
     pub fallback: Option<Fallback>,
 }
 
-/// The reason for a fallback to copy mode: a queue that does not support zero-copy.
+/// A queue that does not support zero-copy.
 #[derive(Debug)]
 pub struct Fallback {
     /// Name of the interface.
@@ -130,7 +127,7 @@ pub enum OpenError {
         interface: String,
         /// The queue.
         queue: u32,
-        /// The bind timeout; the binds of all queues share it.
+        /// The bind timeout, shared by all queues.
         waited: Duration,
     },
     /// Zero-copy was required, and the queue does not support it or does not exist.
@@ -189,35 +186,36 @@ impl Builder {
         self
     }
 
-    /// Sets whether to use preferred busy polling: the worker's system calls then poll the device.
+    /// Sets whether to use preferred busy polling: system calls then poll the device.
     pub fn busy_poll(mut self, on: bool) -> Self {
         self.busy_poll = on;
         self
     }
 
-    /// Sets how long to retry binding to busy queues, in total for all queues of a bind mode. The kernel releases
-    /// the queue of a closed socket only after some time. The default is three seconds.
+    /// Sets how long to retry binding to busy queues, for all queues of a bind mode together. The
+    /// default is three seconds: the kernel releases the queue of a closed socket only after some
+    /// time.
     pub fn bind_timeout(mut self, bind_timeout: Duration) -> Self {
         self.bind_timeout = bind_timeout;
         self
     }
 
-    /// Adds a queue. [`open`](Self::open) selects the interface by `ifindex` and uses the name in
-    /// messages only. With the feature `xsk-rs`, `open_by_xsk_rs` selects the interface by name.
+    /// Adds a queue. The name is used in messages only, except that `open_by_xsk_rs` (feature
+    /// `xsk-rs`) selects the interface by it.
     pub fn queue(mut self, interface: &str, ifindex: u32, queue: u32) -> Self {
         self.queues.push(Queue { interface: interface.to_owned(), ifindex, queue });
         self
     }
 
     /// Opens all ports, which then must stay on the calling thread. Posts frames to each fill ring
-    /// before the bind, because some drivers require it. Tries to raise the process's limit on
-    /// locked memory (`RLIMIT_MEMLOCK`).
+    /// before the bind, because some drivers require it. Tries to raise `RLIMIT_MEMLOCK`, the limit
+    /// on locked memory.
     pub fn open(&self) -> Result<OpenPorts, OpenError> {
         self.open_with(|mode| self.open_all(mode))
     }
 
-    /// Checks the configuration, then calls `open_all` with the mode's bind flag. For
-    /// [`BindMode::Auto`], tries zero-copy first, then copy mode.
+    /// Calls `open_all` with the mode's bind flag. For [`BindMode::Auto`], tries zero-copy first,
+    /// then copy mode.
     fn open_with<P>(
         &self,
         open_all: impl Fn(u16) -> Result<OpenPorts<P>, OpenError>,
@@ -253,7 +251,7 @@ impl Builder {
         let (umem, mut pool) = Umem::new(&self.umem)?;
         let sizes = self.ring_sizes();
         let deadline = Instant::now() + self.bind_timeout;
-        // The socket that registers the UMEM.
+        // It registers the UMEM.
         let mut first_socket: Option<Socket> = None;
         let mut ports = Vec::with_capacity(self.queues.len());
         let mut zero_copy = true;
@@ -290,10 +288,10 @@ impl Builder {
         Ok(OpenPorts { umem, pool, ports, zero_copy, fallback: None })
     }
 
-    /// Sets socket options that improve performance; a failure is logged and not fatal.
+    /// A failure is logged and not fatal.
     fn tune(&self, socket: &Socket, queue: &Queue, sizes: RingSizes) {
-        // Kernels before 6.17 lack this option (ENOPROTOOPT). They send 32 packets per call, and
-        // the port repeats the call.
+        // Kernels before 6.17 lack this option (ENOPROTOOPT): they send 32 packets per call, and
+        // the port repeats it.
         let budget = TX_BUDGET_DESIRED.clamp(TX_BUDGET_DEFAULT, sizes.tx);
         if let Err(error) = socket.set_tx_budget(budget) {
             tracing::debug!(
@@ -311,8 +309,8 @@ impl Builder {
         }
     }
 
-    /// Returns the ring sizes. At most half of a port's share of the frames is in its fill ring.
-    /// The other half is for frames in flight.
+    /// At most half of a port's share of the frames is in its fill ring. The other half is for
+    /// frames in flight.
     fn ring_sizes(&self) -> RingSizes {
         let half_share = self.umem.frames / (2 * self.queues.len() as u32);
         // Rounded down to a power of two.
@@ -332,8 +330,8 @@ impl Builder {
             Some(libc::ENODEV) => {
                 queue.error("bind the socket, because the interface was removed", source)
             }
-            // Drivers report missing zero-copy support with various errors: EOPNOTSUPP, EINVAL,
-            // ENOMEM, ENOSPC, or 524, which only the kernel defines (ENOTSUPP).
+            // Drivers report missing zero-copy support as EOPNOTSUPP, EINVAL, ENOMEM, ENOSPC, or
+            // 524, which only the kernel defines (ENOTSUPP).
             _ if mode == libc::XDP_ZEROCOPY => {
                 OpenError::NoZeroCopy { interface, queue: queue.queue, source }
             }
@@ -347,7 +345,7 @@ impl Builder {
 }
 
 impl Queue {
-    /// Binds the socket; retries a busy queue until the deadline.
+    /// Retries a busy queue until the deadline.
     fn bind(
         &self,
         socket: &Socket,
@@ -355,8 +353,8 @@ impl Queue {
         first_socket: Option<&Socket>,
         deadline: Instant,
     ) -> io::Result<()> {
-        // The first bind sets the mode and the wake-up flag for all sockets. The kernel rejects a
-        // later bind that passes them again (`xsk_bind`).
+        // The first bind sets the mode and the wake-up flag for all sockets; `xsk_bind` rejects a
+        // later bind that passes them again.
         let flags = if first_socket.is_some() {
             libc::XDP_SHARED_UMEM
         } else {
@@ -394,22 +392,22 @@ impl Queue {
     }
 }
 
-/// Minimum number of entries of a ring: one batch.
+/// One batch.
 const MIN_RING: u32 = 64;
 
-/// Desired number of descriptors per system call in copy mode: eight batches.
+/// Descriptors per system call in copy mode: eight batches.
 const TX_BUDGET_DESIRED: u32 = 512;
 
-/// Busy-poll limits per system call: time in microseconds, and number of packets.
+/// Per system call.
 const BUSY_POLL_MICROS: u32 = 20;
 const BUSY_POLL_BUDGET: u32 = 64;
 
 /// Raises the limit on locked memory. Kernels before 5.11 apply it to BPF memory, and all kernels
-/// to the UMEM of a process without CAP_IPC_LOCK. Failure (without CAP_SYS_RESOURCE) is no error,
-/// because the later calls usually succeed anyway.
+/// to the UMEM of a process without CAP_IPC_LOCK. Failure (without CAP_SYS_RESOURCE) is no error:
+/// the later calls usually succeed anyway.
 fn raise_memlock() {
     let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: a plain system call with a readable struct. Unsafe because it is a foreign call.
+    // SAFETY: a plain system call with a readable struct. Unsafe: foreign call.
     if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &unlimited) } != 0 {
         tracing::debug!(error = %io::Error::last_os_error(), "cannot raise RLIMIT_MEMLOCK");
     }

@@ -1,29 +1,25 @@
 //! The ownership record: one byte per chunk, written whenever the chunk's owner changes.
 //!
-//! Frame counts show whether a frame is missing. This record also shows *which* chunk is missing,
-//! and who owned it last. The record also validates descriptors from the kernel: a port rejects a
-//! descriptor if the kernel did not own its chunk. Otherwise a second [`Frame`](crate::Frame) with
-//! the same bytes would exist.
+//! The record shows *which* chunk is missing, and who owned it last. It also validates descriptors:
+//! a port rejects one whose chunk the kernel did not own. Otherwise a second
+//! [`Frame`](crate::Frame) with the same bytes would exist.
 //!
-//! The kernel's memory accesses are trusted: it writes only to chunks that are posted for reception
-//! and not yet handed back, and reads only chunks that are posted for transmission. There is no
-//! defence against other accesses, because the kernel can access all memory of the process. The
-//! kernel's numbers are not trusted: no descriptor, completion or counter value can give a chunk
-//! two owners.
+//! The kernel's memory accesses are trusted: it writes only to chunks posted for reception and not
+//! yet handed back, and reads only chunks posted for transmission. There is no defence against
+//! others, because the kernel can access all memory. The kernel's numbers are not trusted: no
+//! descriptor, completion or counter value can give a chunk two owners.
 
 use std::cell::Cell;
 use std::fmt;
 
-/// The number of a port (an AF_XDP socket, or another I/O path) within its UMEM.
+/// The number of a port within its UMEM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PortSlot(u8);
 
 impl PortSlot {
-    /// Maximum number of ports per UMEM. The owner byte has 256 values: two for each port, and four
-    /// that belong to no port.
+    /// The owner byte has 256 values: two for each port, and four that belong to no port.
     pub(crate) const MAX: u32 = 126;
 
-    /// Returns the slot with this index; `None` from 126 on.
     pub(crate) fn new(index: u32) -> Option<Self> {
         (index < Self::MAX).then_some(Self(index as u8))
     }
@@ -33,31 +29,28 @@ impl PortSlot {
     }
 }
 
-/// The owner of a chunk.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Owner(u8);
 
 impl Owner {
-    /// The chunk is free, in the pool.
     pub(crate) const POOL: Self = Self(0);
     /// User space holds the chunk as a `Frame`.
     pub(crate) const HELD: Self = Self(1);
-    /// The chunk's `Frame` was dropped instead of given away.
+    /// The `Frame` was dropped instead of given away.
     pub(crate) const LOST: Self = Self(2);
-    /// The chunk's port was closed while the kernel owned the chunk, and the chunk has not returned
-    /// to the pool.
+    /// The port was closed while the kernel owned the chunk, which has not returned to the pool.
     pub(crate) const CLOSED: Self = Self(3);
 
     const FIRST_FILL: u8 = 4;
     const FIRST_TX: u8 = Self::FIRST_FILL + PortSlot::MAX as u8;
 
-    /// Returns the owner of chunks that are posted to the port's fill ring and not yet received.
+    /// Posted to the port's fill ring and not yet received.
     #[inline]
     pub(crate) fn fill(slot: PortSlot) -> Self {
         Self(Self::FIRST_FILL + slot.0)
     }
 
-    /// Returns the owner of chunks that are posted to the port's TX ring and not yet reclaimed.
+    /// Posted to the port's TX ring and not yet reclaimed.
     #[inline]
     pub(crate) fn tx(slot: PortSlot) -> Self {
         Self(Self::FIRST_TX + slot.0)
@@ -110,8 +103,7 @@ impl Owners {
         &self.0
     }
 
-    /// Changes the owner of a chunk from `from` to `to`. Returns `false`, and changes nothing, if
-    /// the chunk does not exist or has another owner.
+    /// Returns `false` if the chunk does not exist or is not owned by `from`.
     #[inline]
     pub(crate) fn hand_over(owners: &[Cell<Owner>], chunk: u64, from: Owner, to: Owner) -> bool {
         match usize::try_from(chunk).ok().and_then(|chunk| owners.get(chunk)) {
@@ -123,7 +115,7 @@ impl Owners {
         }
     }
 
-    /// Sets the owner of a chunk. The caller must own the chunk.
+    /// The caller must own the chunk.
     #[inline]
     pub(crate) fn set(&self, chunk: u32, owner: Owner) {
         if let Some(cell) = self.0.get(chunk as usize) {
@@ -131,7 +123,6 @@ impl Owners {
         }
     }
 
-    /// Returns whether the chunk exists and has this owner.
     #[cfg(feature = "fake-kernel")]
     pub(crate) fn has_owner(&self, chunk: u32, owner: Owner) -> bool {
         self.0.get(chunk as usize).is_some_and(|cell| cell.get() == owner)
@@ -156,9 +147,8 @@ impl Owners {
         counts
     }
 
-    /// Records all chunks of a closed port as `CLOSED`, and returns their number. Calls
-    /// `on_fill_chunk` for each of these chunks that was posted for reception, so that the caller
-    /// can reuse the chunk.
+    /// Records all chunks of a closed port as `CLOSED`, and returns their number. `on_fill_chunk`
+    /// can reuse the chunks that were posted for reception.
     pub(crate) fn close(&self, slot: PortSlot, mut on_fill_chunk: impl FnMut(u32)) -> usize {
         let mut closed = 0;
         for (chunk, owner) in self.0.iter().enumerate() {
@@ -174,7 +164,6 @@ impl Owners {
         closed
     }
 
-    /// Returns the numbers of the chunks with this owner.
     pub(crate) fn chunks_of(&self, owner: Owner) -> impl Iterator<Item = u32> + '_ {
         self.0
             .iter()

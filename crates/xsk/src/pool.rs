@@ -16,23 +16,23 @@ use crate::owner::{Owner, PortSlot};
 use crate::region::Region;
 use crate::umem::Umem;
 
-/// The free frames of a UMEM. The frame freed last, whose bytes are still in the cache, is
-/// allocated first.
+/// The free frames of a UMEM. The frame freed last is allocated first, because its bytes are still
+/// in the cache.
 pub struct Pool {
     umem: Umem,
-    /// Chunk numbers, with capacity for all chunks.
+    /// With capacity for all chunks.
     free: FreeList<u32>,
 }
 
-/// The error for a frame that belongs to another UMEM. Contains the frame.
+/// The error for a frame of another UMEM. Contains the frame.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} belongs to another UMEM")]
 pub struct ForeignFrame(pub Frame);
 
 /// Constructors. Initially, all frames are in the pool.
 impl Umem {
-    /// Maps the memory and touches every page, so that the memory is on the NUMA node of the
-    /// calling thread. The returned pool holds all frames.
+    /// Maps the memory and touches every page, so that it is on the NUMA node of the calling
+    /// thread. The pool holds all frames.
     pub fn new(config: &UmemConfig) -> Result<(Self, Pool), UmemError> {
         config.check()?;
         let (memfd, memory, huge) = mapping::map(config.bytes(), config.huge_pages)?;
@@ -53,7 +53,7 @@ impl Umem {
         owner: Box<dyn Any>,
     ) -> Result<(Self, Pool), UmemError> {
         config.check()?;
-        // SAFETY: guaranteed by the caller. Unsafe because the mapping relies on it.
+        // SAFETY: guaranteed by the caller. Unsafe: the mapping relies on it.
         let memory = unsafe { Mapping::with_owner(base, config.bytes(), owner) };
         Ok(Self::with_pool(config, memory, None, huge))
     }
@@ -71,8 +71,7 @@ impl Umem {
 }
 
 impl Pool {
-    /// Headroom in bytes of a frame from the pool. The kernel leaves the same headroom in front of
-    /// a received packet.
+    /// Headroom in bytes of a frame from the pool, and of a received packet.
     pub const HEADROOM: usize = XDP_PACKET_HEADROOM as usize;
 
     pub(crate) fn full(umem: Umem) -> Self {
@@ -98,21 +97,19 @@ impl Pool {
         &self.umem
     }
 
-    /// Returns an empty frame with [`HEADROOM`](Self::HEADROOM) bytes of headroom; `None` if no
-    /// frame is free.
+    /// Returns an empty frame with [`HEADROOM`](Self::HEADROOM) bytes of headroom, if any is free.
     #[inline]
     pub fn alloc(&mut self) -> Option<Frame> {
         let chunk = self.free.pop()?;
         let region = self.umem.region();
         region.owners.set(chunk, Owner::HELD);
         // SAFETY: the chunk was free, so no frame owns it, and it is HELD now; the headroom is
-        // below the frame size; `Umem` keeps the region as long as a chunk is HELD. Unsafe because
-        // it creates the token that owns the bytes.
+        // below the frame size; `Umem` keeps the region as long as a chunk is HELD. Unsafe: it
+        // creates the token that owns the bytes.
         Some(unsafe { Frame::new(region.into(), chunk, XDP_PACKET_HEADROOM as u16, 0) })
     }
 
-    /// Returns a frame to the pool. Fails if the frame belongs to another UMEM; the error contains
-    /// the frame.
+    /// Returns a frame to the pool. Fails, and returns the frame, if it belongs to another UMEM.
     ///
     /// ```
     /// # use xdpfwd_xsk::{Umem, UmemConfig};
@@ -132,9 +129,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Takes `n` chunks out of the pool (all, if there are fewer) for the kernel's fill ring and
-    /// yields their addresses. The caller must consume every address: a chunk whose address is not
-    /// consumed leaves the pool but stays recorded as `POOL`, and is never reused.
+    /// Takes up to `n` chunks for the kernel's fill ring and yields their addresses. The caller
+    /// must consume all: other chunks would stay recorded as `POOL`, and never be reused.
     #[inline]
     pub(crate) fn take_for_fill(
         &mut self,
@@ -151,12 +147,10 @@ impl Pool {
     /// Puts back chunks that are already recorded as `POOL`. Returns their number.
     #[inline]
     pub(crate) fn push_all(&mut self, chunks: impl Iterator<Item = u32>) -> u32 {
-        // All chunks fit: the list has room for every chunk of the UMEM, and contains no chunk
-        // twice.
+        // All fit: the list has room for every chunk of the UMEM, and contains none twice.
         self.free.put(chunks) as u32
     }
 
-    /// Puts back a chunk that is already recorded as `POOL`.
     #[inline]
     pub(crate) fn push(&mut self, chunk: u32) {
         let pushed = self.free.put([chunk].into_iter());

@@ -7,28 +7,23 @@ use crate::{Batch, EgressQueue, Pool, Umem};
 
 /// One queue of one interface, as workers use it. No method blocks.
 ///
-/// [`XskPort`](crate::XskPort) is the AF_XDP implementation. An I/O path with its own memory copies
-/// packets into and out of frames.
-///
-/// The pool and the egress queue that callers pass must belong to the UMEM of the port. Otherwise,
-/// an implementation that hands frames to the kernel panics.
+/// The pool and the egress queue must belong to the port's UMEM. Otherwise, an implementation that
+/// hands frames to the kernel panics.
 pub trait Port {
-    /// Returns the UMEM whose frames the port accepts; `None` if the port copies packets and
-    /// accepts any frame.
+    /// Returns the UMEM of the accepted frames; `None` if the port copies packets and accepts any
+    /// frame.
     fn umem(&self) -> Option<&Umem>;
 
-    /// Moves received frames into the batch until the batch is full, and refills the port from the
-    /// pool. Returns the number of received frames.
+    /// Moves received frames into the batch until it is full, and refills the port from the pool.
+    /// Returns the number of received frames.
     fn receive(&mut self, batch: &mut Batch, pool: &mut Pool) -> usize;
 
-    /// Hands frames from the front of the queue to the interface, and wakes the kernel if
-    /// necessary. Frames that do not fit stay in the queue. Returns the number of frames handed
-    /// over.
+    /// Hands frames from the queue to the interface, and wakes the kernel if necessary. Frames that
+    /// do not fit stay in the queue. Returns the number handed over.
     ///
-    /// Call this method in every iteration of the worker loop while
-    /// [`has_unsent`](Self::has_unsent) returns true, even with an empty queue: the kernel may have
-    /// deferred frames. The port wakes the kernel again only after new frames, a completion or a
-    /// pause.
+    /// Call this in every iteration of the worker loop while [`has_unsent`](Self::has_unsent)
+    /// returns true, even with an empty queue: the kernel may have deferred frames. The port wakes
+    /// the kernel again only after new frames, a completion or a pause.
     fn transmit(&mut self, queue: &mut EgressQueue) -> usize;
 
     /// Moves completely transmitted frames to the pool, and returns their number.
@@ -38,34 +33,34 @@ pub trait Port {
     fn has_unsent(&self) -> bool;
 
     /// Returns a file descriptor that becomes readable when frames arrive; `None` if the port must
-    /// be polled. The descriptor stays open as long as the port.
+    /// be polled. It stays open as long as the port.
     fn fd(&self) -> Option<RawFd>;
 
-    /// Returns the number of frames that the port has, by location.
+    /// Returns the port's frames, by location.
     fn frame_counts(&self) -> PortFrameCounts;
 
     /// Returns the traffic counters.
     fn counters(&self) -> Counters;
 
-    /// Returns the kernel's counters. Makes a system call, so do not call it on the data path.
+    /// Returns the kernel's counters. Makes a system call: not for the data path.
     fn kernel_counters(&self) -> KernelCounters;
 
     /// Closes the port and moves completed frames to the pool. Returns the number of retired
-    /// frames, which are never reused: a device may still read a posted frame, or the kernel may
-    /// still write to it, for example because a thread in `poll` keeps the socket bound.
+    /// frames, which are never reused: a device or the kernel may still access a posted frame, for
+    /// example because a thread in `poll` keeps the socket bound.
     fn close(self: Box<Self>, pool: &mut Pool) -> usize;
 }
 
 /// Frame counts of a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortFrameCounts {
-    /// Frames posted for reception and not yet in the RX ring, including those held by the driver.
+    /// Posted for reception and not yet in the RX ring, including those held by the driver.
     pub fill: u64,
-    /// Frames received by the kernel and waiting in the RX ring.
+    /// Waiting in the RX ring.
     pub rx: u64,
-    /// Frames posted for transmission and not completed.
+    /// Posted for transmission and not completed.
     pub tx: u64,
-    /// Completed frames waiting in the completion ring.
+    /// Waiting in the completion ring.
     pub completion: u64,
 }
 
@@ -99,23 +94,22 @@ pub struct Counters {
     /// System calls that wake the kernel for transmission or reception.
     pub syscalls: u64,
     /// Transmit wake-ups after which the kernel deferred packets (EAGAIN without progress, ENOBUFS,
-    /// ENETDOWN, ENXIO). The port repeats such a wake-up after new frames, a completion or a pause;
-    /// no frame is lost.
+    /// ENETDOWN, ENXIO). The port repeats them after new frames, a completion or a pause; no frame
+    /// is lost.
     pub tx_retries: u64,
-    /// System calls that wake the kernel for transmission. Included in `syscalls`.
+    /// The transmit wake-ups among `syscalls`.
     pub tx_wakes: u64,
     /// Cycles of [`clock`](crate::clock) spent in the calls counted in `tx_wakes`.
     pub tx_wake_cycles: u64,
-    /// Packets that the interface dropped after the kernel had accepted them, because there was no
-    /// carrier or the interface's queue was full. Included in `tx_packets`. A lower bound: the port
-    /// does not see drops in zero-copy mode, or of packets that the kernel sends while a worker
-    /// waits in `poll`.
+    /// Packets that the interface dropped after the kernel had accepted them: no carrier, or its
+    /// queue was full. Included in `tx_packets`. A lower bound: the port does not see drops in
+    /// zero-copy mode, or of packets that the kernel sends while a worker waits in `poll`.
     pub tx_dropped: u64,
-    /// Packets that user space had to move in memory before transmission: the I/O path sends from a
-    /// fixed offset in the frame, and a stage has added or removed bytes at the front.
+    /// Packets moved in memory before transmission: the I/O path sends from a fixed offset in the
+    /// frame, and a stage has added or removed bytes at the front.
     pub tx_copied: u64,
-    /// Rejected descriptors and completions from the kernel: this port did not post the chunk, or
-    /// the range exceeded the chunk. A value above 0 indicates a bug in xdpfwd or the kernel.
+    /// Rejected descriptors and completions: this port did not post the chunk, or the range
+    /// exceeded it. A value above 0 indicates a bug in xdpfwd or the kernel.
     pub invalid_descriptors: u64,
 }
 
@@ -139,8 +133,8 @@ impl AddAssign for Counters {
 /// <https://docs.kernel.org/networking/af_xdp.html>.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelCounters {
-    /// Packets dropped because no frame was available or the packet did not fit into a frame. In
-    /// copy mode this includes [`fill_ring_empty`](Self::fill_ring_empty).
+    /// Packets dropped because no frame was available or the packet did not fit. In copy mode
+    /// includes [`fill_ring_empty`](Self::fill_ring_empty).
     pub rx_dropped: u64,
     /// Fill-ring entries that the kernel rejected.
     pub rx_invalid: u64,
@@ -148,8 +142,8 @@ pub struct KernelCounters {
     pub tx_invalid: u64,
     /// Packets dropped because the RX ring was full: user space was too slow.
     pub rx_ring_full: u64,
-    /// Number of times that the kernel found the fill ring empty: once per lost packet in copy
-    /// mode, once per check by the driver in zero-copy mode.
+    /// Number of times that the kernel found the fill ring empty: per lost packet in copy mode, per
+    /// check by the driver in zero-copy mode.
     pub fill_ring_empty: u64,
     /// Number of times that the kernel found the TX ring empty.
     pub tx_ring_empty: u64,

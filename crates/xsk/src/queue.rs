@@ -9,11 +9,10 @@ use crate::batch::Batch;
 use crate::frame::Frame;
 use crate::umem::Umem;
 
-/// A bounded queue of frames to be transmitted by a port. The queue never grows: it returns a frame
-/// that does not fit, so that the caller can drop and count the packet. Waiting for room would
-/// delay all other packets.
+/// A bounded queue of frames to be transmitted by a port. It returns a frame that does not fit, so
+/// that the caller can drop and count it. Waiting for room would delay all other packets.
 ///
-/// Pushing a frame moves the frame into the queue. Accessing the frame afterwards does not compile:
+/// Accessing a frame after pushing it does not compile:
 ///
 /// ```compile_fail,E0382
 /// use xdpfwd_xsk::{EgressQueue, Umem, UmemConfig};
@@ -26,7 +25,7 @@ use crate::umem::Umem;
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
-/// Without the line `frame[0] = 1`, the example compiles:
+/// Without its last line, the example compiles:
 ///
 /// ```
 /// use xdpfwd_xsk::{EgressQueue, Umem, UmemConfig};
@@ -38,9 +37,8 @@ use crate::umem::Umem;
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 pub struct EgressQueue {
-    // Declared before the UMEM handle, so that the queue's frames are dropped first. Otherwise they
-    // would keep the UMEM mapped.
-    /// A ring with a power-of-two number of slots. The slots from `head` (included) to `tail`
+    // Dropped before the UMEM handle: otherwise the frames would keep the UMEM mapped.
+    /// A ring with a power-of-two number of slots. Those from `head` (included) to `tail`
     /// (excluded) are used; both counters wrap.
     slots: Box<[Option<Frame>]>,
     head: usize,
@@ -55,11 +53,10 @@ pub enum PushError {
     /// The queue is full.
     #[error("the egress queue is full")]
     Full(Frame),
-    /// The packet is shorter than an Ethernet header. The kernel would consume the descriptor
-    /// without ever completing it.
+    /// The packet is shorter than an Ethernet header: the kernel would never complete it.
     #[error("{0:?} is shorter than an Ethernet header")]
     Runt(Frame),
-    /// The frame belongs to another UMEM: the port could not transmit it.
+    /// The frame belongs to another UMEM.
     #[error("{0:?} belongs to another UMEM")]
     Foreign(Frame),
 }
@@ -78,7 +75,7 @@ impl EgressQueue {
         Self { slots, head: 0, tail: 0, capacity, umem: umem.clone() }
     }
 
-    /// Adds a frame at the end. The error contains the rejected frame.
+    /// Adds a frame; the error contains a rejected frame.
     ///
     /// ```
     /// # use xdpfwd_xsk::{EgressQueue, PushError, Umem, UmemConfig};
@@ -100,8 +97,8 @@ impl EgressQueue {
         result
     }
 
-    /// Moves all frames of a batch to the queue, in order, and leaves the batch empty. Calls
-    /// `on_reject` for each rejected frame.
+    /// Moves all frames of a batch to the queue and empties the batch. Calls `on_reject` for each
+    /// rejected frame.
     #[inline]
     pub fn push_batch(&mut self, batch: &mut Batch, on_reject: impl FnMut(PushError)) {
         self.extend(batch.slots_mut().iter_mut().filter_map(Option::take), on_reject);
@@ -114,8 +111,8 @@ impl EgressQueue {
         frames: impl IntoIterator<Item = Frame>,
         mut on_reject: impl FnMut(PushError),
     ) {
-        // Use local copies of the fields. Otherwise the compiler must assume that each written
-        // frame changes the fields, and reload them.
+        // Otherwise the compiler must assume that each written frame changes the fields, and reload
+        // them.
         let (mask, end) = (self.slots.len() - 1, self.head.wrapping_add(self.capacity));
         let (slots, region, mut tail) =
             (&mut *self.slots, NonNull::from(self.umem.region()), self.tail);
@@ -127,8 +124,8 @@ impl EgressQueue {
             } else if frame.region() != region {
                 PushError::Foreign(frame)
             } else {
-                // Unused slots are `None`, so there is no frame to drop. An assignment would
-                // nevertheless check for one; `replace` and `forget` do not.
+                // Unused slots are `None`. An assignment would nevertheless check for a frame to
+                // drop; `replace` and `forget` do not.
                 let old = slots[tail & mask].replace(frame);
                 debug_assert!(old.is_none(), "an unused slot contains a frame");
                 mem::forget(old);
@@ -142,22 +139,22 @@ impl EgressQueue {
         self.tail = tail;
     }
 
-    /// Removes and returns the frame at the front; `None` if the queue is empty.
+    /// Removes the frame at the front.
     #[inline]
     pub fn pop(&mut self) -> Option<Frame> {
         self.drain(1).next()
     }
 
-    /// Returns an iterator over the waiting frames, from the front. The frames stay in the queue.
+    /// Iterates over the waiting frames, from the front, without removing them.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = &Frame> {
         let mask = self.slots.len() - 1;
         (0..self.len()).filter_map(move |n| self.slots[self.head.wrapping_add(n) & mask].as_ref())
     }
 
-    /// Removes the first `n` frames (all, if there are fewer) from the queue immediately. When the
-    /// returned iterator is dropped, frames not taken from it are lost. If the iterator is
-    /// forgotten (`mem::forget`), these frames are counted as held forever.
+    /// Removes the first `n` frames (all, if there are fewer) immediately. Frames not taken from
+    /// the returned iterator are lost when it is dropped, and counted as held forever if it is
+    /// forgotten (`mem::forget`).
     #[inline]
     pub fn drain(&mut self, n: usize) -> impl ExactSizeIterator<Item = Frame> {
         let start = self.head;
@@ -190,7 +187,6 @@ impl EgressQueue {
     }
 }
 
-/// Frames removed from a queue.
 struct Drain<'a> {
     slots: &'a mut [Option<Frame>],
     position: usize,
@@ -212,7 +208,7 @@ impl Iterator for Drain<'_> {
         frame
     }
 
-    /// Must be exact: `Reservation::extend` relies on this length.
+    /// `Reservation::extend` relies on this length.
     #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
         let remaining = self.end.wrapping_sub(self.position);
@@ -260,7 +256,7 @@ mod tests {
     }
 
     proptest! {
-        /// Compares the queue with a `VecDeque`, for any capacity, with counters that wrap.
+        /// For any capacity, with counters that wrap.
         #[test]
         fn egress_queue_matches_a_bounded_queue(
             capacity in 0..70usize,
@@ -288,7 +284,7 @@ mod tests {
                     1 => {
                         let mut batch = Batch::new();
                         let mut rejected = Vec::new();
-                        // Every seventh frame is a runt.
+                        // Every seventh is a runt.
                         for index in 0..n.min(Batch::CAPACITY) {
                             let len = if index % 7 == 6 { 13 } else { 60 };
                             let frame = frame(&mut pool, len);
@@ -350,7 +346,7 @@ mod tests {
             queue.push_batch(&mut batch, |error| panic!("{error}"))
         }));
         assert!(result.is_err());
-        // The panic dropped the runt; the frame after the runt is still in the batch.
+        // The panic dropped the runt; the next frame is still in the batch.
         assert_eq!((queue.len(), umem.lost(), umem.held()), (2, 1, 3));
         assert!(batch.slots()[3].is_some());
     }

@@ -1,4 +1,4 @@
-//! The region of a UMEM: its memory, and the record of each chunk's owner.
+//! The region of a UMEM: its memory, and each chunk's owner.
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
@@ -13,11 +13,10 @@ pub(crate) struct Region {
     frame_size: u32,
     pub(crate) frames: u32,
     pub(crate) owners: Owners,
-    /// The memfd of the memory; `None` if `xsk-rs` mapped the memory.
+    /// `None` if `xsk-rs` mapped the memory.
     pub(crate) _memfd: Option<OwnedFd>,
-    /// Whether reserved huge pages back the memory.
     pub(crate) huge: bool,
-    /// One bit per [`PortSlot`] (port number), set if a port uses the slot.
+    /// One bit per [`PortSlot`], set if a port uses the slot.
     slots: Cell<u128>,
 }
 
@@ -29,7 +28,7 @@ impl Region {
         huge: bool,
     ) -> Self {
         let &UmemConfig { frame_size, frames, .. } = config;
-        // Frames access these bytes through raw pointers, so a shorter mapping would be unsound.
+        // Frames access these bytes through raw pointers.
         assert!(
             memory.len() >= config.bytes(),
             "a mapping of {} bytes is too short for the UMEM",
@@ -50,8 +49,8 @@ impl Region {
         self.memory.base()
     }
 
-    /// Returns the size in bytes of all chunks. The mapping can be longer: its size is rounded up
-    /// to whole huge pages.
+    /// Size in bytes of all chunks. The mapping can be longer: it is rounded up to whole huge
+    /// pages.
     pub(crate) fn len(&self) -> usize {
         self.frame_size as usize * self.frames as usize
     }
@@ -61,19 +60,17 @@ impl Region {
         self.frame_size
     }
 
-    /// Claims a slot for a port; returns `false` if another port has it.
+    /// Returns `false` if another port has the slot.
     pub(crate) fn claim(&self, slot: PortSlot) -> bool {
         let taken = self.slots.get();
         self.slots.set(taken | slot.bit());
         taken & slot.bit() == 0
     }
 
-    /// Releases the slot of a closed port.
     pub(crate) fn release(&self, slot: PortSlot) {
         self.slots.set(self.slots.get() & !slot.bit());
     }
 
-    /// Returns a copy of the fields that packet loops use.
     #[inline]
     pub(crate) fn chunks(&self) -> Chunks<'_> {
         Chunks {
@@ -84,7 +81,7 @@ impl Region {
         }
     }
 
-    /// Like [`Chunks::split`], but returns `u32::MAX` as the chunk number if it exceeds 32 bits.
+    /// Like [`Chunks::split`], but returns `u32::MAX` as a chunk number that exceeds 32 bits.
     #[cfg(feature = "fake-kernel")]
     #[inline]
     pub(crate) fn split(&self, address: u64) -> (u32, u32) {
@@ -93,16 +90,16 @@ impl Region {
         (chunk, address as u32 & (self.frame_size - 1))
     }
 
-    /// Returns the address, relative to the UMEM's start, of an offset in a chunk. The offset can
-    /// equal the chunk size: an empty packet can lie at the chunk's end.
+    /// Returns the address, relative to the UMEM's start. The offset can equal the chunk size: an
+    /// empty packet can lie at the chunk's end.
     #[inline]
     pub(crate) fn join(&self, chunk: u32, offset: u32) -> u64 {
         (u64::from(chunk) << self.frame_size.trailing_zeros()) + u64::from(offset)
     }
 }
 
-/// A copy of a region's fields for packet loops. With a reference to the region, the compiler would
-/// have to assume that each written owner byte changes the region, and reload all fields.
+/// A copy of a region's fields for packet loops. Through a reference, the compiler would have to
+/// assume that each written owner byte changes the fields, and reload them.
 #[derive(Clone, Copy)]
 pub(crate) struct Chunks<'a> {
     pub(crate) region: &'a Region,
@@ -112,8 +109,8 @@ pub(crate) struct Chunks<'a> {
 }
 
 impl Chunks<'_> {
-    /// Splits an address, relative to the UMEM's start, into chunk number and offset. The address
-    /// can come from the kernel, so the chunk may not exist.
+    /// Splits an address, relative to the UMEM's start, into chunk number and offset. The chunk may
+    /// not exist, because the address can come from the kernel.
     #[inline]
     pub(crate) fn split(self, address: u64) -> (u64, u32) {
         (address >> self.shift, address as u32 & (self.frame_size() - 1))

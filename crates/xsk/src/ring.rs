@@ -1,36 +1,33 @@
 //! The rings: single producer, single consumer, in memory shared with the kernel.
 //!
-//! All four AF_XDP rings have the same shape: a power-of-two array, a producer and a consumer
-//! counter that wrap at 2³², and a flags word. User space produces into the fill and the TX ring
-//! and consumes from the RX and the completion ring; the kernel (or
-//! [`fake_kernel`](crate::fake_kernel)) uses the other end of each.
+//! Each ring has a power-of-two array, a producer and a consumer counter that wrap at 2³², and a
+//! flags word. User space produces into the fill and the TX ring and consumes from the RX and the
+//! completion ring.
 //!
-//! Each side writes one counter and keeps a copy of the other side's counter. It reads the other
-//! counter again only when the copy shows too few free (or readable) entries, and writes its own
-//! counter once per batch. Memory ordering follows the comment in the kernel's
+//! Each side writes its own counter once per batch, and re-reads the other only when its copy shows
+//! too few free (or readable) entries. Memory ordering follows the comment in the kernel's
 //! `net/xdp/xsk_queue.h`.
 
 use std::ptr::NonNull;
 
 use crate::sync::{AtomicU32, Entry, Ordering, Plain, fence};
 
-/// The addresses of a ring's parts. The creator of a [`Producer`] or [`Consumer`] keeps the memory
-/// valid as long as either exists.
+/// The creator of a [`Producer`] or [`Consumer`] keeps the memory at these addresses valid as long
+/// as either exists.
 #[derive(Clone, Copy)]
 pub(crate) struct RingLayout<T> {
     pub(crate) producer: NonNull<AtomicU32>,
     pub(crate) consumer: NonNull<AtomicU32>,
     pub(crate) flags: NonNull<AtomicU32>,
     pub(crate) entries: NonNull<Entry<T>>,
-    /// Number of entries, a power of two.
+    /// A power of two.
     pub(crate) size: u32,
 }
 
 impl<T> RingLayout<T> {
     fn producer(&self) -> &AtomicU32 {
         // SAFETY: the caller of the ring's constructor guarantees that the memory outlives the
-        // ring; an AtomicU32 may be shared with the kernel. Unsafe because the pointer comes from
-        // mmap.
+        // ring; an AtomicU32 may be shared with the kernel. Unsafe: the pointer comes from mmap.
         unsafe { self.producer.as_ref() }
     }
 
@@ -45,15 +42,13 @@ impl<T> RingLayout<T> {
     }
 }
 
-/// An iterator over the slots for a range of counter values. It has copies of the ring's size and
-/// address: with a reference to the ring, the compiler would have to assume that each written entry
-/// changes them, and reload both.
+/// An iterator over the slots for a range of counter values. Through a reference to the ring, the
+/// compiler would have to assume that each written entry changes its size and address, and reload
+/// both.
 struct Cursor<T> {
     entries: NonNull<Entry<T>>,
     mask: u32,
-    /// Counter value of the next slot.
     position: u32,
-    /// Counter value after the last slot.
     end: u32,
 }
 
@@ -68,7 +63,7 @@ impl<T> Cursor<T> {
         }
     }
 
-    /// Returns the next slot. Only the side that owns the slot may access it.
+    /// Only the side that owns the slot may access it.
     #[inline]
     fn next(&mut self) -> Option<NonNull<Entry<T>>> {
         if self.position == self.end {
@@ -76,19 +71,17 @@ impl<T> Cursor<T> {
         }
         let index = (self.position & self.mask) as usize;
         self.position = self.position.wrapping_add(1);
-        // SAFETY: index < size, and `entries` has `size` elements. Unsafe because the pointer comes
-        // from mmap.
+        // SAFETY: index < size, and `entries` has `size` elements. Unsafe: the pointer comes from
+        // mmap.
         Some(unsafe { self.entries.add(index) })
     }
 }
 
-/// The producing end of a ring.
 pub(crate) struct Producer<T> {
     ring: RingLayout<T>,
-    /// The producer's counter. Only this side writes the shared counter, so it need not be read
-    /// again.
+    /// Only this side writes the shared counter, so it need not be read again.
     produced: u32,
-    /// The consumer's counter when last read; since then, the counter can only have advanced.
+    /// When last read; can only have advanced since then.
     consumed: u32,
 }
 
@@ -99,17 +92,16 @@ impl<T: Plain> Producer<T> {
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let produced = ring.producer().load(Ordering::Relaxed);
-        // Start as if the ring were full: the first reservation reads the consumer's counter.
+        // As if the ring were full: the first reservation reads the consumer's counter.
         Self { produced, consumed: produced.wrapping_sub(ring.size), ring }
     }
 
-    /// Reserves `wanted` entries, or all free entries if there are fewer.
+    /// Reserves up to `wanted` entries.
     #[inline]
     pub(crate) fn reserve(&mut self, wanted: u32) -> Reservation<'_, T> {
         let mut free = self.free_cached();
         if free < wanted {
-            // Acquire pairs with the consumer's Release: the consumer has read the entries that
-            // will be overwritten.
+            // Acquire pairs with the consumer's Release: overwritten entries have been read.
             self.consumed = self.ring.consumer().load(Ordering::Acquire);
             free = self.free_cached();
         }
@@ -117,26 +109,25 @@ impl<T: Plain> Producer<T> {
         Reservation { cursor: Cursor::new(&self.ring, self.produced, granted), granted, ring: self }
     }
 
-    /// Returns the number of free entries according to the copy of the consumer's counter.
+    /// According to the copy of the consumer's counter.
     #[inline]
     fn free_cached(&self) -> u32 {
-        // Both counters wrap; their wrapping difference is the number of used entries, which
-        // exceeds the size only if the consumer's counter is invalid. The result is then 0 instead
-        // of an out-of-bounds reservation.
+        // The wrapping difference is the number of used entries. It exceeds the size only if the
+        // consumer's counter is invalid; the result is then 0 instead of an out-of-bounds
+        // reservation.
         self.ring.size.saturating_sub(self.produced.wrapping_sub(self.consumed))
     }
 
-    /// Returns the number of entries published and not yet consumed. Re-reads the consumer's
-    /// counter.
+    /// Returns the number of entries published and not consumed. Re-reads the consumer's counter.
     #[inline]
     pub(crate) fn pending(&self) -> u32 {
         self.produced.wrapping_sub(self.ring.consumer().load(Ordering::Relaxed)).min(self.ring.size)
     }
 
-    /// Returns whether the other side needs a wake-up for entries published before this call.
+    /// Whether entries published before this call need a wake-up.
     #[inline]
     pub(crate) fn needs_wakeup(&self) -> bool {
-        // User space publishes entries, then reads the flag. The kernel sets the flag, then checks
+        // User space publishes entries, then reads the flag; the kernel sets the flag, then checks
         // the ring once more. Without a full fence between store and load, each side could miss the
         // other's store (store buffering), and both would sleep. Release and Acquire do not order a
         // store before a later load.
@@ -144,8 +135,8 @@ impl<T: Plain> Producer<T> {
         self.needs_wakeup_unfenced()
     }
 
-    /// Like `needs_wakeup`, but without the fence. Use it if nothing was published since the last
-    /// check. If this check misses a flag that was just set, the next check sees it.
+    /// Without the fence: for use if nothing was published since the last check. If this check
+    /// misses a flag that was just set, the next sees it.
     #[inline]
     pub(crate) fn needs_wakeup_unfenced(&self) -> bool {
         self.ring.flags().load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
@@ -153,8 +144,7 @@ impl<T: Plain> Producer<T> {
 }
 
 /// Writable entries of a ring. [`commit`](Self::commit) publishes the written entries. Dropping the
-/// reservation cancels it: the other side does not see the written entries, and they are free
-/// again.
+/// reservation cancels it, and they are free again.
 #[must_use = "dropping a reservation cancels it"]
 pub(crate) struct Reservation<'a, T> {
     ring: &'a mut Producer<T>,
@@ -168,23 +158,23 @@ impl<T: Plain> Reservation<'_, T> {
         self.granted
     }
 
-    /// Writes the next entry; returns `false` without writing once all reserved entries are used.
+    /// Returns `false` without writing once all reserved entries are used.
     #[cfg(any(test, feature = "fake-kernel"))]
     #[inline]
     pub(crate) fn push(&mut self, entry: T) -> bool {
         let Some(slot) = self.cursor.next() else { return false };
         // SAFETY: the slot is one of the ring's, which outlives the reservation; it lies between
-        // producer and consumer + size, so this side owns it until published. Unsafe because it is
-        // memory shared with the kernel.
+        // producer and consumer + size, so this side owns it until published. Unsafe: memory shared
+        // with the kernel.
         unsafe { slot.as_ref().write(entry) };
         true
     }
 
-    /// Writes these entries. Checks their number once, not for every entry.
+    /// Checks the number of entries once, not for every entry.
     ///
     /// # Safety
-    /// The iterator does not yield more entries than its `len()`. (An excess entry would be written
-    /// within the ring, but could overwrite an entry that the other side is reading.)
+    /// The iterator does not yield more entries than its `len()`. (An excess entry could overwrite
+    /// one that the other side is reading.)
     ///
     /// # Panics
     /// If the iterator's length exceeds the reserved entries.
@@ -196,8 +186,8 @@ impl<T: Plain> Reservation<'_, T> {
         entries.for_each(|entry| {
             debug_assert!(position != end, "the iterator yields more entries than its length");
             // SAFETY: the mask keeps the slot within the ring, and this side owns it: the iterator
-            // yields at most its length, which is at most the reserved entries. Unsafe because it
-            // is memory shared with the kernel.
+            // yields at most its length, which is at most the reserved entries. Unsafe: memory
+            // shared with the kernel.
             unsafe { slots.add((position & mask) as usize).as_ref().write(entry) };
             position = position.wrapping_add(1);
         });
@@ -213,33 +203,31 @@ impl<T: Plain> Reservation<'_, T> {
             return 0; // do not write to the shared cache line
         }
         ring.produced = self.cursor.position;
-        // Release: the entries are written before the counter that publishes them.
+        // Release: entries are written before the counter that publishes them.
         ring.ring.producer().store(ring.produced, Ordering::Release);
         written
     }
 }
 
-/// The consuming end of a ring.
 pub(crate) struct Consumer<T> {
     ring: RingLayout<T>,
-    /// The producer's counter when last read.
+    /// When last read.
     produced: u32,
-    /// The consumer's counter. Only this side writes the shared counter.
+    /// Only this side writes the shared counter.
     consumed: u32,
 }
 
 impl<T: Plain> Consumer<T> {
     /// # Safety
-    /// As for [`Producer::new`], but the ring has no other consumer instead of no other producer,
-    /// and entries that were never written are zero.
+    /// As for [`Producer::new`], but the ring has no other consumer, and entries that were never
+    /// written are zero.
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let consumed = ring.consumer().load(Ordering::Relaxed);
-        // Start as if the ring were empty: the first peek reads the producer's counter.
+        // As if the ring were empty: the first peek reads the producer's counter.
         Self { produced: consumed, consumed, ring }
     }
 
-    /// Returns up to `wanted` readable entries.
     #[inline]
     pub(crate) fn peek(&mut self, wanted: u32) -> Peek<'_, T> {
         let mut available = self.available_cached();
@@ -251,21 +239,19 @@ impl<T: Plain> Consumer<T> {
         Peek { cursor: Cursor::new(&self.ring, self.consumed, wanted.min(available)), ring: self }
     }
 
-    /// Returns the number of readable entries according to the copy of the producer's counter.
+    /// According to the copy of the producer's counter.
     #[inline]
     fn available_cached(&self) -> u32 {
-        // A producer's counter that claims more entries than the ring has is invalid: use the
-        // ring's size.
+        // The producer's counter is invalid if it claims more entries than the ring has.
         self.produced.wrapping_sub(self.consumed).min(self.ring.size)
     }
 
-    /// Returns the number of readable entries. Re-reads the producer's counter.
+    /// Re-reads the producer's counter.
     pub(crate) fn available(&self) -> u32 {
         self.ring.producer().load(Ordering::Relaxed).wrapping_sub(self.consumed).min(self.ring.size)
     }
 
-    /// Sets or clears the flag that asks the producer for wake-ups. Only the kernel sets the flag,
-    /// so only the fake kernel needs this method.
+    /// Only the kernel sets the flag that asks for wake-ups.
     #[cfg(feature = "fake-kernel")]
     pub(crate) fn set_needs_wakeup(&self, on: bool) {
         let flags = if on { libc::XDP_RING_NEED_WAKEUP } else { 0 };
@@ -274,8 +260,8 @@ impl<T: Plain> Consumer<T> {
     }
 }
 
-/// Entries being read. [`release`](Self::release) returns the entries read so far to the producer.
-/// Dropping the peek returns no entry, and the next peek yields the same entries again.
+/// Entries being read. [`release`](Self::release) returns those read so far to the producer.
+/// Without it, the next peek yields the same entries again.
 #[must_use = "dropping a peek without release leaves its entries in the ring"]
 pub(crate) struct Peek<'a, T> {
     ring: &'a mut Consumer<T>,
@@ -290,15 +276,13 @@ impl<T: Plain> Iterator for Peek<'_, T> {
         let slot = self.cursor.next()?;
         // SAFETY: the slot is one of the ring's, which outlives the peek; it lies between consumer
         // and producer, so it was written (Acquire in `peek`) and will not be overwritten before
-        // its release. If the producer's counter is wrong, the slot may still contain the zeros of
-        // the allocation, which are also valid for a plain type. Unsafe because it is memory shared
-        // with the kernel.
+        // its release. If the producer's counter is wrong, the slot may contain the allocation's
+        // zeros, also valid for a plain type. Unsafe: memory shared with the kernel.
         Some(unsafe { slot.as_ref().read() })
     }
 }
 
 impl<T: Plain> Peek<'_, T> {
-    /// Returns the number of entries read so far.
     #[inline]
     pub(crate) fn read_count(&self) -> u32 {
         self.cursor.position.wrapping_sub(self.ring.consumed)
@@ -313,13 +297,13 @@ impl<T: Plain> Peek<'_, T> {
             return 0; // do not write to the shared cache line
         }
         ring.consumed = self.cursor.position;
-        // Release: the reads of the entries are done before the producer may overwrite them.
+        // Release: entries are read before the producer may overwrite them.
         ring.ring.consumer().store(ring.consumed, Ordering::Release);
         read
     }
 }
 
-/// A ring in ordinary memory instead of a kernel mapping, for the fake kernel and for ring tests.
+/// A ring in ordinary memory, for the fake kernel and for tests.
 #[cfg(any(test, feature = "fake-kernel"))]
 pub(crate) mod heap {
     use std::ptr::NonNull;
@@ -329,7 +313,7 @@ pub(crate) mod heap {
     use crate::sync::Ordering;
     use crate::sync::{AtomicU32, Entry, Plain};
 
-    /// The memory of one ring. It must outlive the two ends.
+    /// Must outlive the two ends.
     pub(crate) struct HeapRing<T> {
         producer: AtomicU32,
         consumer: AtomicU32,
@@ -338,8 +322,7 @@ pub(crate) mod heap {
     }
 
     impl<T: Plain> HeapRing<T> {
-        /// Creates a ring of `size` entries whose counters start at `start`. A value near 2³² tests
-        /// wrapping.
+        /// A `start` near 2³² tests wrapping.
         pub(crate) fn new(size: u32, start: u32) -> Box<Self> {
             assert!(size.is_power_of_two(), "ring size {size} is not a power of two");
             Box::new(Self {
@@ -350,14 +333,14 @@ pub(crate) mod heap {
             })
         }
 
-        /// Advances the producer counter by `n` without writing entries.
+        /// Without writing entries.
         #[cfg(feature = "fake-kernel")]
         pub(crate) fn pretend_produced(&self, n: u32) {
             self.producer
                 .store(self.producer.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
         }
 
-        /// Advances the consumer counter past all entries without reading them.
+        /// Past all entries, without reading them.
         #[cfg(feature = "fake-kernel")]
         pub(crate) fn pretend_consumed(&self) {
             self.consumer.store(self.producer.load(Ordering::Relaxed), Ordering::Release);
@@ -373,8 +356,6 @@ pub(crate) mod heap {
             }
         }
 
-        /// Creates the two ends of the ring.
-        ///
         /// # Safety
         /// `self` outlives both ends, and this function is called once.
         pub(crate) unsafe fn ends(&self) -> (Producer<T>, Consumer<T>) {
@@ -392,10 +373,9 @@ mod tests {
     use super::heap::HeapRing;
     use crate::oracle::ring::{self, Step};
 
-    /// Number of entries of the ring in fixed sequences of steps.
     const SIZE: u32 = 4;
 
-    /// Even numbers of entries are written with `extend`, odd numbers with `push`.
+    /// Writes even numbers of entries with `extend`, odd numbers with `push`.
     fn produce(n: u32) -> Step {
         Step::Produce { reserve: n, write: n, extend: n.is_multiple_of(2), commit: true }
     }
@@ -445,29 +425,27 @@ mod tests {
     #[should_panic(expected = "more entries than reserved")]
     fn extend_beyond_granted_entries_panics() {
         let ring = HeapRing::<u64>::new(4, 0);
-        // SAFETY: the ring outlives both ends, which are created once. Unsafe because the ends hold
-        // raw pointers.
+        // SAFETY: the ring outlives both ends, which are created once. Unsafe: the ends hold raw
+        // pointers.
         let (mut producer, _consumer) = unsafe { ring.ends() };
         let mut reservation = producer.reserve(9);
-        // SAFETY: a slice's iterator reports its exact length. Unsafe because other iterators may
-        // not.
+        // SAFETY: a slice's iterator reports its exact length. Unsafe: other iterators may not.
         unsafe { reservation.extend([0; 5].into_iter()) };
     }
 
-    /// An end of a ring that can be sent to another thread.
     struct SendEnd<E>(E);
 
-    // SAFETY: each end is used by one thread at a time, as a ring requires. Unsafe because the ends
-    // hold raw pointers.
+    // SAFETY: each end is used by one thread at a time, as a ring requires. Unsafe: the ends hold
+    // raw pointers.
     unsafe impl<E> Send for SendEnd<E> {}
 
-    /// Uses real threads instead of a model; `make sanitize` runs this test under ThreadSanitizer.
+    /// With real threads instead of a model; `make sanitize` runs this under ThreadSanitizer.
     #[test]
     fn ring_passes_entries_between_threads_in_order() {
         const ENTRIES: u64 = 100_000;
         let ring = HeapRing::new(64, 0u32.wrapping_sub(1000));
-        // SAFETY: the ring outlives both ends, because it also outlives the scope. Unsafe because
-        // the ends hold raw pointers.
+        // SAFETY: the ring outlives both ends, because it also outlives the scope. Unsafe: the ends
+        // hold raw pointers.
         let (producer, mut consumer) = unsafe { ring.ends() };
         let producer = SendEnd(producer);
         std::thread::scope(|scope| {
@@ -480,8 +458,8 @@ mod tests {
                         let values: Vec<u64> =
                             (next..next + u64::from(reservation.granted())).collect();
                         next += values.len() as u64;
-                        // SAFETY: a vector's iterator reports its exact length. Unsafe because
-                        // other iterators may not.
+                        // SAFETY: a vector's iterator reports its exact length. Unsafe: other
+                        // iterators may not.
                         unsafe { reservation.extend(values.into_iter()) };
                     }
                     while reservation.push(next) {
@@ -507,8 +485,7 @@ mod tests {
     }
 
     proptest! {
-        /// Compares a ring with a bounded queue, for random steps at both ends and counters that
-        /// wrap.
+        /// For random steps at both ends and counters that wrap.
         #[test]
         fn ring_matches_a_bounded_queue(steps in prop::collection::vec(any::<[u8; 4]>(), 1..200)) {
             ring::run(steps);

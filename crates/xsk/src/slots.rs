@@ -1,11 +1,10 @@
-//! Puts items into slots, in a loop without a counter.
+//! Puts items into slots, without a counter.
 
-/// Puts one item into each slot until the slots or the items run out. Returns the number of used
-/// slots. Calls `items.next()` only if a slot is left, so no item is lost.
+/// Returns the number of used slots. Calls `items.next()` only if a slot is left, so no item is
+/// lost.
 ///
-/// The iterator over the slots also counts them. A separate counter would not fit into the
-/// registers: the compiler would keep it in memory, and each item would wait for the previous
-/// store.
+/// A separate counter would not fit into the registers: the compiler would keep it in memory, and
+/// each item would wait for the previous store.
 #[inline]
 pub(crate) fn put_into_slots<S, T>(
     slots: &mut [S],

@@ -15,7 +15,7 @@ use crate::ring::{Consumer, Producer, RingLayout};
 use crate::sync::{AtomicU32, Entry, Plain};
 use crate::xsk_port::{Kernel, Rings};
 
-/// Number of entries in each of a socket's rings; each is a power of two.
+/// In entries; powers of two.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RingSizes {
     pub(crate) fill: u32,
@@ -24,30 +24,27 @@ pub(crate) struct RingSizes {
     pub(crate) tx: u32,
 }
 
-/// A handle of an AF_XDP socket. The socket closes with its last handle.
+/// The socket closes with its last handle.
 #[derive(Clone)]
 pub(crate) struct Socket(Rc<OwnedFd>);
 
 impl Socket {
     pub(crate) fn new() -> io::Result<Self> {
-        // SAFETY: a plain system call. Unsafe because it is a foreign call.
+        // SAFETY: a plain system call. Unsafe: foreign call.
         let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a new descriptor without another owner. Unsafe because the compiler cannot know
-        // that.
+        // SAFETY: a new descriptor without another owner. Unsafe: the compiler cannot know that.
         Ok(Self(Rc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
-    /// Creates a handle of a socket that `xsk-rs` has opened.
     #[cfg(feature = "xsk-rs")]
     pub(crate) fn from_fd(fd: BorrowedFd<'_>) -> io::Result<Self> {
         Ok(Self(Rc::new(fd.try_clone_to_owned()?)))
     }
 
-    /// Registers the UMEM through this socket. The other sockets of the UMEM share it when they
-    /// bind.
+    /// Registers the UMEM. The other sockets of the UMEM share it when they bind.
     pub(crate) fn register(&self, region: &Region) -> io::Result<()> {
         let registration = libc::xdp_umem_reg {
             addr: region.base().as_ptr() as u64,
@@ -60,9 +57,8 @@ impl Socket {
         self.set(libc::SOL_XDP, libc::XDP_UMEM_REG, &registration)
     }
 
-    /// Makes the kernel allocate the four rings, and maps the rings. The fill and the completion
-    /// ring belong to the (interface, queue), so every socket needs them, even if it shares its
-    /// UMEM.
+    /// Maps the four rings. The fill and the completion ring belong to the (interface, queue), so
+    /// every socket needs them, even if it shares its UMEM.
     pub(crate) fn map_rings(&self, sizes: RingSizes) -> io::Result<Rings> {
         self.set(libc::SOL_XDP, libc::XDP_UMEM_FILL_RING, &sizes.fill)?;
         self.set(libc::SOL_XDP, libc::XDP_UMEM_COMPLETION_RING, &sizes.completion)?;
@@ -71,8 +67,8 @@ impl Socket {
         let (offsets, len) =
             self.get::<libc::xdp_mmap_offsets>(libc::SOL_XDP, libc::XDP_MMAP_OFFSETS)?;
         if len < mem::size_of::<libc::xdp_mmap_offsets>() {
-            // Reject Linux before 5.4: it has no wake-up flags, and returns a shorter struct with
-            // other offsets.
+            // Linux before 5.4 has no wake-up flags, and returns a shorter struct with other
+            // offsets.
             return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
 
@@ -87,7 +83,7 @@ impl Socket {
         let tx =
             self.map_ring::<Descriptor>(sizes.tx, &offsets.tx, libc::XDP_PGOFF_TX_RING as u64)?;
         // SAFETY: each layout describes a ring that the kernel has just allocated and mapped, and
-        // is used once; `Rings` keeps the memory mapped. Unsafe because the ends hold raw pointers.
+        // is used once; `Rings` keeps the memory mapped. Unsafe: the ends hold raw pointers.
         unsafe {
             Ok(Rings {
                 fill: Producer::new(fill.1),
@@ -106,8 +102,8 @@ impl Socket {
         page_offset: u64,
     ) -> io::Result<(RingMap, RingLayout<T>)> {
         let len = offsets.desc as usize + size as usize * mem::size_of::<T>();
-        // Mappings are page-aligned, so an aligned offset gives an aligned address. The counters
-        // and the flags are in front of the entries.
+        // Mappings are page-aligned, so an aligned offset gives an aligned address. Counters and
+        // flags are in front of the entries.
         let is_valid = |offset: u64| offset.is_multiple_of(4) && offset + 4 <= offsets.desc;
         let before_entries = [offsets.producer, offsets.consumer, offsets.flags];
         if !before_entries.into_iter().all(is_valid)
@@ -117,7 +113,7 @@ impl Socket {
         }
         let map = RingMap::new(self.0.as_fd(), len, page_offset)?;
         // SAFETY: each offset was checked to lie within the ring and to be aligned for its type.
-        // Unsafe because it is pointer arithmetic.
+        // Unsafe: pointer arithmetic.
         let pointer_to = |offset: u64| unsafe { map.base.add(offset as usize) };
         let layout = RingLayout {
             producer: pointer_to(offsets.producer).cast::<AtomicU32>(),
@@ -129,9 +125,9 @@ impl Socket {
         Ok((map, layout))
     }
 
-    /// Binds to a queue. The socket that registered the UMEM passes the flags `XDP_ZEROCOPY` or
-    /// `XDP_COPY`, with `XDP_USE_NEED_WAKEUP`. Any other socket passes the registering socket as
-    /// `shared` and only the flag `XDP_SHARED_UMEM`; it inherits the other flags.
+    /// The socket that registered the UMEM passes `XDP_ZEROCOPY` or `XDP_COPY`, with
+    /// `XDP_USE_NEED_WAKEUP`. Other sockets pass that socket as `shared` and only
+    /// `XDP_SHARED_UMEM`; they inherit the flags.
     pub(crate) fn bind(
         &self,
         ifindex: u32,
@@ -146,7 +142,7 @@ impl Socket {
             sxdp_queue_id: queue,
             sxdp_shared_umem_fd: shared.map_or(0, |socket| socket.0.as_raw_fd() as u32),
         };
-        // SAFETY: the address is a sockaddr_xdp of its size. Unsafe because it is a foreign call.
+        // SAFETY: the address is a sockaddr_xdp of its size. Unsafe: foreign call.
         let result = unsafe {
             libc::bind(
                 self.0.as_raw_fd(),
@@ -157,19 +153,17 @@ impl Socket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Returns whether the kernel reports zero-copy for this socket.
     pub(crate) fn is_zero_copy(&self) -> io::Result<bool> {
         let (options, _) = self.get::<libc::xdp_options>(libc::SOL_XDP, libc::XDP_OPTIONS)?;
         Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
     }
 
-    /// Sets the maximum number of descriptors per system call in copy mode. The TX ring must
-    /// already exist.
+    /// Maximum number of descriptors per system call in copy mode. The TX ring must already exist.
     pub(crate) fn set_tx_budget(&self, descriptors: u32) -> io::Result<()> {
         self.set(libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &descriptors)
     }
 
-    /// Enables preferred busy polling, for up to `micros` µs and `budget` packets per system call:
+    /// Enables preferred busy polling, up to these limits per system call:
     /// <https://docs.kernel.org/networking/napi.html#busy-polling>.
     pub(crate) fn set_busy_poll(&self, micros: u32, budget: u32) -> io::Result<()> {
         self.set(libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, &1u32)?;
@@ -178,7 +172,7 @@ impl Socket {
     }
 
     fn set<T>(&self, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
-        // SAFETY: the value is readable for its size. Unsafe because it is a foreign call.
+        // SAFETY: the value is readable for its size. Unsafe: foreign call.
         let result = unsafe {
             libc::setsockopt(
                 self.0.as_raw_fd(),
@@ -191,12 +185,12 @@ impl Socket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Returns the value of a socket option, and the number of bytes that the kernel wrote. An
-    /// older kernel may write a shorter struct; the remaining bytes are zero.
+    /// Returns the value, and the number of bytes written. An older kernel may write a shorter
+    /// struct; the remaining bytes are zero.
     fn get<T: Plain>(&self, level: libc::c_int, option: libc::c_int) -> io::Result<(T, usize)> {
         let mut value = MaybeUninit::<T>::zeroed();
         let mut size = mem::size_of::<T>() as libc::socklen_t;
-        // SAFETY: the value is writable for its size. Unsafe because it is a foreign call.
+        // SAFETY: the value is writable for its size. Unsafe: foreign call.
         let result = unsafe {
             libc::getsockopt(
                 self.0.as_raw_fd(),
@@ -209,8 +203,7 @@ impl Socket {
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: any bytes are valid for a plain type. Unsafe because this does not hold for other
-        // types.
+        // SAFETY: any bytes are valid for a plain type. Unsafe: this does not hold for other types.
         Ok((unsafe { value.assume_init() }, size as usize))
     }
 }
@@ -221,7 +214,7 @@ impl Kernel for Socket {
     }
 
     fn wake_tx(&mut self) -> io::Result<()> {
-        // SAFETY: no buffer is passed. Unsafe because it is a foreign call.
+        // SAFETY: no buffer is passed. Unsafe: foreign call.
         let result = unsafe {
             libc::sendto(self.0.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0)
         };
@@ -229,7 +222,7 @@ impl Kernel for Socket {
     }
 
     fn wake_rx(&mut self) -> io::Result<()> {
-        // SAFETY: no buffer is passed. Unsafe because it is a foreign call.
+        // SAFETY: no buffer is passed. Unsafe: foreign call.
         let result = unsafe {
             libc::recvfrom(
                 self.0.as_raw_fd(),
@@ -248,7 +241,7 @@ impl Kernel for Socket {
     }
 
     fn statistics(&self) -> KernelCounters {
-        // Fails only for an invalid socket; return zeros then.
+        // Fails only for an invalid socket.
         let Ok((statistics, _)) =
             self.get::<libc::xdp_statistics>(libc::SOL_XDP, libc::XDP_STATISTICS)
         else {
@@ -265,7 +258,7 @@ impl Kernel for Socket {
     }
 }
 
-/// A ring's memory, unmapped on drop.
+/// Unmapped on drop.
 struct RingMap {
     base: NonNull<u8>,
     len: usize,
@@ -274,7 +267,7 @@ struct RingMap {
 impl RingMap {
     fn new(fd: BorrowedFd<'_>, len: usize, page_offset: u64) -> io::Result<Self> {
         // SAFETY: the kernel chooses the address, so the new mapping affects no existing memory.
-        // Unsafe because it is a foreign call.
+        // Unsafe: foreign call.
         let base = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -297,7 +290,7 @@ impl RingMap {
 impl Drop for RingMap {
     fn drop(&mut self) {
         // SAFETY: our own mapping; the ends of the ring, which point into it, are dropped earlier
-        // (see `Rings`). Unsafe because it is a foreign call.
+        // (see `Rings`). Unsafe: foreign call.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }

@@ -1,5 +1,5 @@
 //! The types and the fence with which both sides of a ring share data. `tests/loom.rs` compiles
-//! `ring.rs` with another module `sync`, whose types the model checker loom provides.
+//! `ring.rs` with loom's types instead.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -8,31 +8,30 @@ pub(crate) use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use crate::abi::Descriptor;
 
-/// A type for which any bytes are a valid value, so that any data from the kernel can be read as
-/// this type.
+/// A type for which any bytes from the kernel are a valid value.
 ///
 /// # Safety
 /// The type has no padding that is ever read as a value, no niche, and no references.
 pub(crate) unsafe trait Plain: Copy {}
 
-// SAFETY: `u64` is an integer. Unsafe because the compiler cannot check that.
+// SAFETY: `u64` is an integer. Unsafe: the compiler cannot check that.
 unsafe impl Plain for u64 {}
-// SAFETY: a struct of integers. Unsafe because the compiler cannot check that.
+// SAFETY: a struct of integers. Unsafe: the compiler cannot check that.
 unsafe impl Plain for Descriptor {}
-// SAFETY: a struct of integers. Unsafe because the compiler cannot check that.
+// SAFETY: a struct of integers. Unsafe: the compiler cannot check that.
 unsafe impl Plain for libc::xdp_mmap_offsets {}
-// SAFETY: a struct of integers. Unsafe because the compiler cannot check that.
+// SAFETY: a struct of integers. Unsafe: the compiler cannot check that.
 unsafe impl Plain for libc::xdp_options {}
-// SAFETY: a struct of integers. Unsafe because the compiler cannot check that.
+// SAFETY: a struct of integers. Unsafe: the compiler cannot check that.
 unsafe impl Plain for libc::xdp_statistics {}
 
-/// A ring entry, in memory that the other side also writes to.
+/// In memory that the other side also writes to.
 #[repr(transparent)]
 pub(crate) struct Entry<T>(UnsafeCell<MaybeUninit<T>>);
 
 impl<T: Plain> Entry<T> {
-    /// Creates a zeroed entry, as the kernel does. A consumer that sees an invalid counter can read
-    /// an unwritten entry, so the entry must be initialised.
+    /// Zeroed, as by the kernel: a consumer that sees an invalid counter can read an unwritten
+    /// entry.
     #[cfg(any(test, feature = "fake-kernel"))]
     pub(crate) fn unwritten() -> Self {
         Self(UnsafeCell::new(MaybeUninit::zeroed()))
@@ -42,19 +41,17 @@ impl<T: Plain> Entry<T> {
     /// The caller owns the entry: the other side neither reads nor writes it during the call.
     #[inline(always)]
     pub(crate) unsafe fn write(&self, value: T) {
-        // SAFETY: the caller guarantees exclusive access. Unsafe because the type cannot check
-        // that.
+        // SAFETY: the caller guarantees exclusive access. Unsafe: the type cannot check that.
         unsafe { self.0.get().write(MaybeUninit::new(value)) };
     }
 
     /// # Safety
-    /// The caller owns the entry, and the entry was written or still contains the zeros of its
-    /// allocation.
+    /// The caller owns the entry, which was written or is still zeroed.
     #[inline(always)]
     pub(crate) unsafe fn read(&self) -> T {
         // SAFETY: the caller guarantees that the entry is initialised and that nothing writes to it
-        // during the call; any bytes are valid for a plain type. Unsafe because the type cannot
-        // check that.
+        // during the call; any bytes are valid for a plain type. Unsafe: the type cannot check
+        // that.
         unsafe { self.0.get().read().assume_init() }
     }
 }

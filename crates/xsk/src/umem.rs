@@ -13,20 +13,18 @@ use crate::region::Region;
 
 /// Packet memory in chunks of equal size, shared with the kernel through the sockets bound to it.
 ///
-/// A `Umem` is a handle: clones refer to the same memory. Dropping the last handle unmaps the
-/// memory. The [`Pool`](crate::Pool), every egress queue and every port also have a handle. If a
-/// [`Frame`](crate::Frame) still exists, the mapping is leaked instead, with a warning, so that no
-/// frame points to unmapped memory. A UMEM and all its handles and frames stay on one thread.
+/// A `Umem` is a handle; the [`Pool`](crate::Pool), every egress queue and every port also have
+/// one. Dropping the last handle unmaps the memory. If a [`Frame`](crate::Frame) still exists, the
+/// mapping is leaked instead, with a warning. All handles and frames stay on one thread.
 pub struct Umem(Rc<Region>);
 
 impl Umem {
-    /// Minimum number of frames of a UMEM: enough for two ports, each with one batch (64 frames) in
-    /// its fill ring and one in flight.
+    /// Minimum number of frames: enough for two ports, each with one batch (64 frames) in its fill
+    /// ring and one in flight.
     pub const MIN_FRAMES: u32 = config::MIN_FRAMES;
-    /// Maximum number of frames of a UMEM: 2²⁰ frames of 4096 bytes are 4 GiB per worker.
+    /// Maximum number of frames: 2²⁰ frames of 4096 bytes are 4 GiB per worker.
     pub const MAX_FRAMES: u32 = config::MAX_FRAMES;
 
-    /// Creates the first handle of a region.
     pub(crate) fn from_region(region: Region) -> Self {
         Self(Rc::new(region))
     }
@@ -51,27 +49,26 @@ impl Umem {
         self.0.huge
     }
 
-    /// Returns the file of the memory, which is sealed against shrinking. For tests only: writing
-    /// to the file would change frames that have an owner.
+    /// For tests only: writing to the file would change frames that have an owner.
     #[cfg(test)]
     pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
         self.0._memfd.as_ref().expect("the UMEM has its own memfd").as_fd()
     }
 
     /// Returns the number of chunks that user space holds as a [`Frame`](crate::Frame), according
-    /// to the ownership record (the owner of each chunk).
+    /// to the ownership record.
     pub fn held(&self) -> u32 {
         self.0.owners.count(Owner::HELD)
     }
 
-    /// Returns whether user space holds the chunk with this number as a [`Frame`](crate::Frame).
+    /// Returns whether user space holds the chunk as a [`Frame`](crate::Frame).
     #[cfg(feature = "fake-kernel")]
     pub fn is_held(&self, chunk: u32) -> bool {
         self.0.owners.has_owner(chunk, Owner::HELD)
     }
 
     /// Returns the number of lost chunks, whose [`Frame`](crate::Frame) was dropped instead of
-    /// given away. They stay unusable until the UMEM is dropped.
+    /// given away.
     pub fn lost(&self) -> u32 {
         self.0.owners.count(Owner::LOST)
     }
@@ -81,8 +78,8 @@ impl Umem {
         self.0.owners.chunks_of(Owner::LOST).collect()
     }
 
-    /// Returns the number of chunks per kind of owner, according to the ownership record. Callers
-    /// can compare it with the frame counts of pool and ports.
+    /// Returns the number of chunks per kind of owner, for comparison with the frame counts of pool
+    /// and ports.
     pub fn ownership(&self) -> Ownership {
         self.0.owners.counts()
     }
@@ -116,7 +113,7 @@ impl Drop for Umem {
         }
         let held = self.held();
         if held > 0 {
-            // Prevent unmapping first, before any step that can panic.
+            // Before any step that can panic.
             mem::forget(Rc::clone(&self.0));
             tracing::warn!(
                 held,
@@ -179,7 +176,7 @@ mod tests {
 
     #[test]
     fn umem_is_unmapped_with_last_handle_unless_frame_is_held() {
-        // Compare by inode, not address: another test may have mapped memory at the same address.
+        // By inode: another test may have mapped memory at the same address.
         let mapping_check = |umem: &Umem| {
             let file = std::fs::File::from(umem.memfd().try_clone_to_owned().unwrap());
             let inode = std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap()).to_string();

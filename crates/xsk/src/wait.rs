@@ -1,24 +1,23 @@
-//! Blocks a worker until packets arrive or another thread wakes the worker.
+//! Blocks a worker until packets arrive or another thread wakes it.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An eventfd with which any thread can wake a thread that blocks in [`WaitSet::wait`].
+/// An eventfd that wakes a thread in [`WaitSet::wait`].
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<OwnedFd>);
 
 impl Waker {
     /// Creates a waker.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: a plain system call. Unsafe because it is a foreign call.
+        // SAFETY: a plain system call. Unsafe: foreign call.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a new descriptor without another owner. Unsafe because the compiler cannot know
-        // that.
+        // SAFETY: a new descriptor without another owner. Unsafe: the compiler cannot know that.
         Ok(Self(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
@@ -27,27 +26,27 @@ impl Waker {
         self.0.as_raw_fd()
     }
 
-    /// Ends the current wait, or the next wait if no thread is waiting.
+    /// Ends the current wait, or else the next.
     pub fn wake(&self) {
         let one = 1u64.to_ne_bytes();
-        // SAFETY: eight readable bytes. Unsafe because it is a foreign call. The write fails only
-        // when the counter is at its limit; a wake-up is then pending.
+        // SAFETY: eight readable bytes. Unsafe: foreign call. The write fails only when the counter
+        // is at its limit; a wake-up is then pending.
         unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
-    /// Clears pending wake-ups. Returns whether a wake-up was pending.
+    /// Clears pending wake-ups. Returns whether there were any.
     pub fn clear(&self) -> bool {
         let mut count = [0u8; 8];
-        // SAFETY: eight writable bytes. Unsafe because it is a foreign call. The read fails when no
-        // wake-up is pending.
+        // SAFETY: eight writable bytes. Unsafe: foreign call. The read fails when no wake-up is
+        // pending.
         let read =
             unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
         read == count.len() as isize
     }
 }
 
-/// A set of file descriptors to wait on. Waiting allocates nothing. The set does not keep the files
-/// open: after a descriptor is closed, its number can refer to another file.
+/// A set of file descriptors to wait on. The set does not keep the files open: the number of a
+/// closed descriptor can refer to another file.
 #[derive(Debug)]
 pub struct WaitSet(Vec<libc::pollfd>);
 
@@ -58,21 +57,21 @@ impl WaitSet {
         Self(descriptors.into_iter().map(entry).collect())
     }
 
-    /// Blocks until a descriptor is readable or has an error, the timeout expires, or a signal
-    /// arrives. Rounds the timeout down to milliseconds. This call also wakes the kernel for AF_XDP
-    /// sockets that request a wake-up.
+    /// Blocks until a descriptor is readable or has an error, the timeout (rounded down to
+    /// milliseconds) expires, or a signal arrives. Also wakes the kernel for AF_XDP sockets that
+    /// request it.
     pub fn wait(&mut self, timeout: Duration) {
         let millis = timeout.as_millis().min(i32::MAX as u128) as libc::c_int;
-        // SAFETY: the array is ours and of this length. Unsafe because it is a foreign call.
+        // SAFETY: the array is ours and of this length. Unsafe: foreign call.
         let ready =
             unsafe { libc::poll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, millis) };
         if ready < 0 {
-            // A signal interrupted poll, which has written nothing.
+            // Interrupted by a signal, poll has written nothing.
             self.0.iter_mut().for_each(|entry| entry.revents = 0);
         }
     }
 
-    /// Returns whether the last wait found this descriptor readable or in error.
+    /// Returns whether the last wait found it readable or in error.
     pub fn is_ready(&self, fd: RawFd) -> bool {
         self.0.iter().any(|entry| entry.fd == fd && entry.revents != 0)
     }

@@ -20,61 +20,53 @@ use crate::region::Chunks;
 use crate::ring::{Consumer, Producer};
 use crate::umem::Umem;
 
-/// The kernel operations that a port needs in addition to its rings. Implemented by
-/// [`Socket`](crate::socket::Socket) and the fake kernel.
+/// What a port needs in addition to its rings; implemented by [`Socket`](crate::socket::Socket) and
+/// the fake kernel.
 pub(crate) trait Kernel {
-    /// Wakes the kernel to process the TX ring.
     fn wake_tx(&mut self) -> io::Result<()>;
-    /// Wakes the kernel to process the fill ring.
     fn wake_rx(&mut self) -> io::Result<()>;
-    /// Returns a file descriptor to wait on; `None` for the fake kernel.
+    /// `None` for the fake kernel.
     fn fd(&self) -> Option<RawFd>;
-    /// Returns `XDP_STATISTICS`.
     fn statistics(&self) -> KernelCounters;
-    /// Returns whether nothing writes to frames posted for reception after this object is dropped.
-    /// A socket cannot guarantee that: it stays bound as long as, for example, a thread in `poll`
-    /// or a process being forked refers to its file.
+    /// Whether nothing writes to frames posted for reception after this object is dropped. A socket
+    /// cannot guarantee that: it stays bound as long as, for example, a thread in `poll` or a
+    /// process being forked refers to its file.
     fn ends_access_on_drop(&self) -> bool;
 }
 
-/// The user-space ends of a port's four rings.
 pub(crate) struct Rings {
     pub(crate) fill: Producer<u64>,
     pub(crate) completion: Consumer<u64>,
     pub(crate) rx: Consumer<Descriptor>,
     pub(crate) tx: Producer<Descriptor>,
-    /// The memory of the rings. Declared last, so that it is dropped after the ends.
+    /// Declared last, so that it is dropped after the ends.
     pub(crate) _memory: Box<dyn Any>,
 }
 
-/// An AF_XDP port: one queue of one interface. Created by a [`Builder`](crate::Builder), or without
-/// an interface by a [`FakeKernel`](crate::fake_kernel::FakeKernel).
+/// An AF_XDP port: one queue of one interface. Created by a [`Builder`](crate::Builder) or a
+/// [`FakeKernel`](crate::fake_kernel::FakeKernel).
 pub struct XskPort {
-    // The mapped memory of the rings also refers to the socket's file: the kernel releases the
-    // queue only after both `kernel` and `rings` are dropped.
+    // The mapped rings also refer to the socket's file: the kernel releases the queue only after
+    // both `kernel` and `rings` are dropped.
     kernel: Box<dyn Kernel>,
     rings: Rings,
     umem: Umem,
-    /// The port's number in the UMEM.
     slot: PortSlot,
-    /// Number of frames to keep posted for reception.
+    /// Frames to keep posted for reception.
     fill_target: u32,
-    /// Number of frames posted for reception and not yet received.
+    /// Frames posted for reception and not yet received.
     filled: u32,
-    /// Number of frames posted for transmission and not yet reclaimed.
+    /// Frames posted for transmission and not yet reclaimed.
     sending: u32,
-    /// Whether every receive that finds no packet wakes the kernel, which then polls the device,
-    /// even if the kernel does not request it.
+    /// Every receive that finds no packet wakes the kernel, even unrequested, to poll the device.
     busy_poll: bool,
-    /// Whether the device reads and writes the frames directly (zero-copy mode).
+    /// The device accesses the frames directly.
     zero_copy: bool,
     closed: bool,
-    /// Whether frames were posted for reception since the last fenced check of the fill ring's
-    /// wake-up flag.
+    /// Frames were posted for reception since the last fenced check of the fill ring's wake-up
+    /// flag.
     unannounced: bool,
-    /// Pauses after transmit wake-ups that have no effect.
     tx_backoff: Backoff,
-    /// Pauses after receive wake-ups that have no effect.
     rx_backoff: Backoff,
     counters: Counters,
 }
@@ -110,8 +102,7 @@ impl XskPort {
         self.zero_copy = true;
     }
 
-    /// Posts free frames for reception until `fill_target` frames are posted, the fill ring is full
-    /// or the pool is empty. Returns whether it posted a frame.
+    /// Posts free frames for reception, up to `fill_target`. Returns whether it posted a frame.
     #[inline]
     pub(crate) fn refill(&mut self, pool: &mut Pool) -> bool {
         let wanted = self.fill_target.saturating_sub(self.filled).min(pool.len() as u32);
@@ -119,16 +110,15 @@ impl XskPort {
             return false;
         }
         let mut reservation = self.rings.fill.reserve(wanted);
-        // SAFETY: the pool returns a slice's iterator, which reports its exact length. Unsafe
-        // because other iterators may not.
+        // SAFETY: the pool returns a slice's iterator, which reports its exact length. Unsafe:
+        // other iterators may not.
         unsafe { reservation.extend(pool.take_for_fill(self.slot, reservation.granted())) };
         let posted = reservation.commit();
         self.filled += posted;
         posted > 0
     }
 
-    /// Returns the frame of an RX descriptor; `None` if the range exceeds its chunk, or the kernel
-    /// did not own the chunk.
+    /// `None` if the range exceeds its chunk, or the kernel did not own the chunk.
     #[inline]
     pub(crate) fn accept(
         chunks: Chunks<'_>,
@@ -145,41 +135,39 @@ impl XskPort {
         }
         // SAFETY: `hand_over` checked that the chunk exists and was in our fill ring, so no frame
         // owns it; `split` returned the address's chunk and offset, and the range is within the
-        // chunk. Unsafe because it creates the token that owns the bytes.
+        // chunk. Unsafe: it creates the token that owns the bytes.
         Some(unsafe {
             chunks.frame(descriptor.addr, chunk as u32, offset as u16, descriptor.len as u16)
         })
     }
 
-    /// Records the chunk of a completion as free and returns its number; `None` if the kernel did
-    /// not own the chunk. The address is that of the TX descriptor, so it can be anywhere in the
-    /// chunk.
+    /// Records the chunk as free and returns its number; `None` if the kernel did not own it. The
+    /// address is that of the TX descriptor, so it can be anywhere in the chunk.
     #[inline]
     pub(crate) fn completed(chunks: Chunks<'_>, slot: PortSlot, address: u64) -> Option<u32> {
         let (chunk, _) = chunks.split(address);
         chunks.hand_over(chunk, Owner::tx(slot), Owner::POOL).then_some(chunk as u32)
     }
 
-    /// Returns the number of unsent descriptors and of completions. If either changes, the kernel
-    /// has made progress. Both are needed: in copy mode before Linux 6.17, the TX ring showed sent
-    /// descriptors only after a later call, or when the ring was empty.
+    /// The kernel has made progress if either number changes: unsent descriptors or completions. In
+    /// copy mode before Linux 6.17, the TX ring showed sent descriptors only after a later call, or
+    /// when the ring was empty.
     fn tx_progress(&self) -> (u32, u32) {
         (self.rings.tx.pending(), self.rings.completion.available())
     }
 
-    /// Wakes the kernel to send the descriptors in the TX ring.
     fn wake_tx(&mut self) {
         let start = clock::cycles();
         self.wake_tx_until_done();
         self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
     }
 
-    /// Wakes the kernel repeatedly, as long as a call stops early but makes progress.
+    /// As long as a call stops early but makes progress.
     fn wake_tx_until_done(&mut self) {
         let start_progress = self.tx_progress();
         let mut dropped = false;
-        // A call returns early when the interface drops a packet or the call's budget is used up.
-        // `sending` limits the number of calls.
+        // A call returns early if the interface drops a packet or the budget is used up. `sending`
+        // limits the number of calls.
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
             self.counters.tx_wakes += 1;
@@ -187,8 +175,8 @@ impl XskPort {
             let Err(error) = self.kernel.wake_tx() else { break };
             match error.raw_os_error() {
                 // In copy mode EBUSY is `NET_XMIT_DROP`: one packet was completed without being
-                // sent (`__xsk_generic_xmit`). The TX ring may not show this yet: if it was the
-                // first packet of the call, only a later call stores the kernel's counter.
+                // sent (`__xsk_generic_xmit`). If it was the first packet of the call, the TX ring
+                // shows this only after a later call.
                 Some(libc::EBUSY) if !self.zero_copy => {
                     self.counters.tx_dropped += 1;
                     dropped = true;
@@ -214,8 +202,7 @@ impl XskPort {
         }
     }
 
-    /// Panics if the pool belongs to another UMEM, in which the same chunk numbers mean other
-    /// bytes.
+    /// In another UMEM, the same chunk numbers mean other bytes.
     #[inline]
     fn check_pool(&self, pool: &Pool) {
         assert!(self.umem.is_same(pool.umem()), "the pool and the port belong to different UMEMs");
@@ -240,7 +227,7 @@ impl Port for XskPort {
         let entries = peek.read_count();
         peek.release();
         if entries > 0 {
-            // Do not subtract rejected descriptors: no posted frame corresponds to them.
+            // No posted frame corresponds to a rejected descriptor.
             self.filled -= received;
             self.counters.rx_packets += u64::from(received);
             self.counters.rx_bytes += batch.slots()[before..]
@@ -263,7 +250,7 @@ impl Port for XskPort {
         }
         if self.busy_poll || requested && (posted || self.rx_backoff.is_over()) {
             self.counters.syscalls += 1;
-            // Ignore errors: a later iteration retries if the wake-up flag is still set.
+            // A later iteration retries if the wake-up flag is still set.
             let _ = self.kernel.wake_rx();
             if requested {
                 self.rx_backoff.extend();
@@ -290,7 +277,7 @@ impl Port for XskPort {
                 frame.give_up_in(chunks, owner);
                 descriptor
             });
-            // SAFETY: `Drain` yields exactly its length. Unsafe because other iterators may not.
+            // SAFETY: `Drain` yields exactly its length. Unsafe: other iterators may not.
             unsafe { reservation.extend(descriptors) };
             sent = reservation.commit();
             self.sending += sent;
@@ -321,8 +308,8 @@ impl Port for XskPort {
         if entries > 0 {
             peek.release();
             self.sending -= returned;
-            // Completions make room in the send buffer and the completion ring. Unsent frames may
-            // have waited for this room.
+            // Completions make room in the send buffer and the completion ring, for which unsent
+            // frames may have waited.
             self.tx_backoff.reset();
             self.counters.invalid_descriptors += u64::from(entries - returned);
         }
@@ -330,8 +317,8 @@ impl Port for XskPort {
     }
 
     fn has_unsent(&self) -> bool {
-        // Check the ring, not the result of the last wake-up: a zero-copy driver sends
-        // asynchronously, and can stop later because the completion ring is full.
+        // Check the ring, not the last wake-up: a zero-copy driver sends asynchronously, and can
+        // stop later because the completion ring is full.
         self.sending > 0 && self.rings.tx.pending() > 0
     }
 
@@ -340,7 +327,7 @@ impl Port for XskPort {
     }
 
     fn frame_counts(&self) -> PortFrameCounts {
-        // Invalid entries from the kernel are not frames of this port.
+        // Invalid entries are not frames of this port.
         let rx = self.rings.rx.available().min(self.filled);
         let completion = self.rings.completion.available().min(self.sending);
         PortFrameCounts {

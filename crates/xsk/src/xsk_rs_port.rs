@@ -24,43 +24,34 @@ use crate::xsk_port::{Kernel, XskPort};
 /// One queue of one interface, opened with `xsk-rs`. Created by
 /// [`Builder::open_by_xsk_rs`](crate::Builder::open_by_xsk_rs).
 ///
-/// `xsk-rs` sends a packet only if it starts at a fixed offset, 256 bytes after the chunk's start,
-/// as received packets do. If a stage has moved the packet's start, the port first moves the packet
-/// to this offset and counts it as [`Counters::tx_copied`]. A packet that does not fit there is
-/// dropped and counted as [`Counters::tx_dropped`].
+/// `xsk-rs` sends a packet only if it starts 256 bytes after the chunk's start, as received packets
+/// do. The port moves other packets there and counts them as [`Counters::tx_copied`], or, if they
+/// do not fit, drops them and counts them as [`Counters::tx_dropped`].
 pub struct XskRsPort {
-    /// A second handle of the socket, for wake-up errors and statistics, which `xsk-rs` does not
-    /// expose.
+    /// For wake-up errors and statistics, which `xsk-rs` does not expose.
     socket: Socket,
-    // These three are in a `RefCell`: `frame_counts` has only `&self`, but counting entries with
-    // `xsk-rs` requires `&mut`.
+    // `frame_counts` has only `&self`, but counting entries with `xsk-rs` requires `&mut`.
     tx: RefCell<TxQueue>,
     rx: RefCell<RxQueue>,
     completion: RefCell<CompQueue>,
     fill: FillQueue,
     xsk_rs_umem: XskRsUmem,
     umem: Umem,
-    /// The port's number in the UMEM.
     slot: PortSlot,
-    /// The `xsk-rs` descriptor of each chunk, indexed by chunk number.
+    /// Indexed by chunk number.
     descriptors: Rc<[FrameDesc]>,
-    /// Buffer for the descriptors of one batch, written to or read from a ring.
+    /// For the descriptors of one batch.
     scratch: Box<[FrameDesc; Batch::CAPACITY]>,
-    /// Chunks of dropped packets. They are recorded as owned by this port until `reclaim` returns
-    /// them to the pool.
+    /// Dropped packets, recorded as owned by this port until `reclaim` returns them to the pool.
     dropped: Vec<u32>,
     sizes: RingSizes,
-    /// Number of frames posted for reception and not yet received.
     filled: u32,
-    /// Number of frames posted for transmission and not yet reclaimed.
     sending: u32,
-    /// Whether the device reads and writes the frames directly (zero-copy mode).
     zero_copy: bool,
     closed: bool,
     counters: Counters,
 }
 
-/// The queues of an `xsk-rs` socket, and its UMEM.
 pub(crate) struct Queues {
     pub(crate) tx: TxQueue,
     pub(crate) rx: RxQueue,
@@ -101,14 +92,13 @@ impl XskRsPort {
         }
     }
 
-    /// Posts free frames for reception until `sizes.fill` frames are posted, the fill ring is full
-    /// or the pool is empty. Returns whether it posted a frame.
+    /// Posts free frames for reception, up to `sizes.fill`. Returns whether it posted a frame.
     pub(crate) fn refill(&mut self, pool: &mut Pool) -> bool {
         let before = self.filled;
         loop {
             let wanted = self.sizes.fill.saturating_sub(self.filled).min(pool.len() as u32);
             let wanted = wanted.min(self.scratch.len() as u32);
-            // `produce` accepts all descriptors or none, so pass only as many as fit.
+            // `produce` accepts all descriptors or none.
             let count = wanted.min(self.fill.nb_free(wanted));
             if count == 0 {
                 return self.filled > before;
@@ -119,9 +109,8 @@ impl XskRsPort {
             {
                 *descriptor = self.descriptors[chunks.split(address).0 as usize];
             }
-            // SAFETY: each descriptor belongs to a chunk of this UMEM that was just taken out of
-            // the pool, so the chunk has no other owner. Unsafe because the kernel writes to the
-            // chunk from now on.
+            // SAFETY: each descriptor belongs to a chunk of this UMEM just taken out of the pool,
+            // so it has no other owner. Unsafe: the kernel writes to the chunk from now on.
             let posted = unsafe { self.fill.produce(&self.scratch[..count as usize]) };
             debug_assert_eq!(
                 posted, count as usize,
@@ -131,7 +120,7 @@ impl XskRsPort {
         }
     }
 
-    /// Moves a packet to the offset that `xsk-rs` requires. Returns whether the packet fits there.
+    /// Returns whether the packet fits there.
     fn move_to_tx_offset(frame: &mut Frame) -> bool {
         const TX_OFFSET: usize = XDP_PACKET_HEADROOM as usize;
         let len = frame.len();
@@ -153,8 +142,8 @@ impl XskRsPort {
         true
     }
 
-    /// Hands at most one batch to the TX ring. Returns the number of frames taken from the egress
-    /// queue, including dropped frames.
+    /// Posts at most one batch. Returns the number of frames taken from the queue, including
+    /// dropped frames.
     fn post(&mut self, queue: &mut EgressQueue) -> usize {
         let room = self.scratch.len().min(self.dropped.capacity() - self.dropped.len());
         let wanted = queue.len().min(room);
@@ -174,14 +163,14 @@ impl XskRsPort {
             let descriptor = &mut self.scratch[count];
             *descriptor = self.descriptors[frame.chunk() as usize];
             // SAFETY: the descriptor refers to the chunk of `frame`, which this port owns. No other
-            // reference into the chunk exists. Unsafe because it creates a reference to the chunk's
-            // bytes, which is used only to set the packet length.
+            // reference into the chunk exists. Unsafe: it creates a reference to the chunk's bytes,
+            // which is used only to set the packet length.
             unsafe { self.xsk_rs_umem.data_mut(descriptor) }.cursor().set_pos(frame.len());
             frame.give_up(Owner::tx(self.slot));
             count += 1;
         }
         // SAFETY: each descriptor belongs to a chunk of this UMEM whose frame was just given up for
-        // transmission. Unsafe because the kernel reads the chunk from now on.
+        // transmission. Unsafe: the kernel reads the chunk from now on.
         let posted = unsafe { self.tx.get_mut().produce(&self.scratch[..count]) };
         debug_assert_eq!(
             posted, count,
@@ -191,13 +180,12 @@ impl XskRsPort {
         wanted
     }
 
-    /// Returns the number of descriptors in the TX ring that the kernel has not yet taken.
     fn pending(&self) -> u32 {
         self.sizes.tx.saturating_sub(self.tx.borrow_mut().nb_free_exact())
     }
 
-    /// Like `XskPort::wake_tx`, but without backoff. Does not use the wake-up of `xsk-rs`, which
-    /// makes the same system call but does not distinguish errors.
+    /// Without backoff. The wake-up of `xsk-rs` makes the same system call but does not distinguish
+    /// errors.
     fn wake_tx(&mut self) {
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
@@ -232,8 +220,8 @@ impl Port for XskRsPort {
     fn receive(&mut self, batch: &mut Batch, pool: &mut Pool) -> usize {
         self.check_pool(pool);
         let room = batch.room();
-        // SAFETY: the ring belongs to this UMEM, so it yields only descriptors of this UMEM. Unsafe
-        // because xsk-rs does not check that.
+        // SAFETY: the ring belongs to this UMEM, so it yields only descriptors of this UMEM.
+        // Unsafe: xsk-rs does not check that.
         let entries = unsafe { self.rx.get_mut().consume(&mut self.scratch[..room]) };
         let mut received = 0;
         let mut bytes = 0;
@@ -247,7 +235,7 @@ impl Port for XskRsPort {
             prefetch_for_write(&frame);
             bytes += frame.len() as u64;
             received += 1;
-            // Cannot fail: `consume` returned at most `room` descriptors.
+            // `consume` returned at most `room` descriptors.
             if batch.push(frame).is_err() {
                 break;
             }
@@ -257,13 +245,12 @@ impl Port for XskRsPort {
         self.counters.rx_bytes += bytes;
         self.counters.invalid_descriptors += entries as u64 - u64::from(received);
         if self.refill(pool) {
-            // libxdp has no fence between publishing entries and reading the wake-up flag.
-            // `Producer::needs_wakeup` explains why one is necessary.
+            // libxdp has no fence here; `Producer::needs_wakeup` explains why one is necessary.
             fence(Ordering::SeqCst);
         }
         if entries == 0 && self.fill.needs_wakeup() {
             self.counters.syscalls += 1;
-            // Ignore errors: the next iteration retries if the wake-up flag is still set.
+            // The next iteration retries if the wake-up flag is still set.
             let _ = self.fill.wakeup(self.rx.get_mut().fd_mut(), 0);
         }
         received as usize
@@ -277,7 +264,7 @@ impl Port for XskRsPort {
         let before = queue.len();
         while !queue.is_empty() && self.post(queue) > 0 {}
         if self.has_unsent() {
-            // Publish the entries before reading the wake-up flag, as in `receive`.
+            // Before reading the wake-up flag, as in `receive`.
             fence(Ordering::SeqCst);
             if self.tx.get_mut().needs_wakeup() {
                 self.wake_tx();
@@ -296,7 +283,7 @@ impl Port for XskRsPort {
         while self.sending > 0 {
             let max = self.scratch.len().min(self.sending as usize);
             // SAFETY: the ring belongs to this UMEM, so it yields only descriptors of this UMEM.
-            // Unsafe because xsk-rs does not check that.
+            // Unsafe: xsk-rs does not check that.
             let entries = unsafe { self.completion.get_mut().consume(&mut self.scratch[..max]) };
             let mut completed = 0;
             for descriptor in &self.scratch[..entries] {
@@ -349,8 +336,8 @@ impl Port for XskRsPort {
         let (umem, slot) = (self.umem.clone(), self.slot);
         self.closed = true;
         drop(self);
-        // Do not reuse posted frames: the kernel may still write to them. libxdp's UMEM keeps the
-        // first socket's file open for as long as our UMEM exists.
+        // The kernel may still write to posted frames. libxdp's UMEM keeps the first socket's file
+        // open for as long as our UMEM exists.
         umem.region().owners.close(slot, |_| ())
     }
 }

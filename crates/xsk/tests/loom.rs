@@ -1,9 +1,9 @@
 //! Tests of the rings under loom: every interleaving of two threads, and every value that the
 //! memory model allows each load to see. Compiled only with `--cfg loom`: `make loom`.
 //!
-//! This file compiles `ring.rs` with a module [`sync`] that uses loom's atomics and cells, so loom
-//! reports a concurrent access to an entry. The tests named `…_is_detected` weaken one memory
-//! ordering each, and expect loom to find the error. This shows that the models can detect errors.
+//! The module [`sync`] uses loom's atomics and cells, so loom reports a concurrent access to an
+//! entry. The tests named `…_is_detected` weaken one memory ordering each: loom must find the
+//! error.
 
 #![cfg(loom)]
 
@@ -18,14 +18,13 @@ use sync::Weaken;
 #[allow(dead_code, reason = "the fake kernel uses the rest")]
 mod ring;
 
-/// `src/sync.rs` with loom's types. One ordering per thread can be weakened.
+/// One ordering per thread can be weakened.
 mod sync {
     use std::cell::Cell;
     use std::mem::MaybeUninit;
 
     pub(crate) use loom::sync::atomic::Ordering;
 
-    /// The ordering that is weakened in a thread.
     #[derive(Clone, Copy, PartialEq, Eq)]
     pub(crate) enum Weaken {
         Nothing,
@@ -72,7 +71,7 @@ mod sync {
 
     pub(crate) struct Entry<T>(loom::cell::UnsafeCell<MaybeUninit<T>>);
 
-    /// As in `src/sync.rs`; loom tracks initialisation.
+    /// Loom tracks initialisation.
     pub(crate) trait Plain: Copy {}
 
     impl Plain for u64 {}
@@ -85,24 +84,23 @@ mod sync {
         /// # Safety
         /// None needed: loom checks for exclusive access.
         pub(crate) unsafe fn write(&self, value: T) {
-            // SAFETY: loom panics before a conflicting access. Unsafe because the pointer is raw.
+            // SAFETY: loom panics before a conflicting access. Unsafe: the pointer is raw.
             self.0.with_mut(|entry| unsafe { entry.write(MaybeUninit::new(value)) });
         }
 
         /// # Safety
-        /// The entry was written. loom checks that no other thread writes to it at the same time.
+        /// The entry was written. loom checks for concurrent writes.
         pub(crate) unsafe fn read(&self) -> T {
-            // SAFETY: the caller guarantees that the entry was written. Unsafe because the pointer
-            // is raw.
+            // SAFETY: the caller guarantees that the entry was written. Unsafe: the pointer is raw.
             self.0.with(|entry| unsafe { entry.read().assume_init() })
         }
     }
 }
 
-/// Initial value of the ring counters, which wrap after the first entry.
+/// The counters wrap after the first entry.
 const START: u32 = u32::MAX;
 
-/// One end of a ring, and a handle that keeps the ring's memory alive.
+/// The handle keeps the ring's memory alive.
 struct End<E> {
     end: E,
     _ring: Rc<HeapRing<u64>>,
@@ -110,15 +108,14 @@ struct End<E> {
 
 fn ring(size: u32) -> (End<Producer<u64>>, End<Consumer<u64>>) {
     let ring: Rc<HeapRing<u64>> = Rc::from(HeapRing::new(size, START));
-    // SAFETY: each `End` has a handle of the ring; the ends are created once. Unsafe because the
-    // ends hold raw pointers.
+    // SAFETY: each `End` has a handle of the ring; the ends are created once. Unsafe: the ends hold
+    // raw pointers.
     let (producer, consumer) = unsafe { ring.ends() };
     (End { end: producer, _ring: Rc::clone(&ring) }, End { end: consumer, _ring: ring })
 }
 
-/// Reserves up to `wanted` entries, writes the numbers from `next` on, and publishes them. Returns
-/// the number of entries. Writes an odd first number with `push`, and the other numbers with
-/// `extend`.
+/// Publishes up to `wanted` numbers from `next` on, an odd first number with `push`, the others
+/// with `extend`. Returns how many.
 fn produce(producer: &mut Producer<u64>, wanted: u32, next: u64) -> u64 {
     let mut reservation = producer.reserve(wanted);
     let mut values = next..next + u64::from(reservation.granted());
@@ -126,13 +123,13 @@ fn produce(producer: &mut Producer<u64>, wanted: u32, next: u64) -> u64 {
         assert!(values.by_ref().take(1).all(|value| reservation.push(value)));
     }
     let values: Vec<u64> = values.collect();
-    // SAFETY: a vector's iterator reports its exact length. Unsafe because other iterators may not.
+    // SAFETY: a vector's iterator reports its exact length. Unsafe: other iterators may not.
     unsafe { reservation.extend(values.into_iter()) };
     u64::from(reservation.commit())
 }
 
-/// Reads and releases up to `wanted` entries, which must contain the numbers from `next` on.
-/// Returns the number of entries.
+/// Consumes up to `wanted` entries, which must contain the numbers from `next` on. Returns how
+/// many.
 fn consume(consumer: &mut Consumer<u64>, wanted: u32, next: u64) -> u64 {
     let mut peek = consumer.peek(wanted);
     for (value, expected) in peek.by_ref().zip(next..) {
@@ -142,8 +139,7 @@ fn consume(consumer: &mut Consumer<u64>, wanted: u32, next: u64) -> u64 {
 }
 
 /// Sends batches of the sizes `produced` through a ring of `size` entries, and reads batches of the
-/// sizes `consumed`, then the remaining entries. `weak` contains the orderings to weaken in the
-/// producing thread and in the consuming thread.
+/// sizes `consumed`, then the rest. `weak`: the orderings to weaken in producer and consumer.
 fn check_batches(
     size: u32,
     produced: &'static [u32],
@@ -177,8 +173,8 @@ fn check_batches(
 
 const NOT_WEAKENED: (Weaken, Weaken) = (Weaken::Nothing, Weaken::Nothing);
 
-/// The ring is full or empty most of the time, so each side often re-reads the other side's
-/// counter, also after it has wrapped.
+/// The ring is mostly full or empty, so each side often re-reads the other's counter, also after it
+/// has wrapped.
 #[test]
 fn ring_of_one_entry_passes_entries_in_order() {
     check_batches(1, &[1, 1, 1], &[1, 1, 1], NOT_WEAKENED);
@@ -214,7 +210,7 @@ fn overwriting_entries_without_acquire_order_is_detected() {
     check_batches(1, &[1, 1], &[1, 1], (Weaken::Acquire, Weaken::Nothing));
 }
 
-/// The consumer never sees cancelled entries. Entries that were peeked at stay in the ring.
+/// The consumer never sees cancelled entries. Entries peeked at stay in the ring.
 #[test]
 fn dropped_reservation_and_peek_change_nothing() {
     loom::model(|| {
@@ -246,9 +242,8 @@ fn dropped_reservation_and_peek_change_nothing() {
     });
 }
 
-/// `available` and `pending` read counters without Acquire. The next peek still yields all entries
-/// reported as available. The next reservation still grants all entries that `pending` reported as
-/// free.
+/// `available` and `pending` read counters without Acquire. The next peek or reservation still gets
+/// all entries that they reported.
 #[test]
 fn relaxed_counter_reads_never_exceed_later_grants() {
     loom::model(|| {
@@ -270,8 +265,8 @@ fn relaxed_counter_reads_never_exceed_later_grants() {
 }
 
 /// User space publishes an entry, then reads the wake-up flag. The kernel sets the flag, then
-/// checks the ring before it sleeps. At least one side must see the other side's store. `weak`
-/// contains the orderings to weaken in user space and in the kernel.
+/// checks the ring before it sleeps. At least one side must see the other's store. `weak`: the
+/// orderings to weaken in user space and kernel.
 fn check_wake_up_is_not_lost(weak: (Weaken, Weaken)) {
     loom::model(move || {
         let (mut producer, mut consumer) = ring(1);
@@ -305,8 +300,7 @@ fn missing_fence_in_kernel_is_detected() {
     check_wake_up_is_not_lost((Weaken::Nothing, Weaken::Fence));
 }
 
-/// Runs the complete wake-up protocol with a kernel that sleeps. If user space does not wake the
-/// kernel, loom reports a deadlock.
+/// If user space does not wake the sleeping kernel, loom reports a deadlock.
 fn check_sleeping_kernel_consumes_all(entries: u64, weak: Weaken) {
     loom::model(move || {
         let (mut producer, mut consumer) = ring(4);

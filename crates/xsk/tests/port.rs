@@ -1,4 +1,4 @@
-//! Tests of the AF_XDP port on the fake kernel. Even if the kernel refuses, delays or loses work,
+//! Tests of the AF_XDP port on the fake kernel. Whatever the kernel refuses, delays or loses,
 //! packets are sent in order and every frame has one owner.
 
 use std::time::Instant;
@@ -43,7 +43,7 @@ fn frame_with_moved_start_and_end_is_sent_and_reclaimed() {
     let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
     let mut queue = EgressQueue::new(&umem, 64);
     let mut batch = Batch::new();
-    // Number of bytes removed at the front (negative: added), and number of bytes added at the end.
+    // Bytes removed at the front (negative: added), and added at the end.
     for (trimmed, appended) in [(-256i32, 0usize), (0, 1700), (20, 3), (-18, 16)] {
         kernel.deliver(&packet(1)).unwrap();
         assert_eq!(port.receive(&mut batch, &mut pool), 1);
@@ -108,7 +108,6 @@ fn transmit_with_full_tx_ring_leaves_frames_in_queue() {
     assert_conserved(&umem, &pool, &[&port], 0);
 }
 
-/// Puts a frame of 60 bytes into the queue.
 fn queue_one(pool: &mut Pool, queue: &mut EgressQueue) {
     let mut frame = pool.alloc().unwrap();
     frame.append(60).unwrap().fill(1);
@@ -140,8 +139,7 @@ fn failed_wake_up_is_repeated_without_new_frames() {
     );
 }
 
-/// Wake-ups without effect are repeated at growing intervals, whatever the kernel returns. The
-/// expected maximum number of wake-ups depends on the elapsed time.
+/// Whatever the kernel returns. The allowed number of wake-ups depends on the elapsed time.
 #[test]
 fn wake_ups_without_effect_back_off() {
     let errors = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO].map(|errno| {
@@ -160,8 +158,8 @@ fn wake_ups_without_effect_back_off() {
             port.transmit(&mut queue);
             port.receive(&mut Batch::new(), &mut pool);
         }
-        // The pauses of 10, 20, 40, … 640 µs allow seven wake-ups in the first 1.3 ms, then one per
-        // 640 µs. The factor 2 is for transmission and reception.
+        // Pauses of 10, 20, 40, … 640 µs allow seven wake-ups in the first 1.3 ms, then one per 640
+        // µs; twice, for transmission and reception.
         let max = 2 * (8 + start.elapsed().as_micros() / 640);
         assert!(
             u128::from(kernel.wakeups()) <= max,
@@ -171,7 +169,6 @@ fn wake_ups_without_effect_back_off() {
     }
 }
 
-/// New frames and completions end a pause of any length.
 #[test]
 fn new_frame_and_completion_end_wake_up_backoff() {
     let (umem, mut pool) = umem(256);
@@ -184,7 +181,7 @@ fn new_frame_and_completion_end_wake_up_backoff() {
         FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), refuses);
     let mut queue = EgressQueue::new(&umem, 64);
     queue_one(&mut pool, &mut queue);
-    // After nine wake-ups without effect, the pause has its maximum length.
+    // Nine wake-ups give the pause its maximum length.
     while kernel.wakeups() < 9 {
         port.transmit(&mut queue);
     }
@@ -201,7 +198,7 @@ fn new_frame_and_completion_end_wake_up_backoff() {
     }
 }
 
-/// `EBUSY` means that the interface dropped a packet; the same `transmit` sends the others.
+/// `EBUSY`: the interface dropped a packet; the same `transmit` sends the others.
 #[test]
 fn packets_dropped_by_interface_are_counted_as_tx_dropped() {
     let (umem, mut pool) = umem(256);
@@ -255,8 +252,8 @@ fn second_port_with_same_index_panics() {
     let _second = FakeKernel::port(&umem, &mut pool, 0);
 }
 
-/// A kernel that sends 32 descriptors per wake-up, as before Linux 6.17, is woken until all
-/// descriptors are sent.
+/// A kernel that sends 32 descriptors per wake-up, as before Linux 6.17, is woken until all are
+/// sent.
 #[test]
 fn transmit_with_small_budget_wakes_kernel_until_all_are_sent() {
     let (umem, mut pool) = umem(1024);
@@ -358,8 +355,8 @@ fn closed_port_returns_fill_frames_and_retires_tx_frames() {
         kernel.deliver(&packet(number)).unwrap();
     }
     assert_eq!((closing.frame_counts().tx, closing.frame_counts().rx), (40, 10));
-    // Frames posted for reception are in the pool again. A device may still refer to frames posted
-    // for transmission.
+    // Only frames posted for reception are in the pool again: a device may still refer to the
+    // others.
     assert_eq!(Box::new(closing).close(&mut pool), 40);
     assert_eq!((umem.ownership().closed, umem.ownership().tx), (40, 0));
     assert_eq!(pool.len() as u64 + 40 + other_port.frame_counts().total(), 1024);
@@ -385,7 +382,7 @@ fn kernel_counters_count_full_rx_ring_and_long_packets() {
     assert_eq!((port.kernel_counters().rx_ring_full, port.kernel_counters().rx_dropped), (1, 1));
 }
 
-/// Runs every kind of step on two ports and their model, in a fixed order.
+/// Runs every kind of step, in a fixed order.
 #[test]
 fn ports_match_model_for_every_kind_of_step() {
     let mut model = PortModel::new(
@@ -454,9 +451,8 @@ fn ports_match_model_for_every_kind_of_step() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// For any order of steps and any kernel behaviour, each frame always has one owner, packets
-    /// are sent unchanged and in order, and no frame stays in flight after the kernel works
-    /// normally again.
+    /// For any steps and kernel behaviour, each frame has one owner, packets are sent unchanged and
+    /// in order, and none stays in flight after the kernel works normally again.
     #[test]
     fn ports_match_model_for_random_steps(
         steps in prop::collection::vec(any::<[u8; 4]>(), 1..200),

@@ -1,5 +1,5 @@
-//! Tests the port on a pair of connected Unix datagram sockets. Like packet sockets, they preserve
-//! message boundaries. Tests on packet sockets need root: see `crates/xdpfwd/tests/root_io.rs`.
+//! Tests the port on connected Unix datagram sockets, which also preserve message boundaries. Tests
+//! on packet sockets need root: see `crates/xdpfwd/tests/root_io.rs`.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
@@ -32,7 +32,7 @@ fn packet(number: usize, len: usize) -> Vec<u8> {
 }
 
 impl Fixture {
-    /// Asserts that the frame counts of the port agree with the owners that the UMEM records.
+    /// Asserts that the port's frame counts agree with the UMEM's record.
     #[track_caller]
     fn assert_frames_consistent(&self) {
         let frame_counts = self.port.frame_counts();
@@ -83,7 +83,6 @@ fn receive_returns_packets_complete_and_in_order() {
     let mut fixture = fixture();
     assert_eq!(fixture.receive(), Vec::<Vec<u8>>::new(), "an empty socket returned packets");
     let lengths = [60, 61, 64, 590, 1514, 1792, 15];
-    // Send packets until the socket's buffer is full.
     let mut sent = Vec::new();
     for number in 0.. {
         let packet = packet(number, lengths[number % lengths.len()]);
@@ -170,8 +169,8 @@ fn transmit_keeps_unsent_packets_and_sends_them_later() {
     let counters = fixture.port.counters();
     assert_eq!((counters.tx_packets, counters.tx_dropped), (200, 0));
     assert_eq!(counters.tx_bytes as usize, packets.iter().map(Vec::len).sum::<usize>());
-    // Each iteration but the last ended because the peer's buffer was full. How many packets fill
-    // it depends on net.unix.max_dgram_qlen.
+    // Each iteration but the last filled the peer's buffer, whose size depends on
+    // net.unix.max_dgram_qlen.
     assert!(counters.tx_retries as usize >= iterations - 1, "{counters:?}");
     assert_eq!(fixture.pool.len(), 256);
 }

@@ -28,12 +28,11 @@ use crate::umem::Umem;
 use crate::xsk_rs_port::{Queues, XskRsPort};
 
 impl Builder {
-    /// Like [`open`](Self::open), with the memory, sockets and rings of the crate `xsk-rs`. Each
-    /// frame has one owner, as with `open`. xdpfwd's XDP program redirects packets to the sockets;
-    /// libxdp's XDP program is not loaded.
+    /// Like [`open`](Self::open), with the memory, sockets and rings of the crate `xsk-rs`, but
+    /// with xdpfwd's XDP program.
     ///
-    /// Such a port does not wake the kernel for preferred busy polling. Frames are posted for
-    /// reception only after the bind.
+    /// The ports do not wake the kernel for preferred busy polling, and post frames for reception
+    /// only after the bind.
     pub fn open_by_xsk_rs(&self) -> Result<OpenPorts<XskRsPort>, OpenError> {
         self.open_with(|mode| self.open_all_by_xsk_rs(mode))
     }
@@ -50,12 +49,12 @@ impl Builder {
             let (tx, rx, fill, completion) = queue
                 .bind_by_xsk_rs(&xsk_rs_umem, mode, sizes, deadline)
                 .map_err(|error| self.bind_error(queue, mode, error))?;
-            // SAFETY: the descriptor is open as long as the queues exist. Unsafe because a
-            // descriptor number does not guarantee that.
+            // SAFETY: the descriptor is open as long as the queues exist. Unsafe: a descriptor
+            // number does not guarantee that.
             let fd = unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) };
             let socket = Socket::from_fd(fd)
                 .map_err(|error| queue.error("duplicate the socket's descriptor", error))?;
-            // Set the same socket options as `open`, so that a benchmark compares only the rings.
+            // The same socket options as `open`, so that a benchmark compares only the rings.
             self.tune(&socket, queue, sizes);
             let is_zero_copy = socket
                 .is_zero_copy()
@@ -86,8 +85,8 @@ impl Builder {
             .map_err(|error| self.map_error(io::Error::other(error)))?;
         let bytes = self.umem.bytes();
         let create = |huge| XskRsUmem::new(config, frames, huge).map(|created| (created, huge));
-        // xsk-rs cannot unmap a mapping that ends within a huge page, so use huge pages only if the
-        // size is a multiple of 2 MiB.
+        // xsk-rs cannot unmap a mapping that ends within a huge page, so the size must be a
+        // multiple of 2 MiB.
         let may_be_huge =
             self.umem.huge_pages != HugePages::Off && bytes.is_multiple_of(HUGE_PAGE_BYTES);
         let created = match create(may_be_huge) {
@@ -104,18 +103,18 @@ impl Builder {
             created.map_err(|error: UmemCreateError| self.map_error(cause(&error)))?;
         // xsk-rs exposes only the address of a frame's packet. The chunk starts
         // `XDP_PACKET_HEADROOM` bytes earlier. SAFETY: the descriptor belongs to this UMEM, which
-        // no socket uses yet. Unsafe because xsk-rs cannot check that the chunk is unused.
+        // no socket uses yet. Unsafe: xsk-rs cannot check that the chunk is unused.
         let start = unsafe { xsk_rs_umem.data(&descriptors[0]) }.contents().as_ptr().addr()
             - XDP_PACKET_HEADROOM as usize;
-        // Creating a pointer from the address is allowed: the memory is a kernel mapping, not a
-        // Rust allocation, and its address is exposed to libxdp.
+        // Allowed: the memory is a kernel mapping, not a Rust allocation, and its address is
+        // exposed to libxdp.
         let base = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(start));
         let base =
             base.ok_or_else(|| self.map_error(io::Error::other("mmap returned address 0")))?;
         // SAFETY: xsk-rs has mapped a chunk for each frame at `base`, and keeps the memory mapped
-        // as long as a handle of its UMEM lives. xsk-rs gives access to the memory only through
-        // descriptors. The ports keep the descriptors and use them only to set packet lengths.
-        // Unsafe because it creates frames from addresses.
+        // as long as a handle of its UMEM lives. xsk-rs gives access only through descriptors,
+        // which the ports keep and use only to set packet lengths. Unsafe: it creates frames from
+        // addresses.
         let (umem, pool) =
             unsafe { Umem::in_mapping(&self.umem, base, huge, Box::new(xsk_rs_umem.clone())) }?;
         Ok(Memory { xsk_rs_umem, descriptors: descriptors.into(), umem, pool })
@@ -132,17 +131,16 @@ impl Builder {
     }
 }
 
-/// The memory that xsk-rs has mapped.
 struct Memory {
     xsk_rs_umem: XskRsUmem,
-    /// The `xsk-rs` descriptor of each chunk, indexed by chunk number.
+    /// Indexed by chunk number.
     descriptors: Rc<[FrameDesc]>,
     umem: Umem,
     pool: Pool,
 }
 
 impl Queue {
-    /// Opens a socket and binds it; retries a busy queue until the deadline.
+    /// Retries a busy queue until the deadline.
     fn bind_by_xsk_rs(
         &self,
         umem: &XskRsUmem,
@@ -154,13 +152,13 @@ impl Queue {
         let config = SocketConfig::builder()
             .rx_queue_size(QueueSize::new(sizes.rx).map_err(io::Error::other)?)
             .tx_queue_size(QueueSize::new(sizes.tx).map_err(io::Error::other)?)
-            // xdpfwd attaches its own XDP program.
+            // Without libxdp's XDP program.
             .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
             .bind_flags(BindFlags::from_bits_retain(mode | libc::XDP_USE_NEED_WAKEUP))
             .build();
         loop {
-            // SAFETY: a second bind to a queue is allowed only if libxdp loads no XDP program. The
-            // libxdp flag above ensures that. Unsafe because xsk-rs does not check this.
+            // SAFETY: a second bind to a queue is allowed only if libxdp loads no XDP program,
+            // which the flag above ensures. Unsafe: xsk-rs does not check this.
             match unsafe { XskRsSocket::new(config, umem, &interface, self.queue) } {
                 Ok((tx, rx, Some((fill, completion)))) => return Ok((tx, rx, fill, completion)),
                 Ok((_, _, None)) => return Err(io::Error::other("the queue is configured twice")),
@@ -189,7 +187,7 @@ fn xsk_rs_config(
     config.build().map_err(|error: UmemConfigBuilderError| error.to_string().into())
 }
 
-/// Returns the kernel's error, or the message of xsk-rs if the kernel returned no error.
+/// The kernel's error, or the message of xsk-rs if there is none.
 fn cause(error: &dyn Error) -> io::Error {
     let kernel = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     match kernel.and_then(io::Error::raw_os_error) {

@@ -1,15 +1,15 @@
-//! The oracle of a frame: a byte vector that receives the same edits.
+//! The oracle of a frame: a byte vector with the same edits.
 
 use crate::frame::Frame;
 
 /// An edit of a frame.
 #[derive(Clone, Copy, Debug)]
 pub enum Edit {
-    /// Adds this many bytes at the front.
+    /// Adds bytes at the front.
     Prepend(usize),
-    /// Removes this many bytes at the front.
+    /// Removes bytes at the front.
     TrimFront(usize),
-    /// Adds this many bytes at the end.
+    /// Adds bytes at the end.
     Append(usize),
     /// Shortens the packet to at most this many bytes.
     Truncate(usize),
@@ -42,7 +42,7 @@ impl Shadow {
         self.0
     }
 
-    /// Applies an edit to the frame and to the expected bytes. Sets new bytes to `fill`.
+    /// Edits the frame and the expected bytes. New bytes are `fill`.
     ///
     /// # Panics
     /// If the frame differs from the expected bytes afterwards.
@@ -83,7 +83,7 @@ impl Shadow {
         self.check(frame);
     }
 
-    /// Overwrites the first bytes of the frame and of the expected bytes with `bytes`.
+    /// Overwrites the first bytes of both with `bytes`.
     ///
     /// # Panics
     /// If the frame is shorter than `bytes`.

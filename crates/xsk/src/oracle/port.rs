@@ -1,8 +1,7 @@
-//! The oracle of ports: two ports on one UMEM, their fake kernels, and a model of the ports in
-//! plain vectors.
+//! The oracle of ports: two ports on one UMEM, their fake kernels, and a model in plain vectors.
 //!
-//! After every step, the model checks the frame counts, the recorded owners of the chunks, the
-//! bytes of held frames, and the content and order of sent packets.
+//! Every step checks the frame counts, the chunks' recorded owners, the bytes of held frames, and
+//! the content and order of sent packets.
 
 use std::collections::VecDeque;
 
@@ -19,11 +18,10 @@ use crate::{
 /// Number of ports in the model.
 pub const PORTS: usize = 2;
 
-/// A test step. A port is given by its index, a held frame by its index modulo the number of held
-/// frames.
+/// A test step. The index of a held frame is taken modulo the number of held frames.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// Delivers packets of one length to a port.
+    /// Delivers packets to a port.
     Deliver {
         /// The port.
         port: usize,
@@ -32,13 +30,13 @@ pub enum Step {
         /// Length of each packet in bytes.
         len: usize,
     },
-    /// Receives one batch of the port's packets; its frames are then held.
+    /// Receives one batch, whose frames are then held.
     Receive(usize),
     /// Returns a held frame to the pool.
     Free(usize),
-    /// Drops a held frame; its chunk is then lost.
+    /// Drops a held frame, so its chunk is lost.
     Lose(usize),
-    /// Allocates a frame and appends this many bytes; the frame is then held.
+    /// Allocates a frame with this many bytes; it is then held.
     Alloc(usize),
     /// Edits a held frame.
     Edit(usize, Edit),
@@ -51,27 +49,27 @@ pub enum Step {
     },
     /// Transmits the port's queue.
     Transmit(usize),
-    /// Makes the port's kernel send and complete packets without a wake-up.
+    /// Makes the kernel send and complete packets without a wake-up.
     Run(usize),
-    /// Reclaims the port's completed frames.
+    /// Reclaims completed frames.
     Reclaim(usize),
     /// Sets the behaviour of the port's kernel.
     Configure(usize, FakeKernelConfig),
-    /// Makes the port's kernel deliver an invalid descriptor.
+    /// Delivers an invalid descriptor.
     InvalidReception {
         /// The port.
         port: usize,
-        /// The held frame to deliver a second time; the port then receives all arrived packets. If
-        /// this is `None` or no frame is held, the kernel delivers a range that lies in no chunk.
+        /// The held frame to deliver a second time; without one, the kernel delivers a range in no
+        /// chunk.
         held: Option<usize>,
         /// The length in the descriptor.
         len: u32,
     },
-    /// Makes the port's kernel report the completion of a chunk that it was not sending: a lost
-    /// chunk or, if no chunk is lost, a chunk that does not exist.
+    /// Reports the completion of a lost chunk or, if no chunk is lost, of a chunk that does not
+    /// exist.
     InvalidCompletion(usize),
-    /// Offers a held frame to the pool of another UMEM, and a frame of the other UMEM to the pool
-    /// and to the port's queue.
+    /// Offers a held frame to another UMEM's pool, and a frame of that UMEM to the pool and to the
+    /// port's queue.
     Foreign {
         /// The port.
         port: usize,
@@ -89,8 +87,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// Decodes a step from bytes. More values of `kind` stand for frequent steps than for rare
-    /// ones, such as closing a port.
+    /// Decodes a step. More values of `kind` stand for frequent steps than for rare ones.
     pub fn decode([kind, index, low, high]: StepBytes) -> Self {
         let (port, held) = (usize::from(index) % PORTS, usize::from(index));
         let number = usize::from(u16::from_le_bytes([low, high]));
@@ -126,8 +123,8 @@ impl Step {
     }
 }
 
-/// Returns the behaviour of a faulty kernel: the bits of `faults` select the faults, `a` and `b`
-/// are their parameters.
+/// Returns a faulty kernel's configuration: the bits of `faults` select the faults, with parameters
+/// `a` and `b`.
 pub fn decode_config(faults: u8, a: u8, b: u8) -> FakeKernelConfig {
     let limit = |byte: u8| match byte % 4 {
         0 => 0,
@@ -159,29 +156,26 @@ pub fn decode_config(faults: u8, a: u8, b: u8) -> FakeKernelConfig {
 pub struct PortModel {
     sizes: FakeRingSizes,
     ports: [Option<ModelPort>; PORTS],
-    /// Frames held by user space, with their expected content.
+    /// With their expected content.
     held: VecDeque<(Frame, Shadow)>,
     umem: Umem,
     pool: Pool,
-    /// Another UMEM and its pool, for [`Step::Foreign`].
+    /// For [`Step::Foreign`].
     other: (Umem, Pool),
-    /// Number of lost chunks.
     lost: u32,
-    /// Number of chunks retired when their port was closed or dropped.
+    /// Retired when their port was closed or dropped.
     closed: u32,
-    /// Number of packets created. Packets of 8 bytes or more start with their number, so no two of
-    /// them are equal.
+    /// Packets of 8 bytes or more start with their number, so no two of them are equal.
     packets_made: u64,
 }
 
-/// A port, its kernel, and the expected results.
 struct ModelPort {
     port: XskPort,
     kernel: FakeKernel,
     queue: EgressQueue,
-    /// Packets in the RX ring; `None` stands for an invalid descriptor.
+    /// `None` stands for an invalid descriptor.
     arrived: VecDeque<Option<Vec<u8>>>,
-    /// Packets in the egress queue and the TX ring, in order.
+    /// In the egress queue and the TX ring, in order.
     to_send: VecDeque<Vec<u8>>,
     received: u64,
     transmitted: u64,
@@ -192,7 +186,7 @@ struct ModelPort {
 }
 
 impl PortModel {
-    /// Creates two ports on a UMEM with this chunk size and these ring sizes.
+    /// Creates two ports on one UMEM.
     pub fn new(frame_size: u32, sizes: FakeRingSizes) -> Self {
         let config = UmemConfig { frame_size, frames: 256, huge_pages: HugePages::Off };
         let (umem, pool) = Umem::new(&config).expect("cannot create a UMEM of 256 frames");
@@ -212,7 +206,7 @@ impl PortModel {
         model
     }
 
-    /// Executes a step on the ports and the model.
+    /// Executes a step.
     ///
     /// # Panics
     /// If the ports and the model differ afterwards.
@@ -284,8 +278,8 @@ impl PortModel {
         self.check();
     }
 
-    /// Sends and reclaims all frames that can still be sent, closes every port, and frees the held
-    /// frames. Then checks that the pool contains every chunk that is neither lost nor closed.
+    /// Sends and reclaims what can still be sent, closes the ports, and frees the held frames: the
+    /// pool must then contain every chunk that is neither lost nor closed.
     ///
     /// # Panics
     /// If a packet is not sent although the interface exists, or a chunk is missing in the pool.
@@ -364,7 +358,6 @@ impl PortModel {
         self.free_all(queue);
     }
 
-    /// Returns the frames of a queue to the pool.
     fn free_all(&mut self, mut queue: EgressQueue) {
         while let Some(frame) = queue.pop() {
             self.pool.free(frame).expect("the pool rejected its own frame");
@@ -451,8 +444,8 @@ impl PortModel {
         let Some(model_port) = &mut self.ports[port] else { return };
         let held = held.and_then(|held| pick(&mut self.held, held));
         let is_held = held.is_some();
-        // Deliver a held frame a second time. Without a held frame, deliver an address after the
-        // end of the UMEM, or a range that is longer than a chunk.
+        // Without a held frame, deliver an address after the UMEM's end, or a range longer than a
+        // chunk.
         let (address, len) = match held {
             Some((frame, _)) => (frame.address(), len),
             None if len.is_multiple_of(2) => (self.umem.bytes() as u64 + u64::from(len), 60),
@@ -461,8 +454,7 @@ impl PortModel {
         if model_port.kernel.deliver_descriptor(address, len) {
             model_port.arrived.push_back(None);
         }
-        // Receive now. Later the chunk might be posted for reception, which would make the
-        // descriptor valid.
+        // Later the chunk might be posted for reception, which would make the descriptor valid.
         while is_held
             && self.ports[port].as_ref().is_some_and(|model_port| !model_port.arrived.is_empty())
         {
@@ -497,13 +489,12 @@ impl PortModel {
         self.other.1.free(frame).expect("the pool rejected its own frame");
     }
 
-    /// Removes the held frame with this index, modulo the number of held frames.
+    /// Takes the index modulo the number of held frames.
     fn take_held(&mut self, index: usize) -> Option<(Frame, Shadow)> {
         let index = index.checked_rem(self.held.len())?;
         self.held.remove(index)
     }
 
-    /// Compares the ports with the model.
     fn check(&mut self) {
         for model_port in self.ports.iter_mut().flatten() {
             model_port.check();
@@ -573,14 +564,14 @@ impl ModelPort {
     }
 }
 
-/// Returns the held frame with this index, modulo the number of held frames.
+/// Takes the index modulo the number of held frames.
 fn pick(held: &mut VecDeque<(Frame, Shadow)>, index: usize) -> Option<&mut (Frame, Shadow)> {
     let index = index.checked_rem(held.len())?;
     held.get_mut(index)
 }
 
-/// Checks that the frame counts agree with the ownership record, that user space holds `held`
-/// frames, and that no chunk is lost or closed.
+/// Checks that the frame counts agree with the ownership record, `held` frames are held, and no
+/// chunk is lost or closed.
 ///
 /// # Panics
 /// If the check fails.
@@ -619,8 +610,8 @@ fn assert_conserved_except(
     );
 }
 
-/// Executes arbitrary steps on a model. The bytes of the first step select the chunk size, the ring
-/// sizes and the initial value of the ring counters.
+/// Executes arbitrary steps. The first step's bytes select the chunk size, the ring sizes and the
+/// initial counters.
 pub fn run(steps: impl IntoIterator<Item = StepBytes>) {
     let mut steps = steps.into_iter();
     let [chunk_size, before_wrap, rx_sizes, tx_sizes] = steps.next().unwrap_or_default();

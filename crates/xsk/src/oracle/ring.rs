@@ -12,20 +12,20 @@ pub enum Step {
     Produce {
         /// Number of entries to reserve.
         reserve: u32,
-        /// Number of entries to write, limited to the granted entries.
+        /// Number of granted entries to write.
         write: u32,
         /// Whether to write with `extend` instead of `push`.
         extend: bool,
         /// Whether to publish the entries instead of cancelling them.
         commit: bool,
     },
-    /// Peeks at entries, reads some, and releases these or leaves all in the ring.
+    /// Peeks at entries, reads some, and releases these or none.
     Consume {
         /// Number of entries to peek at.
         peek: u32,
         /// Number of those entries to read.
         read: u32,
-        /// Whether to release the entries read.
+        /// Whether to release them.
         release: bool,
     },
 }
@@ -49,14 +49,14 @@ impl Step {
     }
 }
 
-/// Executes the steps on a ring of `size` entries whose counters start at `start`, and on a queue.
+/// Executes the steps on a ring, whose counters start at `start`, and on a queue.
 ///
 /// # Panics
 /// If the ring and the queue differ.
 pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
     let ring = HeapRing::new(size, start);
-    // SAFETY: the ring outlives both ends, and the ends are created once. Unsafe because the ends
-    // hold raw pointers.
+    // SAFETY: the ring outlives both ends, and the ends are created once. Unsafe: the ends hold raw
+    // pointers.
     let (mut producer, mut consumer) = unsafe { ring.ends() };
     let mut queue = VecDeque::new();
     let mut next = 0u64;
@@ -69,13 +69,13 @@ pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
                 let values: Vec<u64> =
                     (next..).take(write.min(reserve).min(free) as usize).collect();
                 if extend {
-                    // Push the first value: `extend` must continue after it.
+                    // `extend` must continue after the first value.
                     values
                         .first()
                         .into_iter()
                         .for_each(|&value| assert!(reservation.push(value), "{step:?}"));
-                    // SAFETY: a slice's iterator reports its exact length. Unsafe because other
-                    // iterators may not.
+                    // SAFETY: a slice's iterator reports its exact length. Unsafe: other iterators
+                    // may not.
                     unsafe { reservation.extend(values.iter().copied().skip(1)) };
                 } else {
                     values.iter().for_each(|&value| assert!(reservation.push(value), "{step:?}"));
@@ -109,8 +109,7 @@ pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
     }
 }
 
-/// Checks arbitrary steps. The bytes of the first step select the size of the ring and the initial
-/// value of its counters.
+/// Checks arbitrary steps. The first step's bytes select the ring's size and initial counters.
 pub fn run(steps: impl IntoIterator<Item = StepBytes>) {
     let mut steps = steps.into_iter();
     let [size_exponent, before_wrap, ..] = steps.next().unwrap_or_default();
