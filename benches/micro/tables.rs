@@ -5,8 +5,8 @@
 //! - `shared`: one `SharedTable` for all workers, loaded once per batch.
 //! - `rwlock`, for comparison: one table with a read lock per batch. A writer blocks the workers.
 //!
-//! Run with `make bench-tables`. `update/own` measures the closure on the worker; `update/shared`
-//! measures the control plane.
+//! Run with `make bench-tables`. `update/own` measures an update on the worker's thread;
+//! `update/shared` measures one on the control thread.
 
 use std::{collections::HashMap, hint::black_box, sync::Arc, sync::RwLock};
 

@@ -65,8 +65,8 @@ fn interfaces_with_xdp(lab: &Chain) -> usize {
     links.as_array().unwrap().iter().filter(|link| link.get("xdp").is_some()).count()
 }
 
-/// Waits, because a process that another test forks holds a copy of the link's file descriptor
-/// until it executes its program.
+/// Waits, because a process that another test forks holds a copy of the BPF link's file
+/// descriptor until `exec`.
 fn assert_detached(lab: &Chain) {
     until("no interface has an XDP program", || interfaces_with_xdp(lab) == 0);
 }

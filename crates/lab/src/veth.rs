@@ -1,11 +1,11 @@
-//! veth pairs with NAPI at both ends; without NAPI, the receiving end drops frames.
+//! veth pairs with NAPI at both ends; without NAPI, the receiving end drops frames from XDP.
 
 use std::process::Command;
 
 use crate::{Error, Namespace, require_root, tool};
 
 /// Maximum MTU in bytes, for frames of 3408 bytes. A live frame of `BPF_PROG_TEST_RUN` shares a 4
-/// KiB page with 112 bytes of administration, headroom and `skb_shared_info` (measured). The limit
+/// KiB page with headroom, `skb_shared_info` and 112 bytes of administration (measured). The limit
 /// of a veth whose native XDP program does not support fragments is some 100 bytes higher.
 pub const MAX_MTU: u16 = 3394;
 

@@ -18,7 +18,7 @@ pub(crate) struct Egress {
     crowded: bool,
 }
 
-/// In frames: the packets of two port queues in one iteration. The worker transmits at once if a
+/// In frames: as many as the worker receives from two queues in one iteration. The worker transmits at once if a
 /// queue fills up, so packets are dropped only if the port is not sending.
 pub(crate) const EGRESS_CAPACITY: usize = 2 * BURST * Batch::CAPACITY;
 

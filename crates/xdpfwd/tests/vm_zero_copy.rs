@@ -249,7 +249,7 @@ fn twenty_restarts_under_load_leak_no_frame() {
         let senders = [0, 1].map(|side| cables.send(side, 60, None));
         let mut received = 0;
         for _ in 0..20 {
-            // `Cables::start` would wait for the carrier, which takes igb seconds.
+            // `Cables::start` would wait for the carrier, for which igb needs seconds.
             let running =
                 Running::try_start_in(&[XDPFWD], &cables.forwarder, &cables.config(1, ""));
             let running = running.unwrap_or_else(|error| panic!("{error}"));

@@ -44,9 +44,9 @@ pub struct TestBench {
     ports: Ports,
     /// Ingress and egress port.
     paths: Vec<(PortId, PortId)>,
-    /// As planned stages see it.
+    /// The number of workers in `BuildCx`.
     workers: usize,
-    /// Per port, sent frames that are not the disposition of a packet.
+    /// Per port, sent frames that no disposition contains.
     sent: Vec<Vec<Vec<u8>>>,
     /// In cycles.
     start: u64,

@@ -202,7 +202,7 @@ fn reload_cannot_move_key_to_other_state_file_or_direction() {
         }
         let unmoved =
             plan_for(kind, &table(&folder, &format!("{kind}-1.state"), &[sa], ""), 1).unwrap();
-        // In the opposite direction, the peer may have used numbers.
+        // In the opposite direction, the peer may have used IVs with this key.
         let (opposite_kind, sa) =
             if kind == "esp-seal" { ("esp-open", OPEN) } else { ("esp-seal", SEAL) };
         let reversed = plan_for(
@@ -225,7 +225,7 @@ fn rekeying_by_reloads_loses_no_packet() {
     let (old, new) = (SEAL.to_owned(), SEAL.replace("0x12345678", "0x9abc") + ", esn = false");
     let (old_open, new_open) =
         (OPEN.to_owned(), OPEN.replace("0x12345678", "0x9abc") + ", esn = false");
-    // The key of an SA depends on its index. So the new SA always has index 0, and the old SA index
+    // This test's helper chooses the key of an SA by its index. So the new SA always has index 0, and the old SA index
     // 1; before the new SA is in `esp-open`, `other` has index 0.
     let other = "spi = 256, transform = 'aes-128-gcm'";
     let seals = [

@@ -1,4 +1,5 @@
-//! Replayed, late and corrupted packets, and packets of an inbound SA on another queue.
+//! Replayed, late and corrupted packets, and packets that arrive on a queue other than
+//! that of their SA.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
