@@ -18,8 +18,8 @@ pub(crate) struct Egress {
     crowded: bool,
 }
 
-/// In frames: as many as the worker receives from two queues in one iteration. The worker transmits at once if a
-/// queue fills up, so packets are dropped only if the port is not sending.
+/// In frames: as many as the worker receives from two queues in one iteration. The worker transmits
+/// at once if a queue fills up, so packets are dropped only if the port is not sending.
 pub(crate) const EGRESS_CAPACITY: usize = 2 * BURST * Batch::CAPACITY;
 
 #[inline]
