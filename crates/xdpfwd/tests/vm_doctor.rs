@@ -56,12 +56,11 @@ fn doctor_names_virtio_device_without_dma() {
     // If all drivers lack zero-copy, doctor names the first port.
     let limiting_port = if kernel_has_zero_copy() { "p0" } else { "v0" };
     for interface in ["v0", "p0"] {
-        let subject = if interface == limiting_port { "it" } else { limiting_port };
         let fix = examination.fix(
             interface,
             "mode",
             "warning",
-            &format!("copy: {subject} has no zero-copy"),
+            &format!("copy: {limiting_port} has no zero-copy"),
         );
         assert!(fix.starts_with(&format!("`xdpfwd doctor {limiting_port}` shows")), "{fix}");
     }
