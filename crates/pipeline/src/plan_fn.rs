@@ -78,8 +78,8 @@ impl PlanFn {
 
     /// Sets a closure that applies the configuration to state outside the plan, such as a shared
     /// table. The closure runs on the control thread at the start and at each reload, but not for
-    /// `--check` or a reload of an invalid file; see [`ResourceOwner::acquire`]. A reload that fails later does
-    /// not undo it.
+    /// `--check` or a reload of an invalid file; see [`ResourceOwner::acquire`]. A reload that
+    /// fails later does not undo it.
     pub fn with_acquire(
         mut self,
         acquire: impl Fn() -> Result<(), ResourceError> + Send + Sync + 'static,

@@ -50,7 +50,8 @@ pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
             heap.push((counts.accepted_by(patterns, &remaining, bits), sum, bits, remaining.len()));
             continue;
         }
-        // Stop if the tuple would accept at most one rule and less than 1/64 of the remaining rules.
+        // Stop if the tuple would accept at most one rule and less than 1/64 of the remaining
+        // rules.
         if accepted * 64 < remaining.len() && accepted <= usize::from(GREEDY_BUCKET_LENGTH) {
             break;
         }

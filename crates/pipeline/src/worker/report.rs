@@ -26,8 +26,8 @@ impl<C: Chain> Worker<C> {
     }
 
     /// Sets the quota from the UMEM's record of frame owners. In this record, stages do not hold
-    /// frames that they lost, so lost frames do not reduce the quota. Frames in a replaced stage that
-    /// is not dropped yet still count.
+    /// frames that they lost, so lost frames do not reduce the quota. Frames in a replaced stage
+    /// that is not dropped yet still count.
     pub(super) fn recount_quota(&mut self) {
         let held = (self.umem.held() as usize).saturating_sub(self.egress.waiting());
         self.quota = self.full_quota.saturating_sub(held as u32);
