@@ -4,9 +4,10 @@
  * space; crates/filter/src/classifier/image.rs writes the tables. See
  * docs/decisions/0016-classifier.md for the design and README.md for the maps.
  *
- * A key contains header fields of a packet. A tuple states which bits of keys are hashed. Its rules
- * specify these bits; rules with the same values of these bits form a bucket. The hash table stores
- * a 16-bit tag (a part of the hash) for each bucket. Four tags form a group.
+ * A key contains header fields of a packet. A tuple is a set of rules, with a mask of key bits.
+ * Each of its rules requires a value for every bit in the mask; rules that require the same values
+ * form a bucket. A lookup in a tuple hashes the bits in the mask to find the bucket. The hash table
+ * stores a 16-bit tag (a part of the hash) for each bucket. Four tags form a group.
  *
  * IPv4 and IPv6 have separate tables. An IPv4 key has 3 words of 64 bits, an IPv6 key has 6. Tables
  * whose size depends on the rules are maps, and the loader sets their number of entries. All other
@@ -31,7 +32,8 @@
 
 /*
  * A decision is the result of a lookup. The upper 30 bits are the number of a rule, and the two
- * lowest bits are its action. The smallest decision takes precedence.
+ * lowest bits are its action. The smallest decision takes precedence. A rule with the action
+ * CONTINUE only counts the packet: the lookup goes on with the next rules.
  */
 #define DECISION_BITS 2
 #define DECISION_MASK 3
@@ -68,8 +70,8 @@ struct space {
 	__u32 groups;	    /* number of groups, a power of two */
 	/* Indexed by enum side: for the source address and for the destination address. */
 	__u32 skip[2];	/* number of leading bits that all prefixes share, and that are skipped */
-	__u32 parts[2]; /* index of the first part */
-	__u32 sets[2];	/* index of the first set */
+	__u32 parts[2]; /* index, in the map `parts`, of the first entry for this address */
+	__u32 sets[2];	/* index, in the map `sets`, of the first entry for this address */
 	struct tuple tuple[MAX_TUPLES];
 	/* For each protocol, and for each port: the set of tuples that may have a rule for it. */
 	__u64 protocol[256];
@@ -77,8 +79,9 @@ struct space {
 };
 
 /*
- * For each value of 8 address bits, the number of a set of tuples. If the bit IS_PART is set, the
- * other bits are instead the number of a part, which has the set numbers for the next 8 bits.
+ * For each value of 8 address bits, the number of a set of tuples. If the bit IS_PART is set, there
+ * are longer prefixes with this value, and the other bits are instead the number of an entry of the
+ * map `parts`, which has the set numbers for the next 8 address bits.
  */
 struct numbers {
 	__u16 number[256];
@@ -87,8 +90,8 @@ struct numbers {
 #define IS_PART 0x8000
 
 /*
- * For each of the four tags of a group, the index of the first entry of the tag's bucket. In a map
- * of its own, because most lookups read only tags.
+ * For each of the four tags of a group, the index of the first entry (rule) of the tag's bucket. In
+ * a map of its own, because most lookups read only tags.
  */
 struct firsts {
 	__u32 entry[4];
@@ -117,9 +120,9 @@ static __always_inline __u64 fold(__u64 a, __u64 b)
 
 /*
  * Returns the tuples that may have a rule for an address. The address begins at the highest bit of
- * `address`.
+ * `address`. `root`, `parts` and `sets` are maps; `root` is the map V(first) in space.h.
  */
-static __always_inline __u64 tuples_of_address(void *first, void *parts, void *sets, const volatile struct space *space,
+static __always_inline __u64 tuples_of_address(void *root, void *parts, void *sets, const volatile struct space *space,
 					       enum side side, __u64 address)
 {
 	const struct numbers *numbers;
@@ -128,7 +131,7 @@ static __always_inline __u64 tuples_of_address(void *first, void *parts, void *s
 
 	address <<= space->skip[side] & 63;
 	index = side * 256 + (address >> 56);
-	numbers = bpf_map_lookup_elem(first, &index);
+	numbers = bpf_map_lookup_elem(root, &index);
 	if (!numbers)
 		return 0;
 	number = numbers->number[address >> 48 & 0xff];
@@ -169,7 +172,7 @@ static __always_inline __u32 first_matching_tag(__u64 matches)
 	return matches & 1ull << 15 ? 0 : matches & 1ull << 31 ? 1 : matches & 1ull << 47 ? 2 : 3;
 }
 
-/* At least one bit must be set. */
+/* Returns the position of the lowest bit that is set. At least one bit must be set. */
 static __always_inline __u32 lowest_bit(__u64 bits)
 {
 	/* Uses a De Bruijn table, because BPF has no instruction that counts trailing zeros. */
@@ -200,7 +203,7 @@ static __always_inline __u64 hash_v6(const __u64 *key, const volatile struct tup
 	return fold(source ^ (destination << 32 | destination >> 32), (key[4] & tuple->mask[4]) ^ SEED_4);
 }
 
-/* Index of the key word after the addresses. */
+/* Index of the key word after the addresses: ports, protocol, fragment state. */
 #define UPPER (WORDS - 2)
 
 #define V(name) name##_v4

@@ -28,7 +28,10 @@ enum reason {
 	REASON_MASK = 7, /* for the verifier; at least REASONS - 1 */
 };
 
-/* Actions for packet exceptions, packets that can mislead a filter (all reasons but POLICY). */
+/*
+ * Actions for packet exceptions: packets that can mislead a filter. Each reason except
+ * REASON_POLICY is the name of one.
+ */
 enum exception_action { EXCEPTION_MATCH_RULES, EXCEPTION_ACCEPT, EXCEPTION_DROP };
 
 /* Maximum number of rules without a verdict (`continue`); user space refuses more such rules. */
@@ -90,17 +93,21 @@ static __always_inline __u32 exception_result(enum reason reason)
 	return filter.exception[reason] == EXCEPTION_ACCEPT ? ACCEPTED : reason;
 }
 
-/* Bits of the two key words after the addresses. crates/filter/src/key.rs defines the layout. */
+/*
+ * Bits of the first and of the second key word after the addresses. crates/filter/src/key.rs
+ * defines the layout.
+ */
 #define KIND_PORTS (1ull << 16)
 #define KIND_ICMP (2ull << 16)
 #define IS_FRAGMENT (1ull << 8)
 #define IS_LATER (2ull << 8)
+
 #define HAS_FLAGS (1ull << 8)
 #define IS_TAGGED (1ull << (12 + 32))
 
 /*
  * Writes protocol, fragment state and fields of the upper-layer header to `word`, the two key words
- * after the addresses. Sets all bits of the first word, and adds TCP control bits to the second.
+ * after the addresses. Overwrites the first word; adds only the TCP control bits to the second.
  */
 static __always_inline enum status read_l4(const struct frame *frame, const struct upper *upper, __u64 *word)
 {
@@ -199,7 +206,7 @@ static __always_inline __u32 apply_rules_v6(const struct key_v6 *key)
 
 /*
  * Returns the drop reason, or ACCEPTED. The IP header starts at offset `l3`. `vlan` is the last key
- * word, in which only the bits of the VLAN are set yet.
+ * word with only the bits of the VLAN.
  */
 static __always_inline __u32 filter_ipv4(struct xdp_md *ctx, __u32 l3, __u64 vlan)
 {

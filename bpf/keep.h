@@ -210,8 +210,8 @@ static __always_inline bool is_own_arp(const struct frame *frame, __u32 l3)
 /*
  * Returns whether a packet is Neighbor Discovery (RFC 4861) for this host. The hop limit must be
  * 255, which shows that the packet crossed no router, and the packet must not be a fragment (RFC
- * 6980). The destination must be an address of this host, which `to_own` states, or a multicast
- * address; with multicast, the target must be an address of this host.
+ * 6980). The destination must be an address of this host (`to_own`) or a multicast address; with
+ * multicast, the target must be an address of this host.
  */
 static __always_inline bool is_own_nd(const struct frame *frame, const struct ipv6hdr *ip, const struct upper *upper,
 				      bool to_own)

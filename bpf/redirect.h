@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Code that both programs use: `keep` rules, redirection to sockets, and counters. */
+/* Code of both XDP programs (*.bpf.c): `keep` rules, redirection to sockets, and counters. */
 #ifndef XDPFWD_REDIRECT_H
 #define XDPFWD_REDIRECT_H
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The parts of the classifier that depend on the IP version. classify.h includes this file once per
- * version, and defines V(name), which adds the version to a name, and WORDS, the number of 64-bit
- * words in a key.
+ * The code and maps of the classifier that depend on the IP version. classify.h explains the terms
+ * and includes this file once per version, with V(name), which adds the version to a name, and with
+ * WORDS, the number of 64-bit words in a key.
  */
 
 struct V(key) {
@@ -21,10 +21,10 @@ struct V(entry) {
 const volatile struct space V(space) SEC(SPACE_SECTION);
 
 /*
- * Sets of tuples by address. For each value of the first 16 address bits after the skipped bits:
- * the number of a set or, if longer prefixes start with these bits, of a part. The upper 8 of these
- * bits select an entry: the first 256 entries are for the source, the other 256 for the
- * destination. The lower 8 bits select a number in the entry.
+ * Sets of tuples by the first 16 address bits after the skipped bits. For each value of these bits:
+ * the number of an entry of `sets` or, if longer prefixes start with the value, of `parts`. The
+ * upper 8 of the 16 bits select an entry of this map: the first 256 entries are for the source, the
+ * other 256 for the destination. The lower 8 bits select a number in the entry.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -33,7 +33,7 @@ struct {
 	__type(value, struct numbers);
 } V(first) SEC(".maps");
 
-/* For each part, a set number for each value of the next 8 address bits. */
+/* For each 16 bits with longer prefixes: an entry of `sets` for each value of the next 8 bits. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);

@@ -23,7 +23,8 @@ use xdpfwd_pipeline::{
     BuildCx, Cx, PlanCx, PlanError, PortId, PortName, Reason, Stage, StagePlan, Table, Unit, View,
 };
 
-/// Makes this binary run as the tested program. With the value `fails`, the start hook fails.
+/// An environment variable that makes this binary run as the tested program. With the value `fails`,
+/// the start hook fails.
 const PROGRAM_VARIABLE: &str = "XDPFWD_TEST_APP";
 
 fn main() -> ExitCode {
@@ -207,7 +208,8 @@ impl Stage for Longest {
     }
 }
 
-/// Returns a cross-connect with the stage `longest` from lan to wan, with these additional `keys`.
+/// Returns a configuration that forwards both ways between lan (fwd0) and wan (fwd1), with the stage
+/// `longest` from lan to wan, which has these `keys`.
 fn config(socket: &Socket, queues: u16, keys: &str) -> String {
     let cores = if queues == 2 { "[0, 1]" } else { "[1]" };
     let engine = format!("cores = {cores}\ncontrol = {:?}", socket.path());
@@ -240,7 +242,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Waits until exactly `lines` lines of the log contain `text`.
+/// Waits until `lines` lines of the log contain `text`, and checks that no more lines do.
 fn wait_for_log(running: &Running, text: &str, lines: usize) {
     let deadline = Instant::now() + TIMEOUT;
     while running.count_log_lines(text) < lines {

@@ -1,12 +1,14 @@
-//! Tests `--check` with an alternative interface name. Needs root.
+//! Tests `xdpfwd --check` with an alternative interface name (`ip link property add … altname`).
+//! Needs root.
 
 mod support;
 
 use support::{Config, XDPFWD, build_lab};
 use xdpfwd_lab::Chain;
 
-/// Gives `fwd0` the alternative name `uplink` (which fails if it already has it), and checks these
-/// ports. In the returned output, `FILE` replaces the path of the configuration.
+/// Gives fwd0 the alternative name `uplink` (in later calls, fwd0 already has the name), and runs
+/// `--check` with ports on these interfaces. Returns exit code, stdout and stderr, in which `FILE`
+/// replaces the path of the configuration.
 fn check_interfaces(lab: &Chain, interfaces: [&str; 2]) -> (Option<i32>, String, String) {
     let [lan, wan] = interfaces;
     let config = Config::new(&format!(

@@ -1,7 +1,9 @@
 //! Tests `xdpfwd doctor` on interfaces of the lab. Most tests create a condition, check doctor's
 //! finding, apply its fix verbatim, and check that the finding is gone. Needs root.
 //!
-//! (src/doctor/tests.rs uses a fake /proc and /sys; vm_doctor.rs, the test VM.)
+//! `fix(subject, check, level, text)` returns the fix of a finding, which must have this level and
+//! contain this text. More tests of doctor: src/doctor/tests.rs, with a fake /proc and /sys, and
+//! vm_doctor.rs, in the test VM.
 
 mod support;
 
@@ -107,7 +109,7 @@ fn doctor_prints_working_fix_for_unserved_queues() {
     let examination = Examination::run_with_config(lab.fwd(), &config);
     for interface in ["fwd0", "fwd1"] {
         examination.assert_ok(interface, "queues");
-        // Still native XDP.
+        // XDP is still native: the mode is copy, not skb.
         examination.fix(interface, "mode", "warning", "copy: ");
     }
     // The other fix is to serve both queues.
@@ -201,7 +203,7 @@ fn doctor_warns_of_default_route_and_does_not_probe() {
     let config = config.replace(r#"interface = "fwd0""#, &format!("interface = \"fwd0\"\n{keep}"));
     let examination = Examination::run_with_config(lab.fwd(), &config);
     examination.assert_ok("host", "lockout");
-    // An interface that resets would lose even the kept packets.
+    // A probe may reset the interface, and would then lose even packets that match `keep`.
     assert_eq!(examination.finding("fwd0", "mode")["level"], "unknown");
 }
 

@@ -15,7 +15,7 @@ fn set_link_state(lab: &Chain, interface: &str, state: &str) {
     assert!(status.success(), "cannot set {interface} {state}");
 }
 
-/// Does not wait for a report: with an interface down, xdpfwd prints none.
+/// Starts xdpfwd without waiting for a report: with an interface down, xdpfwd prints none.
 fn start(lab: &Chain, config: &Config, arguments: &[&str]) -> Forwarder {
     let arguments =
         [&[XDPFWD, "--config", config.path(), "--json", "--interval", "0.1"], arguments].concat();

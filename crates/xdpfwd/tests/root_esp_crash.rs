@@ -3,7 +3,7 @@
 //! Needs root.
 //!
 //! xdpfwd 0 encapsulates and is killed; xdpfwd 1 decapsulates. Arrays in [`Setup`] have an element
-//! for each.
+//! for each xdpfwd.
 
 mod support;
 
@@ -92,7 +92,7 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
         let before = tap.count();
         let mut xdpfwd = start();
         let random = random_numbers.draw();
-        // Either during its start or after its first packet.
+        // Kill xdpfwd either during its start or after its first packet.
         if random.is_multiple_of(4) {
             thread::sleep(Duration::from_millis(random / 4 % 1500));
         } else {
@@ -109,7 +109,7 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
             thread::sleep(Duration::from_micros(random / 4 % 150_000));
         }
         xdpfwd.check_running().unwrap_or_else(|error| panic!("run {run}: {error}"));
-        // Not reaped yet, so no other process has its pid.
+        // xdpfwd has not been reaped yet, so no other process has its pid.
         kill(Pid::from_raw(xdpfwd.pid() as i32), Signal::SIGKILL).unwrap();
         xdpfwd.stop(TIMEOUT).unwrap();
     }
@@ -119,7 +119,7 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
     let exit = xdpfwd.stop(TIMEOUT).unwrap();
     assert!(exit.status.success() && !exit.killed, "{:#?}", xdpfwd.stderr());
     sender.stop();
-    // For packets in flight.
+    // Wait for packets in flight.
     thread::sleep(Duration::from_millis(200));
     let sent = tap.count();
     tap.stop();
@@ -146,7 +146,7 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
         "`next` in the state file is not {highest} + 1: {state}"
     );
 
-    // None is late, none is a replay.
+    // xdpfwd 1 must accept every packet: none is `late`, none a `replay`.
     until("xdpfwd 1 has received all packets", || received(&receiver, "wan1") >= sent);
     until("all packets have arrived at the sink", || sink.seen().unwrap().arrived.packets >= sent);
     let (exit, final_report) = receiver.stop();
@@ -163,8 +163,8 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
 }
 
 /// Checks that the packets of one SA repeat no IV and no sequence number, and that each run starts
-/// above all sequence numbers of earlier runs. If `is_in_order`, they must ascend. Returns the
-/// number of runs that sent a packet.
+/// above all sequence numbers of earlier runs. If `is_in_order`, the sequence numbers must ascend.
+/// Returns the number of runs that sent a packet.
 fn check_capture(on_wire: &[Esp], is_in_order: bool) -> u64 {
     let (mut ivs, mut numbers) = (HashSet::new(), HashSet::new());
     let (mut epoch, mut highest_of_earlier_runs, mut highest, mut runs) = (0, 0, 0, 0);

@@ -1,5 +1,8 @@
 //! Tests forwarding of ping, TCP, iperf3 and generated traffic, and compares the counters of
 //! xdpfwd, the kernel and the lab. Needs root.
+//!
+//! [`build_lab`] connects gen0 to fwd0 and fwd1 to sink0. `cross_connect(queues, engine)` returns a
+//! configuration that forwards between fwd0 and fwd1, with `engine` in its table `[engine]`.
 
 mod support;
 
@@ -161,6 +164,7 @@ fn assert_all_arrive(size: u16, flows: u32, packets: u64) {
     let lab = build_lab(Chain::builder());
     let running = Running::start(&lab, &cross_connect(1, "cores = [1]"));
     let sink = Sink::builder().check(true).attach(lab.sink(), "sink0").unwrap();
+    // `run_with_grants` limits the packets in flight, so that none is lost.
     let traffic = Traffic::new().size(size).flows(flows).count(packets).on_grant().core(0);
     let generator = traffic.start(lab.gen_(), "gen0").unwrap();
     let arrived = run_with_grants(&[(&generator, &sink)], || {
@@ -299,7 +303,7 @@ fn final_counters_match_kernel_and_lab_both_ways() {
     }
 }
 
-/// Reads `ip -s link`.
+/// Returns the packets that the kernel sent and dropped, from `ip -s link`.
 fn kernel_tx_counters(lab: &Chain, interface: &str) -> (u64, u64) {
     let mut command = lab.fwd().command("ip");
     command.args(["-json", "-statistics", "link", "show", interface]);
@@ -380,7 +384,8 @@ fn idle_poll_uses_less_cpu_than_idle_spin() {
     assert!(poll * 5 < spin, "clock ticks: {poll} with poll, {spin} with spin");
 }
 
-/// Returns CPU time in clock ticks: fields 14 and 15 of proc_pid_stat(5).
+/// Returns CPU time in clock ticks: fields 14 and 15 of proc_pid_stat(5). The first field after the
+/// name in parentheses is field 3.
 fn cpu_ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();

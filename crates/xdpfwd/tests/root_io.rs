@@ -150,7 +150,7 @@ fn every_io_forwards_same_frames_with_same_counts() {
                 );
             }
             // packet-mmsg reinserts a VLAN tag that the kernel removed. This moves the start of the
-            // packet, so xsk-rs copies it.
+            // packet, so xsk-rs copies the packet.
             let copied =
                 if [lan, wan].contains(&"xsk-rs") && lan != wan { tagged_count } else { 0 };
             assert_eq!(
@@ -166,7 +166,7 @@ fn every_io_forwards_same_frames_with_same_counts() {
             counts.push((case, port_counters(&final_report)));
         }
     }
-    // wire.py also sends marks: frames of 60 bytes.
+    // After every 32 frames, wire.py also sends a mark: a frame of 60 bytes.
     let (packets, bytes) =
         (frames.len() + mark_count(frames.len()), frames.iter().map(Vec::len).sum::<usize>());
     let (packets, bytes) = (packets as u64, (bytes + 60 * mark_count(frames.len())) as u64);

@@ -132,8 +132,8 @@ fn frames_without_matching_keep_rule_are_forwarded() {
         .lines()
         .map(|line| line.split('\t').collect::<Vec<_>>())
         .map(|cells| {
-            // frames.py names VLAN 300 and a tentative address, which this lab lacks: frames to
-            // them are transit.
+            // This lab lacks the VLAN 300 and the tentative address of frames.py, so xdpfwd
+            // forwards frames to them.
             let is_absent_here =
                 ["which we have", "tentative"].iter().any(|words| cells[0].contains(words));
             (!cells[1].is_empty() && !is_absent_here, unhex(cells[2]))
@@ -156,15 +156,16 @@ fn frames_without_matching_keep_rule_are_forwarded() {
     let arrived = send_and_capture(gen0(&lab), sink0(&lab), &all);
     let (_, final_report) = running.stop();
     final_report.assert_frames_and_packets_add_up();
-    // sink0 drops this frame before any capture.
-    let cut_tag = unhex("02000000000102000000000281000064");
+    // This frame ends within its VLAN tag. sink0 drops it before any capture.
+    let half_tag = unhex("02000000000102000000000281000064");
     let expected: Vec<Vec<u8>> =
-        transit.iter().map(|(_, frame)| frame.clone()).filter(|frame| *frame != cut_tag).collect();
+        transit.iter().map(|(_, frame)| frame.clone()).filter(|frame| *frame != half_tag).collect();
     assert_eq!(expected.len(), transit.len() - 1);
     let differing = expected.iter().zip(&arrived).find(|(sent, arrived)| sent != arrived);
     assert_eq!((arrived.len(), differing), (expected.len(), None));
     let lan = &final_report.json["ports"][0];
-    // The kernel may also have received gen0's neighbor requests. wire.py also sends marks.
+    // The kernel may also have received gen0's neighbor requests. wire.py adds a frame, the mark,
+    // after every 32 frames.
     assert!(lan["xdp_kept"].as_u64().unwrap() >= kept.len() as u64, "{lan}");
     assert_eq!(lan["rx_packets"], transit.len() + mark_count(all.len()), "{lan}");
 }
@@ -173,39 +174,38 @@ fn frames_without_matching_keep_rule_are_forwarded() {
 fn keep_follows_address_changes() {
     let lab = build_lab(Chain::builder().addresses(true));
     let running = Running::start(&lab, &with_keep(r#"["arp", "icmp"]"#));
-    let wait_until_ping_succeeds = |should_succeed: bool| {
+    let wait_until_ping = |outcome: &str| {
         let deadline = Instant::now() + TIMEOUT;
         loop {
             ip(lab.gen_(), "neighbor flush dev gen0");
             let output =
                 lab.gen_().command("ping").args(["-c1", "-W1", FWD0_ADDRESS]).output().unwrap();
-            if output.status.success() == should_succeed {
+            if output.status.success() == (outcome == "succeeds") {
                 return;
             }
             assert!(
                 Instant::now() < deadline,
-                "ping did not {} within {TIMEOUT:?}: {output:?}",
-                if should_succeed { "succeed" } else { "fail" }
+                "not true within {TIMEOUT:?}: ping {outcome}: {output:?}"
             );
         }
     };
-    wait_until_ping_succeeds(false);
+    wait_until_ping("fails");
     ip(lab.fwd(), &format!("address add {FWD0_ADDRESS}/24 dev fwd0"));
-    wait_until_ping_succeeds(true);
+    wait_until_ping("succeeds");
     ip(lab.fwd(), "link set dev fwd0 address 02:00:00:00:00:77");
-    wait_until_ping_succeeds(true);
+    wait_until_ping("succeeds");
     ip(lab.fwd(), &format!("address del {FWD0_ADDRESS}/24 dev fwd0"));
-    wait_until_ping_succeeds(false);
+    wait_until_ping("fails");
     // `keep` also applies to an address of another interface of this host.
     ip(lab.fwd(), &format!("address add {FWD0_ADDRESS}/32 dev lo"));
     ip(lab.fwd(), "route add 10.77.0.0/24 dev fwd0");
-    wait_until_ping_succeeds(true);
+    wait_until_ping("succeeds");
     let (exit, final_report) = running.stop();
     assert!(exit.status.success());
     final_report.assert_frames_and_packets_add_up();
 }
 
-/// These devices have another MAC address than the interface below.
+/// A macvlan and a bridge have another MAC address than the port's interface below them.
 #[test]
 fn keep_covers_addresses_of_macvlan_and_bridge() {
     let on_macvlan = [
@@ -232,7 +232,7 @@ fn keep_covers_addresses_of_macvlan_and_bridge() {
     }
 }
 
-/// `keep` must not apply to these packets: the kernel would not accept but forward them.
+/// `keep` must not apply to these packets: the kernel would forward them instead of accepting them.
 #[test]
 fn packets_to_address_of_down_interface_are_forwarded() {
     let lab = build_lab(Chain::builder());

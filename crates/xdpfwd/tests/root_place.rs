@@ -124,7 +124,8 @@ fn rule_counters_survive_reload_and_change_of_placement() {
     send(&lab, 400, 0);
     wait_for_counters(&socket, &["rx_packets"], 600);
     assert_eq!(placement_and_matches(&socket), ("user".into(), vec![300, 100, 500]));
-    // In the kernel, the filter would miss the packets that already wait for a worker.
+    // A reload does not move the filter to the kernel: there, the filter would miss the packets
+    // that already wait for a worker.
     assert!(reload_with("auto", &["drop sport 1025"]).status.success());
     assert_eq!(placement_and_matches(&socket), ("user".into(), vec![300, 500]));
     let rejected = reload_with("kernel", &["drop sport 1025"]);
@@ -168,7 +169,7 @@ fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
     let filters = socket.query("rules")["filters"].clone();
     assert_eq!(filters[0]["rules"][0]["text"], "drop sport 1024", "{filters}");
     assert_eq!(filters[1]["rules"][0]["text"], "drop sport 1025", "{filters}");
-    // A change of `not_ip` is a change of a filter, here of both.
+    // A change of the key `not_ip` changes a filter, here both filters.
     let changed_exceptions = config_with_rules("drop sport 1024", "drop sport 1025")
         .replace("kind = \"filter\"", "kind = \"filter\"\nnot_ip = \"drop\"");
     assert!(stderr(&reload(&changed_exceptions)).contains("change them in two reloads"));

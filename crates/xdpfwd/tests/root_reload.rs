@@ -12,6 +12,7 @@ use support::socket::Socket;
 use support::{Config, FinalReport, Running, TIMEOUT, build_lab, cross_connect, run_with_grants};
 use xdpfwd_lab::{Chain, Sink, Traffic};
 
+/// A file of filter rules, removed on drop.
 struct Rules(PathBuf);
 
 impl Rules {
@@ -120,8 +121,8 @@ fn reload_under_load(place: &str, reloads: usize) -> FinalReport {
     let traffic = Traffic::new().size(60).flows(16).rate(10_000).on_grant().core(0);
     let generator_forth = traffic.start(lab.gen_(), "gen0").unwrap();
     let generator_back = traffic.start(lab.sink(), "sink0").unwrap();
-    // `back` drops all packets, so `sink_at_sink0` paces both generators; one worker forwards both
-    // directions.
+    // Each generator may send only 200 packets more than its sink has received. `back` drops all
+    // packets, so `sink_at_sink0` paces both generators; one worker forwards both directions.
     let pairs = [(&generator_forth, &sink_at_sink0), (&generator_back, &sink_at_sink0)];
     run_with_grants(&pairs, || {
         for round in 0..reloads {
@@ -132,7 +133,7 @@ fn reload_under_load(place: &str, reloads: usize) -> FinalReport {
         }
     });
     let (sent_forth, sent_back) = (generator_forth.stop().unwrap(), generator_back.stop().unwrap());
-    // For packets in flight.
+    // Wait for packets in flight.
     let deadline = Instant::now() + TIMEOUT;
     while sink_at_sink0.seen().unwrap().arrived.packets < sent_forth.packets
         && Instant::now() < deadline

@@ -54,6 +54,7 @@ fn report_page_documents_exactly_the_printed_keys() {
     );
 
     let page = documented_keys(include_str!("../../../docs/report.md"));
+    // Keys that the page explains in headings or text, or within other rows.
     let in_prose = [
         "ports", "drops", "stages", "ledger", "frames", "port", "lacks", "reason", "expired",
         "not_ip",
@@ -69,7 +70,8 @@ fn report_page_documents_exactly_the_printed_keys() {
     assert_eq!(page, expected);
 }
 
-/// Busy and idle cycles differ by at most 5 % from the cycles that the control thread measured.
+/// The sum of busy and idle cycles differs by at most 5 % from the elapsed cycles, which the control
+/// thread measures.
 #[test]
 fn ledger_accounts_for_all_cycles_of_each_worker() {
     let lab = build_lab(Chain::builder().queues(2));

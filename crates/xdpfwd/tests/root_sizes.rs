@@ -1,5 +1,8 @@
 //! Tests every frame length, from an Ethernet header alone to the longest packet that a UMEM frame
 //! holds. Needs root.
+//!
+//! [`build_lab`] connects gen0 to fwd0 and fwd1 to sink0. `cross_connect(queues, engine)` returns a
+//! configuration that forwards between fwd0 and fwd1, with `engine` in its table `[engine]`.
 
 mod support;
 
@@ -105,7 +108,7 @@ fn every_frame_length_passes_unchanged_both_ways() {
             }
             let (_, final_report) = running.stop();
             final_report.assert_frames_and_packets_add_up();
-            // wire.py also sends marks: frames of 60 bytes.
+            // After every 32 frames, wire.py also sends a mark: a frame of 60 bytes.
             let marks = mark_count(frames.len());
             let packets = (frames.len() + marks) as u64;
             let bytes = (frames.iter().map(Vec::len).sum::<usize>() + 60 * marks) as u64;

@@ -1,4 +1,7 @@
 //! Tests start, stop, errors at start, and the release of all resources. Needs root.
+//!
+//! [`build_lab`] connects gen0 to fwd0 and fwd1 to sink0. `cross_connect(queues, engine)` returns a
+//! configuration that forwards between fwd0 and fwd1, with `engine` in its table `[engine]`.
 
 mod support;
 
@@ -211,7 +214,7 @@ fn second_instance_is_rejected_with_pid_of_first() {
     }
 }
 
-/// With only the required capabilities, xdpfwd cannot see the holder.
+/// With only the required capabilities, xdpfwd cannot see which process holds the XDP program.
 #[test]
 fn busy_error_without_privilege_states_that_holder_is_not_visible() {
     let lab = build_lab(Chain::builder());

@@ -1,6 +1,9 @@
 //! Tests `xdpfwd doctor` on the NICs of the test VM (`make vmtest`; crates/vm), for conditions that
 //! a veth cannot have. Interfaces: v0, v1, m0 and m1 are virtio-net, i0 and i1 igb, and p0
-//! virtio-net without a DMA device.
+//! virtio-net without DMA, which zero-copy needs.
+//!
+//! `fix(subject, check, level, text)` returns the fix of a finding, which must have this level and
+//! contain this text.
 
 mod support;
 
@@ -18,7 +21,7 @@ fn doctor_predicts_mode_that_xdpfwd_then_uses() {
         let cables = Cables::new(pair);
         cables.set_queues(1);
         let examination = examine(&cables, 1, "");
-        // The namespace has no addresses and routes.
+        // The namespace has no default route and no SSH session that a start could cut off.
         examination.assert_ok("host", "lockout");
         for interface in pair {
             let features = examination.finding(interface, "xdp-features")["finding"]

@@ -1,6 +1,7 @@
 //! Tests AF_XDP modes on the NICs of the test VM (`make vmtest`; crates/vm): v0 and v1 are
-//! virtio-net, m0 and m1 the same with two queues, and i0 and i1 igb. If the kernel's drivers lack
-//! zero-copy, xdpfwd must fall back to copy mode.
+//! virtio-net, m0 and m1 the same with two queues, and i0 and i1 igb. xdpfwd uses these interfaces,
+//! the near ends of cables; the tests send and count packets at the far ends. If the kernel's
+//! drivers lack zero-copy, xdpfwd must fall back to copy mode.
 
 mod support;
 
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::cables::{Cables, PACKETS, best_mode, ip, kernel_has_zero_copy};
+use support::cables::{Cables, PACKETS, best_mode, far_end, ip, kernel_has_zero_copy};
 use support::{Config, FinalReport, Running, TIMEOUT, XDPFWD, until};
 use xdpfwd_lab::Forwarder;
 
@@ -33,7 +34,7 @@ fn assert_all_passed(cables: &Cables, final_report: &FinalReport, arrived: [u64;
     }
 }
 
-/// Checks the modes that xdpfwd and `ss` report.
+/// Forwards packets, and checks the mode that xdpfwd and `ss` report.
 fn assert_forwards_in_mode(
     pair: [&'static str; 2],
     queues: u16,
@@ -136,8 +137,8 @@ fn programs_with_keep_rules_pass_the_verifier() {
     }
 }
 
-/// These drivers receive differently from veth. A reload replaces the XDP program while the sockets
-/// stay bound.
+/// virtio-net and igb call the XDP program in code of their own, which tests on veth do not cover.
+/// A reload replaces the XDP program while the sockets stay bound.
 #[test]
 fn kernel_filter_drops_and_is_replaced_on_reload() {
     for pair in PAIRS {
@@ -180,9 +181,10 @@ fn kernel_filter_drops_and_is_replaced_on_reload() {
 
 fn assert_forwards(cables: &Cables) {
     for side in [0, 1] {
+        // `side` sends, and the sink of the other side counts.
         let before = cables.sinks[1 - side].seen().unwrap().arrived.packets;
         // A link that has just come up may lose packets.
-        until(&format!("packets from {} arrive", cables.near_ends[side]), || {
+        until(&format!("packets from {} arrive", far_end(cables.near_ends[side])), || {
             cables.send(side, 60, Some(100)).finish();
             thread::sleep(Duration::from_millis(200));
             cables.sinks[1 - side].seen().unwrap().arrived.packets > before
@@ -274,7 +276,8 @@ fn twenty_restarts_under_load_leak_no_frame() {
     }
 }
 
-/// p0 is virtio-net with QEMU's defaults: without a DMA device, it has no zero-copy.
+/// p0 is virtio-net with QEMU's defaults: without the option `iommu_platform`, its driver does not
+/// map memory for DMA, which zero-copy needs.
 #[test]
 fn port_without_zero_copy_limits_all_ports_and_is_reported() {
     let final_report = assert_forwards_in_mode(["v0", "p0"], 1, "", "copy");
@@ -283,13 +286,14 @@ fn port_without_zero_copy_limits_all_ports_and_is_reported() {
     // If all drivers lack zero-copy, xdpfwd names the first port.
     let limiting_port = if kernel_has_zero_copy() { "p0" } else { "v0" };
     assert_eq!(fallback["interface"], limiting_port, "{}", final_report.json);
-    println!("case: p0 without a DMA device: {fallback}");
+    println!("case: p0 without DMA: {fallback}");
     let cables = Cables::new(["v0", "p0"]);
     let config = Config::new(&cables.config(1, ""));
     let arguments = ["--config", config.path(), "--duration", "0.2"];
     let output = cables.forwarder.command(XDPFWD).args(arguments).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let stderr = support::stderr(&output);
+    // `mtu`, `virtio` and `xdp-features` are names of doctor's checks.
     let reason = fallback["reason"].as_str().unwrap();
     for text in [
         "mode=\"copy\"".to_owned(),
@@ -300,7 +304,7 @@ fn port_without_zero_copy_limits_all_ports_and_is_reported() {
     }
     let summary = String::from_utf8(output.stdout).unwrap();
     assert!(summary.contains(limiting_port) && summary.contains("no zero-copy"), "{summary}");
-    println!("case: p0 without a DMA device: log and report:\n{stderr}\n{summary}");
+    println!("case: p0 without DMA: log and report:\n{stderr}\n{summary}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
-//! The test VM's cables (crates/vm), each a pair of interfaces named after its near end: v0 and v1
-//! are virtio-net, i0 and i1 igb, m0 and m1 virtio-net with two queues, p0 virtio-net without a DMA
-//! device. Every far end is virtio-net.
+//! The test VM's cables (crates/vm), pairs of connected interfaces. xdpfwd uses the near end, after
+//! which the cable is named; the test sends and counts packets at the far end. Near ends: v0 and v1
+//! are virtio-net, i0 and i1 igb, m0 and m1 virtio-net with two queues, p0 virtio-net without DMA
+//! (so without zero-copy). Every far end is virtio-net.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -292,7 +293,7 @@ impl FrameSender {
         }
     }
 
-    /// Waits a millisecond if the queue is full or the link is down.
+    /// Sends the next frame, or waits a millisecond if the queue is full or the link is down.
     fn send_one(&mut self) {
         let flow = (self.sent % u64::from(Self::FLOWS)) as u32 * Self::PORT_STEP;
         let bytes = self.traffic.frame(flow, self.first_sequence_number + self.sent).bytes();

@@ -12,6 +12,7 @@ use super::{Config, XDPFWD, stderr};
 /// suite `isolated` boots with them.
 pub const CORE_1_ISOLATION: &str = "isolcpus=1 nohz_full=1 rcu_nocbs=1";
 
+/// The findings and the exit code of one run of `xdpfwd doctor`.
 pub struct Examination {
     pub json: Value,
     pub exit_code: i32,

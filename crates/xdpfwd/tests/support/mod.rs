@@ -62,9 +62,9 @@ pub fn cross_connect_between([lan, wan]: [&str; 2], queues: u16, engine: &str) -
     )
 }
 
-/// Calls `run` while each generator, which must be [on grant](xdpfwd_lab::Traffic::on_grant), sends
-/// to its sink. So few packets are in flight that they fit into any ring and any queue of a veth:
-/// none is lost while a worker waits for its core.
+/// Calls `run` while each generator sends, at most 200 packets ahead of what its sink has received
+/// ([on grant](xdpfwd_lab::Traffic::on_grant)). 200 packets fit into any ring and any queue of a
+/// veth, so none is lost while a worker waits for its core.
 pub fn run_with_grants<R>(pairs: &[(&Generator, &Sink)], run: impl FnOnce() -> R) -> R {
     const MAX_IN_FLIGHT: u64 = 200;
     /// Stops the granting thread, also after a panic.
@@ -102,7 +102,7 @@ pub fn ip_batch(namespace: Option<&Namespace>, commands: &str) {
     assert!(output.status.success(), "{}\n{commands}", stderr(&output));
 }
 
-/// A temporary file, removed on drop.
+/// A temporary configuration file, removed on drop.
 pub struct Config(PathBuf);
 
 impl Config {
@@ -139,7 +139,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Waits for the first report: from then on xdpfwd forwards.
+    /// Starts xdpfwd in the lab and waits for the first report: from then on xdpfwd forwards.
     pub fn start(lab: &Chain, config: &str) -> Self {
         Self::try_start(lab, config).unwrap_or_else(|error| panic!("{error}"))
     }
@@ -177,7 +177,7 @@ impl Running {
     }
 
     pub fn signal(&self, signal: Signal) {
-        // Not reaped yet, so no other process has this pid.
+        // xdpfwd has not been reaped yet, so no other process has this pid.
         kill(Pid::from_raw(self.forwarder.pid() as i32), signal).unwrap();
     }
 

@@ -16,7 +16,8 @@ pub type Side<'a> = (&'a Namespace, &'a str);
 pub const PYTHON: &str = "/usr/bin/python3";
 const WIRE_PY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/wire.py");
 
-/// Returns how many marks (frames of 60 bytes) wire.py adds: one after each window.
+/// Returns how many marks wire.py adds. A mark is a frame of 60 bytes after each window of frames;
+/// its arrival shows that no frame of the window is still in flight.
 pub fn mark_count(frame_count: usize) -> usize {
     const WINDOW: usize = 32; // as in wire.py
     frame_count.div_ceil(WINDOW)
