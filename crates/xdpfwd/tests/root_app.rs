@@ -23,7 +23,7 @@ use xdpfwd_pipeline::{
     BuildCx, Cx, PlanCx, PlanError, PortId, PortName, Reason, Stage, StagePlan, Table, Unit, View,
 };
 
-/// An environment variable that makes this binary run as the tested program. With the value `fails`,
+/// An environment variable: if set, this binary runs as the tested program. With the value `fails`,
 /// the start hook fails.
 const PROGRAM_VARIABLE: &str = "XDPFWD_TEST_APP";
 
@@ -208,8 +208,8 @@ impl Stage for Longest {
     }
 }
 
-/// Returns a configuration that forwards both ways between lan (fwd0) and wan (fwd1), with the stage
-/// `longest` from lan to wan, which has these `keys`.
+/// Returns a configuration that forwards both ways between lan (fwd0) and wan (fwd1). From lan to wan
+/// it has the stage `longest`, with these `keys`.
 fn config(socket: &Socket, queues: u16, keys: &str) -> String {
     let cores = if queues == 2 { "[0, 1]" } else { "[1]" };
     let engine = format!("cores = {cores}\ncontrol = {:?}", socket.path());

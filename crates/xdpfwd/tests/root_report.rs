@@ -70,7 +70,7 @@ fn report_page_documents_exactly_the_printed_keys() {
     assert_eq!(page, expected);
 }
 
-/// The sum of busy and idle cycles differs by at most 5 % from the elapsed cycles, which the control
+/// The sum of busy and idle cycles differs by at most 5 % from the elapsed cycles that the control
 /// thread measures.
 #[test]
 fn ledger_accounts_for_all_cycles_of_each_worker() {
