@@ -1,5 +1,7 @@
 //! Compares all I/O methods (key `io`): they must forward the same bytes in the same order with the
 //! same counts. `io = "xsk-rs"` needs the feature `xsk-rs`, which `make test` enables. Needs root.
+//!
+//! The lab connects gen0 to fwd0 and fwd1 to sink0; xdpfwd forwards between fwd0 and fwd1.
 
 mod support;
 

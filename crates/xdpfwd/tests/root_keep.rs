@@ -1,4 +1,7 @@
-//! Tests the key `keep` of a port, and the warnings about local traffic without `keep`. Needs root.
+//! Tests the key `keep` of a port, which leaves matching packets to the kernel, and the warnings
+//! about local traffic without `keep`. Needs root.
+//!
+//! The lab connects gen0 to fwd0 and fwd1 to sink0; xdpfwd forwards between fwd0 and fwd1.
 
 mod support;
 

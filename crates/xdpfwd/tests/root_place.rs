@@ -1,4 +1,6 @@
 //! Tests filters with `place = "kernel"` or `"auto"`, which run in the XDP program. Needs root.
+//!
+//! The lab connects gen0 to fwd0 and fwd1 to sink0; xdpfwd forwards between fwd0 and fwd1.
 
 mod support;
 

@@ -1,5 +1,7 @@
 //! Tests reload on SIGHUP: under load, without packet loss or wrong verdicts, and with invalid
 //! files. Needs root.
+//!
+//! The lab connects gen0 to fwd0 and fwd1 to sink0; xdpfwd forwards between fwd0 and fwd1.
 
 mod support;
 

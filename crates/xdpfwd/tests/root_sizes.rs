@@ -272,9 +272,9 @@ fn fill_checksum(frame: &mut [u8]) {
 
 /// Tests zero, one and two VLAN tags at the largest MTU for a frame size.
 ///
-/// veth counts a second tag against the MTU. Other drivers may accept it beyond the MTU, so xdpfwd
-/// reserves space for it. To test this, the MTUs are raised while xdpfwd runs. The kernel then
-/// drops and counts packets that are too long for a frame.
+/// veth counts a second tag against the MTU. Other drivers may accept a second tag beyond the MTU,
+/// so xdpfwd reserves space for one. To test this, the MTUs are raised while xdpfwd runs. The kernel
+/// then drops and counts packets that are too long for a frame.
 #[test]
 fn longest_packets_pass_and_longer_packets_are_counted() {
     for (mode, frame_size, mtu) in
@@ -503,11 +503,12 @@ fn veth_with_too_few_rx_queues_uses_generic_xdp_or_fails_in_copy_mode() {
 }
 
 /// A VLAN device leaves its tag in the metadata of the skb if the lower interface announces VLAN
-/// offload (`txvlan`). A veth announces it but never inserts the tag, so XDP does not see the tag,
-/// and forwarding loses it. With `txvlan off` at the sender, the kernel writes the tag into the
-/// packet. `rxvlan` at the forwarder has no effect on a veth.
+/// offload (`txvlan`). A veth announces the offload but never inserts the tag, so XDP does not see
+/// the tag, and forwarding loses it. With `txvlan off` at the sender, the kernel writes the tag into
+/// the packet. `rxvlan` at the forwarder has no effect on a veth.
 ///
-/// A BPF program tags packets in the same way, because some kernels lack CONFIG_VLAN_8021Q.
+/// Instead of a VLAN device, a BPF program tags the packets in the same way, because some kernels
+/// lack CONFIG_VLAN_8021Q.
 #[test]
 fn vlan_tag_is_lost_unless_sender_disables_vlan_offload() {
     for mode in ["copy", "skb"] {
@@ -518,16 +519,14 @@ fn vlan_tag_is_lost_unless_sender_disables_vlan_offload() {
         let frames = [60, 61, 600, 1500].map(|len| generator.frame(len, EXPERIMENTAL));
         let tagged = frames.clone().map(|frame| [&frame[..12], TAG, &frame[12..]].concat());
         let fwd0 = (lab.fwd(), "fwd0");
-        let set_feature =
-            |side, feature, on: bool| ethtool(side, &[feature, if on { "on" } else { "off" }]);
         for (txvlan, rxvlan, expected) in [
-            (true, true, &frames),
-            (true, false, &frames),
-            (false, true, &tagged),
-            (false, false, &tagged),
+            ("on", "on", &frames),
+            ("on", "off", &frames),
+            ("off", "on", &tagged),
+            ("off", "off", &tagged),
         ] {
-            set_feature(gen0(&lab), "txvlan", txvlan);
-            set_feature(fwd0, "rxvlan", rxvlan);
+            ethtool(gen0(&lab), &["txvlan", txvlan]);
+            ethtool(fwd0, &["rxvlan", rxvlan]);
             let arrived = send_and_capture(gen0(&lab), sink0(&lab), &frames);
             assert_same(
                 &arrived,

@@ -58,7 +58,7 @@ fn assert_forwards_in_mode(
         }
     };
     let before = packets_by_queue();
-    let arrived = cables.exchange(300);
+    let arrived = cables.exchange(300); // packets of 300 bytes
     let after = packets_by_queue();
     let has_idle_queue =
         before.iter().flatten().zip(after.iter().flatten()).any(|(before, after)| after <= before);
@@ -150,6 +150,7 @@ fn kernel_filter_drops_and_is_replaced_on_reload() {
         let mut forwarder = Forwarder::spawn(&cables.forwarder, &arguments).unwrap();
         forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
         cables.wait_for_carriers();
+        // The filter drops the packets of the first side.
         let arrived = cables.exchange_expecting([false, true], 300);
         assert_eq!(arrived, [0, PACKETS], "{pair:?}");
         let unused = Config::new(""); // `config` is the file that xdpfwd reads
@@ -185,7 +186,7 @@ fn assert_forwards(cables: &Cables) {
         let before = cables.sinks[1 - side].seen().unwrap().arrived.packets;
         // A link that has just come up may lose packets.
         until(&format!("packets from {} arrive", far_end(cables.near_ends[side])), || {
-            cables.send(side, 60, Some(100)).finish();
+            cables.send(side, 60, Some(100)).finish(); // 100 packets of 60 bytes
             thread::sleep(Duration::from_millis(200));
             cables.sinks[1 - side].seen().unwrap().arrived.packets > before
         });
