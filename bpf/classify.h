@@ -33,7 +33,7 @@
 /*
  * A decision is the result of a lookup. The upper 30 bits are the number of a rule, and the two
  * lowest bits are its action. The smallest decision takes precedence. A rule with the action
- * CONTINUE only counts the packet: the lookup goes on with the next rules.
+ * CONTINUE gives no verdict: the caller counts the packet and searches the next rules.
  */
 #define DECISION_BITS 2
 #define DECISION_MASK 3
@@ -68,10 +68,10 @@ struct space {
 	__u32 has_tuples;
 	__u32 shift;	    /* right shift that turns a hash into a group number */
 	__u32 groups;	    /* number of groups, a power of two */
-	/* Indexed by enum side: for the source address and for the destination address. */
+	/* Three arrays by side (enum side), that is, for source and for destination addresses. */
 	__u32 skip[2];	/* number of leading bits that all prefixes share, and that are skipped */
-	__u32 parts[2]; /* index, in the map `parts`, of the first entry for this address */
-	__u32 sets[2];	/* index, in the map `sets`, of the first entry for this address */
+	/* Index of the first entry for this side in the maps `parts` and `sets`. */
+	__u32 first_part[2], first_set[2];
 	struct tuple tuple[MAX_TUPLES];
 	/* For each protocol, and for each port: the set of tuples that may have a rule for it. */
 	__u64 protocol[256];
@@ -136,13 +136,13 @@ static __always_inline __u64 tuples_of_address(void *root, void *parts, void *se
 		return 0;
 	number = numbers->number[address >> 48 & 0xff];
 	if (number & IS_PART) {
-		index = space->parts[side] + (number & ~IS_PART);
+		index = space->first_part[side] + (number & ~IS_PART);
 		numbers = bpf_map_lookup_elem(parts, &index);
 		if (!numbers)
 			return 0;
 		number = numbers->number[address >> 40 & 0xff];
 	}
-	index = space->sets[side] + number;
+	index = space->first_set[side] + number;
 	tuples = bpf_map_lookup_elem(sets, &index);
 	return tuples ? *tuples : 0;
 }

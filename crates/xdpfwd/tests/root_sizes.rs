@@ -273,8 +273,8 @@ fn fill_checksum(frame: &mut [u8]) {
 /// Tests zero, one and two VLAN tags at the largest MTU for a frame size.
 ///
 /// veth counts a second tag against the MTU. Other drivers may accept a second tag beyond the MTU,
-/// so xdpfwd reserves space for one. To test this, the MTUs are raised while xdpfwd runs. The kernel
-/// then drops and counts packets that are too long for a frame.
+/// so xdpfwd reserves space for one. To test this, the MTUs are raised while xdpfwd runs. The
+/// kernel then drops and counts packets that are too long for a frame.
 #[test]
 fn longest_packets_pass_and_longer_packets_are_counted() {
     for (mode, frame_size, mtu) in
@@ -504,8 +504,8 @@ fn veth_with_too_few_rx_queues_uses_generic_xdp_or_fails_in_copy_mode() {
 
 /// A VLAN device leaves its tag in the metadata of the skb if the lower interface announces VLAN
 /// offload (`txvlan`). A veth announces the offload but never inserts the tag, so XDP does not see
-/// the tag, and forwarding loses it. With `txvlan off` at the sender, the kernel writes the tag into
-/// the packet. `rxvlan` at the forwarder has no effect on a veth.
+/// the tag, and forwarding loses it. With `txvlan off` at the sender, the kernel writes the tag
+/// into the packet. `rxvlan` at the forwarder has no effect on a veth.
 ///
 /// Instead of a VLAN device, a BPF program tags the packets in the same way, because some kernels
 /// lack CONFIG_VLAN_8021Q.
