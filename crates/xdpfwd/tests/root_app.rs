@@ -136,7 +136,7 @@ enum LimitCommand {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LongestConfig {
-    /// The port for packets above the limit. Without it, the stage drops them.
+    /// The port for packets longer than the limit. Without this key, the stage drops such packets.
     to: Option<PortName>,
     /// Packet length, in bytes, at which the stage panics.
     panics_at: Option<usize>,
@@ -208,8 +208,8 @@ impl Stage for Longest {
     }
 }
 
-/// Returns a configuration that forwards both ways between lan (fwd0) and wan (fwd1). From lan to wan
-/// it has the stage `longest`, with these `keys`.
+/// Returns a configuration that forwards both ways between lan (fwd0) and wan (fwd1). The path from
+/// lan to wan has the stage `longest`, with these `keys`.
 fn config(socket: &Socket, queues: u16, keys: &str) -> String {
     let cores = if queues == 2 { "[0, 1]" } else { "[1]" };
     let engine = format!("cores = {cores}\ncontrol = {:?}", socket.path());
@@ -404,7 +404,7 @@ fn reload_runs_commit_hook_and_failed_reload_runs_rollback_hook() {
     running.config.write(&config(&socket, 1, "to = \"lan\""));
     assert!(ctl(&socket, &["again"]).status.success());
     wait_for_log(&running, "hook: commit", 2);
-    // Packets above the limit go to the port in the reloaded file.
+    // Packets longer than the limit go to the port in the reloaded file.
     assert!(ctl(&socket, &["longest", "59"]).status.success());
     Traffic::new()
         .rate(10_000)

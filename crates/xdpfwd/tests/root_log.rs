@@ -6,9 +6,8 @@ use serde_json::Value;
 use support::{Config, TIMEOUT, XDPFWD, build_lab, cross_connect};
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 
-/// Returns the log of a run of xdpfwd between fwd0 and fwd1. gen0 sends `packets` packets to fwd0 of
-/// each of three sorts: 60 bytes long, too long for a UMEM frame, and on a queue that xdpfwd does
-/// not serve.
+/// Returns the log of a run of xdpfwd, which receives on fwd0 `packets` packets of each of three
+/// sorts: 60 bytes long, too long for a UMEM frame, and on a queue that xdpfwd does not serve.
 fn log_of_run(format: &str, packets: u64) -> Vec<String> {
     let lab = build_lab(Chain::builder().queues(2));
     for (namespace, interface) in

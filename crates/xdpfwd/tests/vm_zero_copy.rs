@@ -1,7 +1,7 @@
 //! Tests AF_XDP modes on the NICs of the test VM (`make vmtest`; crates/vm): v0 and v1 are
-//! virtio-net, m0 and m1 the same with two queues, and i0 and i1 igb. xdpfwd uses these interfaces,
-//! the near ends of cables; the tests send and count packets at the far ends. If the kernel's
-//! drivers lack zero-copy, xdpfwd must fall back to copy mode.
+//! virtio-net, m0 and m1 virtio-net with two queues, and i0 and i1 igb. xdpfwd uses these
+//! interfaces, the near ends of cables; the tests send and count packets at the far ends. If the
+//! kernel's drivers lack zero-copy, xdpfwd must fall back to copy mode.
 
 mod support;
 

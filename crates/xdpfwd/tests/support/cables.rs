@@ -24,8 +24,8 @@ use super::{Running, XDPFWD, cross_connect_between, ip_batch, until};
 const RATE: u64 = 4_000;
 /// Packets that each side sends: more than a ring has entries, so that rings wrap.
 pub const PACKETS: u64 = 2_500;
-/// Maximum number of packets in flight from one sender. They fit into every ring and every queue in
-/// QEMU. (With 200, Linux 6.12 loses packets before XDP.)
+/// Maximum number of packets in flight from one sender. So many fit into every ring and every queue
+/// in QEMU. (With 200, Linux 6.12 loses packets before XDP.)
 const MAX_IN_FLIGHT: u64 = 64;
 /// Frames per worker; a ring has half as many entries. Pinning more takes longer.
 const FRAMES: u32 = 4096;
@@ -279,8 +279,8 @@ impl FrameSender {
     const PORT_STEP: u32 = 1007;
 
     fn new(namespace: &Namespace, interface: &str, size: u16) -> Self {
-        /// The upper 24 bits of the next sender's sequence numbers: the sink expects them to be
-        /// above those of all earlier senders.
+        /// The upper 24 bits of the next sender's sequence numbers: the sink expects each sender to
+        /// use higher numbers than all earlier senders.
         static NEXT_SENDER: AtomicU64 = AtomicU64::new(1);
         let (socket, address) = packet_socket(namespace, interface, None);
         let first_sequence_number = NEXT_SENDER.fetch_add(1, Ordering::Relaxed) << 40;
