@@ -144,8 +144,8 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
     /// [`StageConfig::plan`].
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage>;
 
-    /// Describes the stage for `--check` and `ctl status`, for example `"1000 rules; default
-    /// drop"`.
+    /// Describes the stage for `xdpfwd --check` and `xdpfwd ctl status`, for example
+    /// `"1000 rules; default drop"`.
     fn summary(&self) -> String {
         String::new()
     }

@@ -24,7 +24,7 @@ pub struct SharedCounters<const N: usize>(Box<[Cells<N>]>);
 struct Cells<const N: usize>([AtomicU64; N]);
 
 impl<const N: usize> SharedCounters<N> {
-    /// Creates counters that are 0, for some workers.
+    /// Creates counters for this number of workers, all 0.
     pub fn new(workers: usize) -> Self {
         Self((0..workers).map(|_| Cells([const { AtomicU64::new(0) }; N])).collect())
     }

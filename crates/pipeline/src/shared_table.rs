@@ -105,7 +105,7 @@ impl<T> SharedTable<T> {
     }
 }
 
-/// Later loads on this thread then do not allocate.
+/// Loads a table, because the first load on a thread allocates.
 pub(crate) fn prepare_thread() {
     SharedTable::new(()).load();
 }
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!((*loaded, *table.load()), (1, 3));
     }
 
-    /// Panics if a reader frees it, and counts its copies.
+    /// Panics if a reader's thread drops it, and counts its copies.
     struct TableProbe {
         reader_ids: Arc<HashSet<thread::ThreadId>>,
         copies: Arc<AtomicUsize>,

@@ -9,7 +9,7 @@ use super::*;
 const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-// In a frame without VLAN tags.
+// Offsets in a frame without VLAN tags.
 const ETHERTYPE: usize = 12;
 const V4_TOTAL_LEN: usize = 14 + 2;
 const V4_FRAGMENT: usize = 14 + 6;
@@ -29,8 +29,9 @@ fn umem_with_frame_size(frame_size: u32) -> (Umem, Pool) {
     Umem::new(&UmemConfig { frame_size, frames: 256, huge_pages: HugePages::Off }).unwrap()
 }
 
-/// Returns the remaining headroom and the "packet too big" message, if any. Checks that the chunk
-/// outside the message, and the neighbouring chunks, stay unchanged.
+/// Turns a frame with this headroom into a "packet too big" message. Returns the remaining headroom
+/// and the message, if any. Checks that the chunk outside the message, and the neighbouring chunks,
+/// stay unchanged.
 #[track_caller]
 fn answer(
     bytes: &[u8],
@@ -93,7 +94,7 @@ fn ethernet_header(tags: usize, ethertype: [u8; 2]) -> Vec<u8> {
     frame
 }
 
-/// Returns a padded UDP packet over IPv4 of `len` bytes, with VLAN tags.
+/// Returns a frame with VLAN tags, an IPv4 packet of `len` bytes that contains UDP, and padding.
 fn v4_frame(tags: usize, options_len: usize, len: usize) -> Vec<u8> {
     let mut frame = ethernet_header(tags, [8, 0]);
     let l3 = frame.len();
@@ -112,7 +113,7 @@ fn v4_frame(tags: usize, options_len: usize, len: usize) -> Vec<u8> {
     append_udp_and_padding(frame, l3, len)
 }
 
-/// Like [`v4_frame`], over IPv6 with a destination options header.
+/// Like [`v4_frame`], over IPv6. The options are in a destination options header.
 fn v6_frame(tags: usize, options_len: usize, len: usize) -> Vec<u8> {
     let mut frame = ethernet_header(tags, [0x86, 0xdd]);
     let l3 = frame.len();
@@ -135,7 +136,8 @@ fn v6_frame(tags: usize, options_len: usize, len: usize) -> Vec<u8> {
     append_udp_and_padding(frame, l3, len)
 }
 
-/// Completes the IP packet of `len` bytes at offset `l3`.
+/// Completes the IP packet, which starts at offset `l3`, to `len` bytes with a UDP datagram. Then
+/// appends 6 bytes of padding.
 fn append_udp_and_padding(mut frame: Vec<u8>, l3: usize, len: usize) -> Vec<u8> {
     let udp_len = (len - (frame.len() - l3)) as u16;
     frame.extend([0, 7, 0, 8]);
@@ -147,6 +149,7 @@ fn append_udp_and_padding(mut frame: Vec<u8>, l3: usize, len: usize) -> Vec<u8> 
     frame
 }
 
+/// Asserts that `message` is a valid answer to `frame`, from the router in `sources`, if any.
 #[track_caller]
 fn check(frame: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
     let [frame_headers, message_headers] = [frame, message].map(Headers::parse);
@@ -438,8 +441,8 @@ fn any_sources() -> impl Strategy<Value = Sources> {
 }
 
 proptest! {
-    /// Frames with a few changed bytes, any length and headroom, and the parsed headers of another
-    /// frame.
+    /// Takes frames with a few changed bytes, any length and any headroom. Also tries each with the
+    /// parsed headers of another frame.
     #[test]
     fn any_frame_gets_valid_message_or_stays_unchanged(
         shape in any_shape(),
@@ -461,7 +464,7 @@ proptest! {
             let headers_len = if headers.ip_version == Some(IpVersion::V4) { 28 } else { 48 };
             prop_assert_eq!(remaining, headroom - headers_len);
         }
-        // The message is meaningless, but bytes outside the frame must stay unchanged.
+        // This message is meaningless, but bytes outside the frame must stay unchanged.
         let other_headers = Headers::parse(&build_frame(&other_shape));
         let _ = answer(&frame, headroom, &other_headers, mtu, &sources);
     }
@@ -475,7 +478,8 @@ proptest! {
         let _ = answer(&frame, 100, &Headers::parse(&frame), mtu, &sources);
     }
 
-    /// Between any two calls, at most a burst plus the refill for the time between them.
+    /// Between any two calls, the bucket must allow at most a burst, plus the refill for the time
+    /// between them.
     #[test]
     fn token_bucket_never_exceeds_limit(
         per_second in 0u32..2000,

@@ -13,8 +13,8 @@ use super::builder::BuildError;
 /// The result of a reload for one path.
 #[derive(Debug, Default)]
 pub struct SwapResult {
-    /// Names of new stages without the state of the old stage of the same name: the kinds differ,
-    /// or the state is unreadable.
+    /// Names of new stages that did not take over the state of the old stage of the same name: the
+    /// kinds differ, or the new stage could not read the state.
     pub afresh: Vec<String>,
     /// The [row counters](crate::Stage::row_counters) of each old stage, in order.
     pub row_counters: Vec<Vec<u64>>,
@@ -29,8 +29,8 @@ impl<C: Chain> Worker<C> {
         self.replace(index, chain, |_, _| true)
     }
 
-    /// A new stage continues the account of the old stage with the same name, and the counters if
-    /// `is_same_kind(old_index, new_index)`.
+    /// Replaces the stages of the path at `index`. A new stage continues the account of the old
+    /// stage with the same name, and the counters if `is_same_kind(old_index, new_index)`.
     fn replace(
         &mut self,
         index: usize,

@@ -17,7 +17,7 @@ struct TestPlan {
     acquire_fails: bool,
 }
 
-/// Stores its `BuildCx` as text.
+/// A stage that stores the `BuildCx` that it was built with, as text.
 struct BuildContext(String);
 
 impl Stage for BuildContext {
