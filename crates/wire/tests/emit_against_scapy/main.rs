@@ -1,5 +1,6 @@
 //! Checks emitted frames of [`xdpfwd_wire`] with scapy, which parses every field and rebuilds the
-//! frame. It computes lengths and checksums itself, and for header stacks the types.
+//! frame. scapy computes lengths and checksums itself; for header stacks, also the fields that
+//! state the type of the next layer.
 
 mod case;
 mod link;
@@ -21,7 +22,7 @@ use stack::{extension, stack, stack_layers};
 
 const FRAME_COUNT: usize = 500;
 
-/// Whether scapy keeps or recomputes the types.
+/// Arguments of the script: whether scapy keeps or recomputes the fields that state a type.
 const KEEP_TYPES: &str = "-";
 const RECOMPUTE_TYPES: &str = "types";
 
@@ -107,7 +108,8 @@ fn scapy_reads_and_rebuilds_emitted_stacks() {
     }
 }
 
-/// Otherwise, the tests would accept any checksum.
+/// Asserts that scapy corrects an incorrect checksum. Otherwise, the tests would accept any
+/// checksum.
 fn assert_scapy_corrects_checksum(cases: &[Case]) {
     let has_tcp = |case: &&Case| case.layers.iter().any(|fields| fields["layer"] == "TCP");
     let mut frame = cases.iter().find(has_tcp).unwrap().bytes.clone();
