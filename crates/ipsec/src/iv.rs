@@ -36,7 +36,7 @@ pub enum EpochError {
         /// The last stored epoch.
         stored: u64,
     },
-    /// The next epoch would exceed 32 bits; contains the last one, or 0.
+    /// The next epoch would exceed 32 bits. Contains the last stored epoch; 0 if there is none.
     #[error("no epoch is left after {0}; use another key")]
     Exhausted(u32),
 }
@@ -90,7 +90,8 @@ impl Ivs {
         Some(Self { worker, epoch, next: 0 })
     }
 
-    /// Reserves up to `count` consecutive IVs, as many as the epoch has left; `None` for none.
+    /// Reserves up to `count` consecutive IVs, as many as the epoch has left. Returns `None` if it
+    /// has none left.
     #[inline]
     pub fn reserve(&mut self, count: u32) -> Option<Range<u64>> {
         let first = self.next;
@@ -190,7 +191,7 @@ mod tests {
     }
 
     proptest! {
-        /// Consecutive runs of four workers. Between runs, the clock stops or advances.
+        /// Simulates consecutive runs of four workers. Between runs, the clock stops or advances.
         #[test]
         fn ivs_never_repeat_across_workers_and_epochs(runs in prop::collection::vec((0_u64..3, prop::collection::vec((0_usize..4, 1_u32..100, any::<bool>()), 0..20)), 1..10)) {
             let (mut stored, mut now, mut seen) = (None, 1_700_000_000, std::collections::HashSet::new());

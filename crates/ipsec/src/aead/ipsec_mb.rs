@@ -6,7 +6,7 @@
 //! for this CPU model, and is freed before the first packet.
 //!
 //! ChaCha20-Poly1305 uses the job API, which keeps the current job in a manager, so each batch
-//! needs exclusive use of one. The first key creates one manager per logical CPU.
+//! needs a manager for itself. The first key creates one manager per logical CPU.
 
 mod ffi;
 
@@ -118,7 +118,7 @@ impl Aead for IpsecMb {
     }
 }
 
-/// Compares in constant time: `black_box` keeps the compiler from adding an early exit.
+/// Compares two tags in constant time: `black_box` keeps the compiler from adding an early exit.
 #[inline]
 fn tags_equal(one: &[u8; ICV_LEN], other: &[u8; ICV_LEN]) -> bool {
     let halves = |tag: &[u8; ICV_LEN]| {
