@@ -237,7 +237,7 @@ impl TaskLedger {
         }
     }
 
-    /// Stops the clock that stages see at `now`. The accounts still use the real clock.
+    /// Stops, at `now`, the clock that stages see. The accounts still use the real clock.
     #[cfg(feature = "testing")]
     pub(crate) fn freeze(&mut self, now: u64) {
         self.frozen_time = Some(now);

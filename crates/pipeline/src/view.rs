@@ -73,9 +73,9 @@ impl PacketMut<'_> {
     /// [`HeaderStack`] describes which fields it fills in.
     ///
     /// A received frame has at least 256 bytes of headroom. Nothing checks the MTU of the egress
-    /// port, and the kernel discards longer packets (`kernel.tx_dropped` in reports). Therefore
-    /// compare `frame.len() - 14` with [`PortInfo::mtu`](crate::PortInfo::mtu), and drop longer
-    /// packets or answer them with [`IcmpErrors`](crate::IcmpErrors).
+    /// port, and the kernel discards packets that exceed it (`kernel.tx_dropped` in reports).
+    /// Therefore compare `frame.len() - 14` with [`PortInfo::mtu`](crate::PortInfo::mtu), and drop
+    /// longer packets or answer them with [`IcmpErrors`](crate::IcmpErrors).
     ///
     /// All bytes of the frame become the payload. For an IP tunnel, first remove Ethernet header
     /// and padding with [`cut_to_ip`](Self::cut_to_ip), as in the example.

@@ -8,8 +8,8 @@ pub trait XdpOffload {
     /// Returns the program and the content of its maps.
     fn image(&self) -> &Arc<XdpImage>;
 
-    /// Returns true if only the XDP program may do the work: if it cannot, the data plane does not
-    /// start. If false, user space does the work instead.
+    /// Returns what happens if the XDP program cannot do the work. True: the data plane does not
+    /// start. False: user space does the work.
     fn is_required(&self) -> bool;
 }
 

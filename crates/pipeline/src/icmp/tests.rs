@@ -22,7 +22,10 @@ const V6_SOURCE: usize = 14 + 8;
 const V6_DESTINATION: usize = 14 + 24;
 const V6_PAYLOAD: usize = 14 + 40;
 
-/// A message then comes from the destination of the packet.
+/// Headroom of a received frame.
+const HEADROOM: usize = 256;
+
+/// Without a source address, a message comes from the destination of the packet.
 const NO_SOURCES: Sources = Sources { v4: None, v6: None };
 
 fn umem_with_frame_size(frame_size: u32) -> (Umem, Pool) {
@@ -82,7 +85,7 @@ fn extend_to_chunk(frame: &mut Frame) -> &mut Frame {
 /// bytes.
 #[track_caller]
 fn too_big_message(frame: &[u8], sources: &Sources) -> Option<Vec<u8>> {
-    answer(frame, 256, &Headers::parse(frame), 600, sources).map(|(_, message)| message)
+    answer(frame, HEADROOM, &Headers::parse(frame), 600, sources).map(|(_, message)| message)
 }
 
 fn ethernet_header(tags: usize, ethertype: [u8; 2]) -> Vec<u8> {
@@ -218,7 +221,7 @@ fn too_big_message_is_valid_with_0_to_2_vlan_tags() {
 #[test]
 fn too_big_message_quotes_short_packet_without_padding() {
     let frame = v4_frame(1, 8, 100);
-    let (_, message) = answer(&frame, 256, &Headers::parse(&frame), 99, &NO_SOURCES).unwrap();
+    let (_, message) = answer(&frame, HEADROOM, &Headers::parse(&frame), 99, &NO_SOURCES).unwrap();
     check(&frame, &message, 99, &NO_SOURCES);
     assert_eq!(message.len(), 18 + 28 + 100);
 }
@@ -226,7 +229,7 @@ fn too_big_message_quotes_short_packet_without_padding() {
 #[test]
 fn only_packet_larger_than_mtu_gets_too_big_message() {
     let is_answered = |frame: Vec<u8>, mtu| {
-        answer(&frame, 256, &Headers::parse(&frame), mtu, &NO_SOURCES).is_some()
+        answer(&frame, HEADROOM, &Headers::parse(&frame), mtu, &NO_SOURCES).is_some()
     };
     assert!(!is_answered(v4_frame(0, 0, 1400), 1400) && is_answered(v4_frame(0, 0, 1400), 1399));
     assert!(!is_answered(v6_frame(0, 0, 1400), 1400) && is_answered(v6_frame(0, 0, 1400), 1399));
@@ -367,7 +370,7 @@ fn packet_is_not_answered_if_icmp_type_is_unreadable() {
         // The IP options leave `icmp_len` bytes for ICMP; 4 are enough to read the type.
         let frame = with(v4_frame(0, 40, 68), V4_PROTOCOL, &[IpProtocol::ICMP.0]);
         let frame = with(frame, V4_TOTAL_LEN, &[0, 60 + icmp_len]);
-        let answer = answer(&frame, 256, &Headers::parse(&frame), 59, &NO_SOURCES);
+        let answer = answer(&frame, HEADROOM, &Headers::parse(&frame), 59, &NO_SOURCES);
         assert_eq!(answer.is_some(), icmp_len == 4, "{icmp_len} bytes of ICMP");
     }
     // An extension header beyond the packet hides the protocol.

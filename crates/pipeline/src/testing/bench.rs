@@ -174,7 +174,8 @@ impl TestBench {
     #[track_caller]
     pub fn reload(&mut self, stages: impl IntoStages) -> SwapResult {
         let Some(&(from, _)) = self.paths.first() else { panic!("the bench has no path") };
-        self.replace(from, stages.into_stages(), 0)
+        let new_plans = 0;
+        self.replace(from, stages.into_stages(), new_plans)
     }
 
     /// Replaces the stages of the path from a port, as [`reload`](Self::reload) does.
@@ -185,7 +186,8 @@ impl TestBench {
     #[track_caller]
     pub fn reload_path(&mut self, from: &str, stages: impl IntoStages) -> SwapResult {
         let from = self.paths[self.path(from)].0;
-        self.replace(from, stages.into_stages(), 0)
+        let new_plans = 0;
+        self.replace(from, stages.into_stages(), new_plans)
     }
 
     /// Replaces the stages of the path from a port by stages built from plans. Acquires the

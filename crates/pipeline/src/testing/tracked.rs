@@ -10,7 +10,7 @@ pub(super) struct TrackedBatch(Vec<TrackedFrame>);
 struct TrackedFrame {
     chunk: u32,
     disposition: Option<Disposition>,
-    /// Whether an iteration ended without a stage that holds the frame: it waits for transmission.
+    /// Whether no stage held the frame at the end of an iteration: it was queued for transmission.
     /// Later drops in its chunk are drops of another packet.
     is_unheld: bool,
 }

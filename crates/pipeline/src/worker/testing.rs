@@ -4,13 +4,13 @@ use super::Worker;
 use crate::chain::Chain;
 
 impl<C: Chain> Worker<C> {
-    /// Stops the clock that stages see at `now`, in cycles.
+    /// Stops, at `now` (in cycles), the clock that stages see.
     pub(crate) fn freeze_clock(&mut self, now: u64) {
         self.ledger.freeze(now);
         self.last_tick = now;
     }
 
-    /// Stops the clock that stages see at `now`, in cycles, and runs the stages' ticks.
+    /// Stops, at `now` (in cycles), the clock that stages see, and runs the stages' ticks.
     pub(crate) fn tick_at(&mut self, now: u64) {
         self.freeze_clock(now);
         self.tick(now);
