@@ -97,7 +97,7 @@ impl<T> SharedTable<T> {
         self.0.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Also frees replaced tables without readers.
+    /// Replaces the current table, and frees replaced tables without readers.
     fn publish(&self, replaced: &mut Vec<Arc<T>>, table: T) {
         replaced.push(self.0.current.swap(Arc::new(table)));
         // A count of one cannot rise again: readers can only load the current table.

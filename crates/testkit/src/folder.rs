@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-/// A temporary folder, removed on drop. Only its owner can enter it, except after
+/// A temporary folder, removed on drop. Only its owner can enter it, unless it was created with
 /// [`Self::shared`].
 #[derive(Debug)]
 pub struct Folder(TempDir);

@@ -100,7 +100,7 @@ pub(super) struct AddressSets {
     pub(super) first: Vec<u16>,
     /// For each part and each value of the next 8 bits, a set number.
     pub(super) parts: Vec<[u16; 256]>,
-    /// Set 0 contains all tuples.
+    /// The sets, by number. Set 0 contains all tuples.
     pub(super) sets: Vec<TupleSet>,
 }
 

@@ -14,7 +14,8 @@ pub(super) const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Debug)]
 pub(super) struct Space<const N: usize> {
-    /// In the order of their smallest rule number. Empty if the rules are compared one by one.
+    /// The tuples in search order: by smallest rule number. Empty if the rules are compared one by
+    /// one.
     pub(super) tuples: Vec<Tuple<N>>,
     /// Maps the hash of each bucket to the index in `entries` of its first entry.
     pub(super) table: HashTable,

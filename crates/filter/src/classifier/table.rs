@@ -18,7 +18,7 @@ pub(super) struct HashTable {
 const LANES: usize = 4;
 const ONES: u64 = 0x0001_0001_0001_0001;
 const HIGH: u64 = 0x8000_8000_8000_8000;
-/// Set in a full group of which an entry went to another group.
+/// The bit that marks a full group of which an entry went to another group.
 const OVERFLOWED: u64 = 1 << 63;
 
 impl HashTable {

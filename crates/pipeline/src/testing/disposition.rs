@@ -77,7 +77,7 @@ impl Disposition {
     }
 }
 
-/// With frames in hexadecimal.
+/// Prints frames in hexadecimal.
 impl fmt::Debug for Disposition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -70,9 +70,9 @@ impl<C: Chain> Worker<C> {
     }
 }
 
-/// The time until which an idle worker polls.
+/// How long an idle worker polls.
 struct SpinBudget {
-    /// In cycles of [`xdpfwd_xsk::clock`].
+    /// The end of polling, in cycles of [`xdpfwd_xsk::clock`].
     end: u64,
     per_packet: u64,
     /// Maximum cycles from now until `end`.

@@ -75,7 +75,8 @@ impl<C: Chain> Path<C> {
     }
 }
 
-/// Also keeps names that occur only in `inherited`.
+/// Adds inherited counters to the counters with the same names. Also keeps names that occur only in
+/// `inherited`.
 fn add_by_name(mut counters: Counters, inherited: &Counters) -> Counters {
     for &(name, count) in inherited {
         match counters.iter_mut().find(|(other, _)| *other == name) {

@@ -98,7 +98,7 @@ fn frame_shorter_than_ethernet_header_is_dropped_as_runt() {
     assert_conserved(&mut worker);
 }
 
-/// Exchanges each packet's frame for one from its own list, and adds the packet's frame to the
+/// Exchanges each packet's frame for the last one of its list, and adds the packet's frame to the
 /// list.
 struct ExchangeFrames(Vec<Frame>);
 

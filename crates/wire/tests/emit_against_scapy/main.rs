@@ -39,7 +39,7 @@ fn scapy_reads_and_rebuilds_emitted_frames() {
         assert_eq!(answer["layers"], Value::from(case.layers.clone()), "{frame}");
         assert_eq!(answer["rebuilt"], frame, "{answer}");
     }
-    // Without such frames, the comparisons would prove nothing about these layers.
+    // Without frames with these layers, the comparisons would prove nothing about them.
     for layer in [
         "ARP",
         "Dot1AD",
@@ -81,7 +81,8 @@ fn scapy_reads_and_rebuilds_emitted_stacks() {
         assert_eq!(answer["rebuilt"], *frame, "{answer}");
         layers.windows(2).for_each(|pair| *counts.entry(pair.join(" ")).or_insert(0) += 1);
     }
-    // Without such frames, the comparisons would prove nothing about derived types.
+    // Without such frames, the comparisons would prove nothing about the type fields of these
+    // layers.
     for pair in [
         "Dot1AD Dot1Q",
         "Dot1Q IP",
