@@ -114,8 +114,8 @@ impl Ivs {
         Self::PER_EPOCH - self.next
     }
 
-    /// Moves the remaining IVs to the returned value. `self` then has none, in this or any later
-    /// epoch.
+    /// Moves the remaining IVs to the returned value. `self` then has none, and
+    /// [`advance_to`](Self::advance_to) fails for every epoch.
     pub fn hand_over(&mut self) -> Self {
         let remaining = Self { worker: self.worker, epoch: self.epoch, next: self.next };
         (self.epoch, self.next) = (Epoch(u32::MAX), Self::PER_EPOCH);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn reserve_returns_none_until_next_epoch() {
+    fn exhausted_ivs_return_none_until_next_epoch() {
         let mut ivs = Ivs::new(63, Epoch(5)).unwrap();
         assert!(Ivs::new(64, Epoch(5)).is_none());
         assert_eq!(ivs.reserve(64), Some((5 << 32 | 63 << 26)..(5 << 32 | 63 << 26) + 64));

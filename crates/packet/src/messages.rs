@@ -93,6 +93,7 @@ impl Inbox {
     }
 }
 
+/// Headers for sending messages, allocated once.
 pub(crate) struct Outbox {
     headers: Box<[libc::mmsghdr; MAX_SENT]>,
     buffers: Box<[libc::iovec; MAX_SENT]>,

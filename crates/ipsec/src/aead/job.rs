@@ -23,8 +23,9 @@ pub struct Job<'a> {
     pub nonce: [u8; NONCE_LEN],
     /// Additional authenticated data. Ignored by transforms without encryption.
     pub aad: Aad,
-    /// The text, then the tag, which sealing writes and opening verifies. Without encryption, the
-    /// text contains all authenticated bytes, from the SPI on.
+    /// The text (to be encrypted or decrypted), then the tag, which sealing writes and opening
+    /// verifies. For transforms without encryption, the text is all authenticated bytes, from the
+    /// SPI on.
     pub text_and_tag: &'a mut [u8],
     /// Whether the packet was sealed, or opened with a valid tag.
     pub is_ok: bool,

@@ -183,7 +183,7 @@ impl<C: Chain> WorkerBuilder<C> {
             tick_cycles: (clock::cycles_per_second() / 1000.0) as u64,
             last_tick: clock::cycles(),
             waits: 0,
-            staged: Vec::new(),
+            stored_chains: Vec::new(),
         })
     }
 }

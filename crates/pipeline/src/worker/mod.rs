@@ -64,7 +64,7 @@ pub struct Worker<C> {
     /// Number of waits in the kernel.
     waits: u64,
     /// Stages of a reload, not yet swapped in, with their path's ingress port.
-    staged: Vec<(PortId, C)>,
+    stored_chains: Vec<(PortId, C)>,
 }
 
 struct PortQueue {

@@ -66,12 +66,12 @@ impl<C: Chain> Worker<C> {
     /// Stores new stages for [`swap_stored_chains`](Worker::swap_stored_chains), with their path's
     /// ingress port.
     pub fn store_chains(&mut self, chains: Vec<(PortId, C)>) {
-        self.staged = chains;
+        self.stored_chains = chains;
     }
 
     /// Discards the stored stages.
     pub fn discard_stored_chains(&mut self) {
-        self.staged.clear();
+        self.stored_chains.clear();
     }
 
     fn path_from(&self, from: PortId) -> Result<usize, BuildError> {
@@ -90,8 +90,8 @@ impl Worker<Vec<NamedStage>> {
     /// Swaps in the stages of [`store_chains`](Worker::store_chains); see
     /// [`swap_named`](Self::swap_named).
     pub fn swap_stored_chains(&mut self) -> Result<Vec<(PortId, SwapResult)>, BuildError> {
-        let staged = mem::take(&mut self.staged);
-        staged.into_iter().map(|(from, chain)| Ok((from, self.swap_named(from, chain)?))).collect()
+        let chains = mem::take(&mut self.stored_chains);
+        chains.into_iter().map(|(from, chain)| Ok((from, self.swap_named(from, chain)?))).collect()
     }
 
     /// Replaces the stages of the path from a port. A new stage continues the account of the old

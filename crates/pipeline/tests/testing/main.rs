@@ -51,7 +51,7 @@ impl Stage for DropOdd {
         vec![("seen", self.seen)]
     }
 
-    /// Returns an empty state, not `None`, so that a reload restores it.
+    /// Returns an empty state, so that a reload calls `restore`.
     fn snapshot(&self) -> Option<Vec<u8>> {
         Some(vec![])
     }
