@@ -54,7 +54,8 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    /// At the end of the line, returns an error with `expected`, which describes the missing word.
+    /// Returns the next word and its offset. At the end of the line, returns an error with
+    /// `expected`, which describes the missing word.
     fn next(&mut self, expected: &str) -> Result<(&'a str, usize), Problem> {
         let rest = &self.text[self.offset..];
         let Some(start) = rest.find(|character: char| !character.is_whitespace()) else {
@@ -74,7 +75,7 @@ impl<'a> Columns<'a> {
         Problem { line: self.line, column: self.text[..offset].chars().count() + 1, message }
     }
 
-    /// Also returns whether further columns follow the conditions.
+    /// Returns the conditions of the rule, and whether further columns follow.
     fn rule(&mut self) -> Result<(Match, bool), Problem> {
         const SOURCE: &str = "@ and the source prefix, like @10.0.0.0/8";
         let (word, offset) = self.next(SOURCE)?;

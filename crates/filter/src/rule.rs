@@ -10,7 +10,7 @@ use crate::key::{Addresses, Fragment, Key, L4};
 /// verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Rule {
-    /// All must be met.
+    /// The conditions, all of which a packet must meet.
     pub matches: Match,
     /// `None` continues the search with the next rule.
     pub verdict: Option<Verdict>,
@@ -120,7 +120,8 @@ pub enum Per {
 }
 
 impl Rule {
-    /// The reference for all faster implementations.
+    /// Returns whether a packet meets the conditions. Tests compare faster implementations with
+    /// this function.
     pub fn matches(&self, key: &Key) -> bool {
         self.matches.matches(key)
     }

@@ -11,13 +11,13 @@ use crate::rule::{FragmentMatch, Match, Rule, Version};
 /// A rule without effect, and the earlier rule that shadows this rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shadowed {
-    /// Number of this rule, from 0.
+    /// Number of the rule without effect, from 0.
     pub rule: u32,
     /// Number of the shadowing rule, from 0.
     pub by: u32,
 }
 
-/// Maximum earlier rules to compare. Shadowing by others is not detected.
+/// Maximum number of earlier rules to compare with a rule. Shadowing by others is not detected.
 const MAX_COMPARED: usize = 256;
 
 /// Returns the rules that one earlier rule with a verdict shadows, but not those that several rules
@@ -42,6 +42,7 @@ pub fn shadowed(rules: &[Rule], classifier: &Classifier) -> Vec<Shadowed> {
 }
 
 impl Match {
+    /// Returns a key that meets the conditions.
     fn example(&self) -> Key {
         let addresses = match self.version() {
             Some(Version::V6) => {
@@ -87,7 +88,7 @@ impl Match {
         Key { addresses, protocol, l4, fragment, dscp, vlan: self.vlan }
     }
 
-    /// `true` only if every packet that matches `other` matches `self`.
+    /// Returns `true` only if every packet that matches `other` also matches `self`.
     fn covers(&self, other: &Self) -> bool {
         fn field_covers<T>(
             ours: Option<&T>,

@@ -35,9 +35,9 @@ pub struct Scanner {
 /// Memory for the results of [`Scanner::scan`], reused for each payload.
 #[derive(Clone, Debug)]
 pub struct Hits {
-    /// Indexes of signatures.
+    /// Indexes of the signatures found in the last payload.
     found: Vec<u32>,
-    /// Indexed by signature.
+    /// For each signature, whether `found` contains it.
     is_found: Vec<bool>,
 }
 
@@ -68,7 +68,7 @@ impl Scanner {
         Ok(Self { automata, ranges: signatures.iter().map(range).collect() })
     }
 
-    /// Allocates memory for [`Self::scan`].
+    /// Allocates memory for the results of [`Self::scan`].
     pub fn hits(&self) -> Hits {
         Hits {
             found: Vec::with_capacity(self.ranges.len()),
@@ -102,8 +102,8 @@ impl Scanner {
     }
 }
 
-/// In the syntax of [`parse_signature`](crate::parse_signature). Parsing the text returns an equal
-/// signature.
+/// Displays the signature in the syntax of [`parse_signature`](crate::parse_signature). Parsing the
+/// text returns an equal signature.
 impl Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.rule)?;

@@ -10,8 +10,8 @@ const CE: u8 = 0b11;
 /// ECN in a TOS or traffic class byte.
 const MASK: u8 = 0b11;
 
-/// Returns the ECN field for the outer header: that of the inner one (RFC 6040, 4.1). Ignores other
-/// bits.
+/// Returns the ECN field for the outer header: that of the inner header (RFC 6040, 4.1). Ignores
+/// other bits.
 pub const fn outer(inner: u8) -> u8 {
     inner & MASK
 }

@@ -30,7 +30,7 @@ pub const PREFIX_LEN: usize = 4;
 /// Maximum packets per call of the AEAD. Longer batches are split.
 pub const BATCH: usize = 64;
 
-/// Pad length and next header.
+/// Length of pad length and next header.
 const TRAILER_FIELDS_LEN: usize = 2;
 
 /// Returns the length of the trailer: padding, pad length, next header, ICV.
@@ -222,7 +222,8 @@ impl Protection {
         }
     }
 
-    /// Call `overwrite_prefix` first. Returns `None` if the packet is too short.
+    /// Creates the AEAD job of a packet. Call `overwrite_prefix` first. Returns `None` if the
+    /// packet is too short.
     fn job<'a>(&self, bytes: &'a mut [u8], number: u64, iv: [u8; IV_LEN]) -> Option<Job<'a>> {
         let mut nonce = [0; NONCE_LEN];
         nonce[..SALT_LEN].copy_from_slice(&self.salt);
@@ -265,7 +266,8 @@ impl Protection {
     }
 }
 
-/// Returns `false`, without writing, if `bytes` are not as long as [`Outgoing::bytes`] requires.
+/// Writes header and trailer. Returns `false`, without writing, if `bytes` are not as long as
+/// [`Outgoing::bytes`] requires.
 fn write_header_and_trailer(packet: &mut Outgoing<'_>, spi: u32) -> bool {
     let (start, payload) = (PREFIX_LEN + HEADER_LEN, packet.payload);
     let Some(end) = start.checked_add(payload) else { return false };
@@ -295,6 +297,7 @@ fn read_header(bytes: &[u8]) -> Option<(u32, [u8; IV_LEN])> {
     Some((u32::from_be_bytes(*number), *iv))
 }
 
+/// Checks the padding of a decrypted packet, and returns the content without it.
 fn unpad(bytes: &[u8], number: u64) -> Result<Opened, OpenError> {
     let end = bytes.len() - ICV_LEN;
     let text = &bytes[PREFIX_LEN + HEADER_LEN..end];

@@ -36,7 +36,7 @@ pub enum EpochError {
         /// The last stored epoch.
         stored: u64,
     },
-    /// The next epoch would exceed 32 bits; contains the last one, or 0.
+    /// The next epoch would exceed 32 bits. Contains the last stored epoch; 0 if there is none.
     #[error("no epoch is left after {0}; use another key")]
     Exhausted(u32),
 }
@@ -90,7 +90,8 @@ impl Ivs {
         Some(Self { worker, epoch, next: 0 })
     }
 
-    /// Reserves up to `count` consecutive IVs, as many as the epoch has left; `None` for none.
+    /// Reserves up to `count` consecutive IVs, as many as the epoch has left. Returns `None` if it
+    /// has none left.
     #[inline]
     pub fn reserve(&mut self, count: u32) -> Option<Range<u64>> {
         let first = self.next;
@@ -113,8 +114,8 @@ impl Ivs {
         Self::PER_EPOCH - self.next
     }
 
-    /// Moves the remaining IVs to the returned value. `self` then has none, in this or any later
-    /// epoch.
+    /// Moves the remaining IVs to the returned value. `self` then has none, and
+    /// [`advance_to`](Self::advance_to) fails for every epoch.
     pub fn hand_over(&mut self) -> Self {
         let remaining = Self { worker: self.worker, epoch: self.epoch, next: self.next };
         (self.epoch, self.next) = (Epoch(u32::MAX), Self::PER_EPOCH);
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn reserve_returns_none_until_next_epoch() {
+    fn exhausted_ivs_return_none_until_next_epoch() {
         let mut ivs = Ivs::new(63, Epoch(5)).unwrap();
         assert!(Ivs::new(64, Epoch(5)).is_none());
         assert_eq!(ivs.reserve(64), Some((5 << 32 | 63 << 26)..(5 << 32 | 63 << 26) + 64));
@@ -190,7 +191,7 @@ mod tests {
     }
 
     proptest! {
-        /// Consecutive runs of four workers. Between runs, the clock stops or advances.
+        /// Simulates consecutive runs of four workers. Between runs, the clock stops or advances.
         #[test]
         fn ivs_never_repeat_across_workers_and_epochs(runs in prop::collection::vec((0_u64..3, prop::collection::vec((0_usize..4, 1_u32..100, any::<bool>()), 0..20)), 1..10)) {
             let (mut stored, mut now, mut seen) = (None, 1_700_000_000, std::collections::HashSet::new());

@@ -17,7 +17,7 @@ pub struct KeyMaterial {
     bytes: Zeroizing<Vec<u8>>,
 }
 
-/// Why a key file is invalid. The message contains no digits of it.
+/// Why a key file is invalid. The message contains no digits of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
     /// Wrong number of digits.
@@ -66,7 +66,7 @@ impl KeyMaterial {
         let digits =
             trimmed.strip_prefix(b"0x").or_else(|| trimmed.strip_prefix(b"0X")).unwrap_or(trimmed);
         if let Some(index) = digits.iter().position(|digit| !digit.is_ascii_hexdigit()) {
-            // White space and `0x`.
+            // The length of leading white space and `0x`.
             let leading = text.trim_ascii_end().len() - digits.len();
             return Err(KeyFileError::InvalidDigit { transform, at: leading + index + 1, wanted });
         }
@@ -309,7 +309,8 @@ mod tests {
             prop_assert_eq!(&key.salt()[..], &bytes[32..]);
         }
 
-        /// Checks parts of five digits. Shorter ones can equal numbers in the message.
+        /// Searches the message for any five consecutive digits of the key. Fewer digits can equal
+        /// numbers in the message.
         #[test]
         fn parse_error_contains_no_key_digits(text in "[0-9a-f]{20,39}|[0-9a-f]{15,30}[g-z][0-9a-f]{9}") {
             let message = KeyMaterial::parse(text.as_bytes(), Transform::Aes128Gcm).unwrap_err().to_string();

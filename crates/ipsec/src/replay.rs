@@ -1,15 +1,16 @@
 //! The anti-replay window of an inbound SA (RFC 4303, 3.4.3; Appendix A for extended sequence
 //! numbers).
 //!
-//! One bit per sequence number, in a ring of blocks that is longer than the window (RFC 6479): when
-//! the window moves, no bits are shifted; only the blocks that it enters are cleared.
+//! The window has one bit per sequence number, in a ring of blocks that is longer than the window
+//! (RFC 6479). When the window moves, no bits are shifted; only the blocks that it enters are
+//! cleared.
 
 /// The anti-replay window of an inbound SA.
 #[derive(Clone, Debug)]
 pub struct Window {
     /// A bit is set if its number was received. The number of blocks is a power of two.
     blocks: Box<[u64]>,
-    /// In sequence numbers.
+    /// Size of the window in sequence numbers.
     size: u64,
     highest: u64,
     /// Whether sequence numbers have 64 bits; packets contain the lower 32.
@@ -135,8 +136,8 @@ impl Window {
         let (high, low) = (self.highest >> 32, self.highest as u32);
         let bottom = low.wrapping_sub(self.size as u32 - 1);
         let high = if u64::from(low) >= self.size - 1 {
-            // All numbers of the window have the same upper half; a lower half below the window
-            // belongs to the next one.
+            // All numbers of the window have the same upper half. Lower bits below those of the
+            // window belong to the next upper half.
             if low_bits >= bottom {
                 high
             } else {
@@ -167,6 +168,7 @@ mod tests {
 
     const EXTENDED: bool = true;
 
+    /// A window that stores all received numbers.
     struct Model {
         received: BTreeSet<u64>,
         size: u64,

@@ -13,7 +13,7 @@ pub struct SequenceNumbers {
     next: AtomicU64,
     /// Only numbers below this stored bound can be reserved.
     stored: AtomicU64,
-    /// The end (exclusive): that of the width of 32 or 64 bits, or a lower limit.
+    /// The end (exclusive) of the SA's numbers: that of 32 or 64 bits, or a lower limit.
     end: AtomicU64,
 }
 
@@ -63,7 +63,7 @@ impl SequenceNumbers {
     }
 
     /// Returns whether to store a higher bound: fewer than `margin` numbers are left below the
-    /// stored one, and the limit allows it.
+    /// stored bound, and the limit allows a higher one.
     #[inline]
     pub fn is_short(&self, margin: u64) -> bool {
         let stored = self.stored.load(Ordering::Relaxed);

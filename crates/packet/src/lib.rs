@@ -11,7 +11,7 @@
 //! processes the original:
 //!
 //! - The host answers ARP and ping for its own addresses. If it forwards packets
-//!   (`net.ipv4.conf.*.forwarding`), they leave twice.
+//!   (`net.ipv4.conf.*.forwarding`), each packet leaves twice.
 //! - GRO and LRO join segments before the copy is made. A packet that does not fit into a
 //!   [`Frame`](xdpfwd_xsk::Frame) (by default, 1792 bytes) is dropped and counted
 //!   ([`KernelCounters::rx_dropped`](xdpfwd_xsk::KernelCounters::rx_dropped)). Switch both off:

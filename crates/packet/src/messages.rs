@@ -12,7 +12,8 @@ use crate::abi::{AuxData, Control};
 
 pub(crate) const MAX_RECEIVED: usize = Batch::CAPACITY;
 
-/// Several batches, below the kernel's limit of 1024 (`UIO_MAXIOV`).
+/// Maximum messages per `sendmmsg` call: several batches, below the kernel's limit of 1024
+/// (`UIO_MAXIOV`).
 pub(crate) const MAX_SENT: usize = 256;
 
 /// Headers and control buffers for receiving a batch, allocated once.
@@ -74,7 +75,8 @@ impl Inbox {
         if received < 0 { Err(io::Error::last_os_error()) } else { Ok(received as usize) }
     }
 
-    /// Only the first `n` items are valid if the last call of `receive` returned `n`.
+    /// Returns the received messages. Only the first `n` items are valid if the last call of
+    /// `receive` returned `n`.
     #[inline]
     pub(crate) fn received(&self) -> impl Iterator<Item = Received> + '_ {
         self.headers.iter().zip(self.controls.iter()).map(|(header, control)| {
@@ -91,6 +93,7 @@ impl Inbox {
     }
 }
 
+/// Headers for sending messages, allocated once.
 pub(crate) struct Outbox {
     headers: Box<[libc::mmsghdr; MAX_SENT]>,
     buffers: Box<[libc::iovec; MAX_SENT]>,
@@ -104,8 +107,8 @@ impl Outbox {
         }
     }
 
-    /// Sends the first [`MAX_SENT`] frames. Never blocks. Fails only if the first frame could not
-    /// be sent.
+    /// Sends up to [`MAX_SENT`] frames, and returns how many were sent. Never blocks. Fails only if
+    /// the first frame could not be sent.
     pub(crate) fn send<'a>(
         &mut self,
         socket: RawFd,

@@ -25,12 +25,14 @@ pub struct MmsgPort {
     socket: PacketSocket,
     inbox: Inbox,
     outbox: Outbox,
-    /// Used only during `receive`. An array on the stack would have to be cleared for each call.
+    /// Frames to receive into, only during `receive`. An array on the stack would have to be
+    /// cleared for each call.
     frames: Box<[Option<Frame>; MAX_RECEIVED]>,
     completions: Completions,
     counters: Counters,
+    /// Received packets that did not fit into a frame.
     oversized: u64,
-    /// Summed here, because reading the kernel's counter clears it.
+    /// Packets that the kernel dropped: a sum, because reading the kernel's counter clears it.
     kernel_drops: Cell<u64>,
 }
 
@@ -69,7 +71,7 @@ impl MmsgPort {
         allocated
     }
 
-    /// Counts the packet as sent and as dropped by the interface.
+    /// Removes the first packet from the queue. Counts it as sent and as dropped by the interface.
     fn drop_first(&mut self, queue: &mut EgressQueue) {
         self.counters.tx_dropped += 1;
         self.count_sent(1, queue);
@@ -101,8 +103,8 @@ impl Port for MmsgPort {
             return 0;
         }
         self.counters.syscalls += 1;
-        // No packets: EAGAIN, a signal, or the interface went down (ENETDOWN, reported once;
-        // reception resumes by itself).
+        // An error means that no packet was received: EAGAIN, a signal, or the interface went down
+        // (ENETDOWN, reported once; reception resumes by itself).
         let received =
             self.inbox.receive(self.socket.fd(), &mut self.frames[..allocated]).unwrap_or(0);
         let mut accepted = 0;
@@ -152,7 +154,7 @@ impl Port for MmsgPort {
             let sent = self.outbox.send(self.socket.fd(), queue.iter().take(wanted));
             self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
             match sent {
-                // Never observed, but would loop forever.
+                // Never observed, but the loop would not end.
                 Ok(0) => break,
                 // The next pass sends the remaining frames or gets the error.
                 Ok(sent) => self.count_sent(sent, queue),

@@ -55,7 +55,7 @@ impl PacketSocket {
             // The kernel distributes packets over the fanout group by queue mapping, modulo the
             // number of members (`fanout_demux_qm`). On reception the mapping is the queue index
             // plus one (`skb_record_rx_queue`). So the socket of queue q must be member q + 1, and
-            // that of the last queue member 0.
+            // the socket of the last queue must be member 0.
             sockets.rotate_right(1);
             let group = sockets[0].create_fanout_group()?;
             sockets[1..].iter().try_for_each(|socket| socket.join_fanout_group(group))?;
@@ -64,7 +64,7 @@ impl PacketSocket {
         Ok(sockets)
     }
 
-    /// Bound to no interface and no protocol, so it receives nothing.
+    /// Opens a socket that is bound to no interface and no protocol, so it receives nothing.
     pub(crate) fn unbound() -> io::Result<Self> {
         let flags = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: a plain system call. Unsafe: foreign call. Protocol 0: nothing is received before
@@ -123,8 +123,8 @@ impl PacketSocket {
         self.0.as_raw_fd()
     }
 
-    /// Packets dropped since the last call because the socket's buffer was full; 0 if the socket
-    /// does not count them.
+    /// Returns the number of packets dropped since the last call because the socket's buffer was
+    /// full; 0 if the socket does not count them.
     pub(crate) fn take_drops(&self) -> u64 {
         let statistics: TpacketStats =
             self.get(libc::SOL_PACKET, libc::PACKET_STATISTICS).unwrap_or_default();
@@ -152,7 +152,8 @@ impl PacketSocket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Returns the group's number, which is unique in this network namespace.
+    /// Creates a group with this socket as its first member. Returns the group's number, which is
+    /// unique in this network namespace.
     fn create_fanout_group(&self) -> Result<u16, OpenError> {
         self.set_fanout(0, FANOUT_MODE | libc::PACKET_FANOUT_FLAG_UNIQUEID)?;
         let group: u32 = self

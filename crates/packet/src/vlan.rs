@@ -4,13 +4,13 @@ use xdpfwd_xsk::{Frame, NoRoom};
 
 use crate::abi::AuxData;
 
-/// Used if the kernel does not report the type.
+/// The EtherType of the tag if the kernel does not report it.
 const ETH_P_8021Q: u16 = 0x8100;
 
-/// Both MAC addresses, in bytes.
+/// Length of both MAC addresses in bytes.
 const ADDRESSES_LEN: usize = 12;
 
-/// Returns the removed tag as it was on the wire.
+/// Returns the removed tag, if any, as it was on the wire.
 #[inline]
 pub(crate) fn removed_tag(aux: &AuxData) -> Option<[u8; 4]> {
     if aux.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {

@@ -10,10 +10,10 @@ use xdpfwd_lab::Chain;
 use xdpfwd_packet::{MmsgPort, PacketSocket};
 use xdpfwd_xsk::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemConfig};
 
-/// Far longer than the arrival of a packet takes.
+/// Maximum wait for a packet, far longer than its arrival takes.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// This test sends from gen0 and receives on fwd0.
+/// Creates the network namespaces of the lab. The tests send from gen0 and receive on fwd0.
 fn chain(queues: u16) -> Chain {
     let chain = Chain::builder().queues(queues).build();
     chain.unwrap_or_else(|error| panic!("{error}\n(tests named root_* need root: `make test`)"))
@@ -135,7 +135,7 @@ fn packets_sent_by_this_host_reach_no_socket() {
         }
         assert_eq!(ports[0].transmit(&mut queue), 10);
         assert_eq!(ports[0].reclaim(&mut pool), 10);
-        // It must be the only packet that the ports receive.
+        // This packet must be the only one that the ports receive.
         send(&chain, 0, 1);
         let start = Instant::now();
         let mut received = 0;

@@ -96,7 +96,8 @@ impl Cx<'_> {
         self.discard(frame, reason.into());
     }
 
-    /// Returns an allocated, unused frame to the pool, without counting a drop.
+    /// Returns a frame to the pool without counting a drop: an allocated frame that is not used, or
+    /// the frame of a packet that the stage has merged into another one.
     pub fn free(&mut self, frame: Frame) {
         self.return_quota();
         #[cfg(feature = "testing")]
@@ -116,8 +117,8 @@ impl Cx<'_> {
     }
 }
 
-/// Returns the frame to the pool, and counts the drop. A frame of another UMEM is lost to it, and
-/// counted under [`Reason::FOREIGN_FRAME`] instead.
+/// Returns the frame to the pool, and counts the drop. A frame of another UMEM is lost, and counted
+/// under [`Reason::FOREIGN_FRAME`] instead.
 #[inline]
 pub(crate) fn discard(pool: &mut Pool, drops: &mut Drops, frame: Frame, reason: Reason) {
     #[cfg(feature = "testing")]

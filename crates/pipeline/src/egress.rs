@@ -18,8 +18,9 @@ pub(crate) struct Egress {
     crowded: bool,
 }
 
-/// In frames: as many as the worker receives from two queues in one iteration. The worker transmits
-/// at once if a queue fills up, so packets are dropped only if the port is not sending.
+/// Capacity of an egress queue in frames: as many as the worker receives from two queues in one
+/// iteration. When a queue is nearly full, the worker transmits before it receives more, so packets
+/// are dropped only if the port is not sending.
 pub(crate) const EGRESS_CAPACITY: usize = 2 * BURST * Batch::CAPACITY;
 
 #[inline]
@@ -38,7 +39,7 @@ impl Egress {
         Self { queues, queues_per_port, crowded: false }
     }
 
-    /// The worker's list of port queues has the same order.
+    /// Returns the index in `queues`. The worker's list of port queues has the same order.
     #[inline]
     pub(crate) fn index_of(&self, port: PortId, queue_index: usize) -> usize {
         usize::from(port.0) * self.queues_per_port + queue_index
@@ -78,7 +79,7 @@ impl Egress {
         self.crowded |= queue.room() < Batch::CAPACITY;
     }
 
-    /// Also clears the flag.
+    /// Returns whether a queue may lack room for another batch, and clears this flag.
     #[inline]
     pub(crate) fn take_crowded(&mut self) -> bool {
         std::mem::take(&mut self.crowded)
@@ -89,7 +90,7 @@ impl Egress {
         &mut self.queues[index]
     }
 
-    /// `chunk` is the frame's chunk number.
+    /// Returns whether the frame with this chunk number is in a queue.
     #[cfg(feature = "testing")]
     pub(crate) fn has_chunk(&self, chunk: u32) -> bool {
         self.queues.iter().flat_map(EgressQueue::iter).any(|frame| frame.chunk() == chunk)

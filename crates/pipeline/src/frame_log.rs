@@ -12,7 +12,7 @@ pub(crate) enum FrameEvent {
     Freed,
 }
 
-/// In order, with the chunk number of each frame.
+/// Events in order, with the chunk number of each frame.
 pub(crate) type FrameEvents = Vec<(u32, FrameEvent)>;
 
 thread_local! {

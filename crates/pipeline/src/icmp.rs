@@ -74,7 +74,7 @@ struct TokenBucket {
     tokens: f64,
     max_tokens: f64,
     tokens_per_cycle: f64,
-    /// In cycles.
+    /// Time of the last refill, in cycles.
     last_refill: u64,
 }
 

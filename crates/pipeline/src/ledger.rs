@@ -207,17 +207,17 @@ pub fn stamp_cost() -> u64 {
 
 pub(crate) struct TaskLedger {
     on: bool,
-    /// In cycles.
+    /// Time of the last stamp, in cycles.
     last_stamp: u64,
     /// `cycles` includes the stamps, whose number is `calls`.
     tasks: [TaskAccount; Task::ALL.len()],
     /// Checks of empty rings in this iteration.
     empty_looks: TaskAccount,
-    /// At the last switch-on.
+    /// The ports' counters when the ledger was last switched on.
     counters_at_start: Counters,
-    /// During earlier periods with the ledger on.
+    /// Increase of the ports' counters during earlier periods with the ledger on.
     earlier_counters: Counters,
-    /// In cycles; `None` if stages see the clock.
+    /// The stopped clock that stages see, in cycles; `None` if they see the real clock.
     #[cfg(feature = "testing")]
     frozen_time: Option<u64>,
 }
@@ -237,13 +237,14 @@ impl TaskLedger {
         }
     }
 
-    /// The accounts still use the clock.
+    /// Stops, at `now`, the clock that stages see. The accounts still use the real clock.
     #[cfg(feature = "testing")]
     pub(crate) fn freeze(&mut self, now: u64) {
         self.frozen_time = Some(now);
     }
 
-    /// Unlike [`now`](Self::now), does not use the last stamp, which may be old between iterations.
+    /// Returns the current time. Unlike [`now`](Self::now), does not use the last stamp, which may
+    /// be old between iterations.
     pub(crate) fn read_clock(&self) -> u64 {
         #[cfg(feature = "testing")]
         if let Some(now) = self.frozen_time {
@@ -297,6 +298,7 @@ impl TaskLedger {
         passed
     }
 
+    /// Adds the time since the last stamp to the account of a task.
     #[inline]
     pub(crate) fn book(&mut self, task: Task, packets: usize) {
         if self.on {
@@ -361,7 +363,7 @@ impl TaskLedger {
     }
 }
 
-/// Other counters than the ledger's are 0.
+/// Returns the increase of the counters that the ledger reports. The other counters are 0.
 fn increase(from: Counters, to: Counters) -> Counters {
     Counters {
         rx_bytes: to.rx_bytes - from.rx_bytes,

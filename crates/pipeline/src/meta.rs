@@ -14,7 +14,7 @@ pub struct Meta {
     /// the ingress port.
     pub decrypted: bool,
     /// The headers as parsed on arrival, with offsets from the start of the frame. A stage that
-    /// rewrites headers or moves the start updates them with
+    /// rewrites headers or moves the start of the frame updates them with
     /// [`PacketMut::reparse`](crate::PacketMut::reparse). Undefined if no stage of the path
     /// [`needs_headers`](crate::Stage::needs_headers).
     pub headers: Headers,

@@ -69,7 +69,8 @@ pub trait StageConfig: DeserializeOwned {
 pub struct PlanCx<'a> {
     /// The folder of relative file names in the configuration.
     pub directory: &'a Path,
-    /// The number of workers, each with a copy of the stage; a limit is a total over all copies.
+    /// The number of workers, each with a copy of the stage. A limit in the configuration applies
+    /// to all copies together.
     pub workers: usize,
     /// The ports. Properties of their interfaces may change before the stage is built.
     pub ports: &'a Ports,
@@ -144,8 +145,8 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
     /// [`StageConfig::plan`].
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage>;
 
-    /// Describes the stage for `--check` and `ctl status`, for example `"1000 rules; default
-    /// drop"`.
+    /// Describes the stage for `xdpfwd --check` and `xdpfwd ctl status`, for example
+    /// `"1000 rules; default drop"`.
     fn summary(&self) -> String {
         String::new()
     }
@@ -187,7 +188,7 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
 }
 
 /// The packets that a stage drops, for comparison on a reload. A reload may change a filter in the
-/// XDP program, or move a filter into it. To let no packet pass unfiltered, it compares the
+/// XDP program, or move a filter into it. To let no packet pass unfiltered, the reload compares the
 /// verdicts of the old and the new stages in user space.
 #[derive(Clone, Debug)]
 pub enum Verdicts {

@@ -19,7 +19,8 @@ impl<F: FnMut(&mut View<'_>, &mut Cx<'_>) + 'static> Stage for F {
 type BuildFn = Box<dyn Fn(&BuildCx<'_>) -> Box<dyn Stage> + Send + Sync>;
 type AcquireFn = Box<dyn Fn() -> Result<(), ResourceError> + Send + Sync>;
 
-/// A stage plan made of closures. For other capabilities, implement [`StagePlan`].
+/// A stage plan made of closures. It can also have inspection tables and acquire resources; for
+/// other capabilities, such as [`XdpOffload`](crate::XdpOffload), implement [`StagePlan`].
 ///
 /// The stage may also be a closure:
 ///
@@ -69,8 +70,8 @@ impl PlanFn {
         self
     }
 
-    /// Adds an inspection table, created on the control thread for `ctl inspect` and the final
-    /// report.
+    /// Adds an inspection table, created on the control thread for `xdpfwd ctl inspect` and the
+    /// final report.
     pub fn with_table(mut self, table: impl Fn() -> Table + Send + Sync + 'static) -> Self {
         self.tables.push(Box::new(table));
         self

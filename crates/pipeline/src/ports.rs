@@ -9,8 +9,8 @@ use crate::verdict::PortId;
 /// A port, as a stage sees it.
 ///
 /// Interface properties are those when the stage is planned or built. `None` means unknown: the
-/// interface does not exist yet, or its properties were not read, as in `filter test` and in tests.
-/// Empty `addresses` are unknown too if `mtu` is `None`.
+/// interface does not exist yet, or its properties were not read, as in `xdpfwd filter test`
+/// and in tests. If `mtu` is `None`, empty `addresses` mean unknown too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortInfo {
     /// The number of the port, for [`Verdict::To`](crate::Verdict::To) and

@@ -17,11 +17,11 @@ pub struct Reason(u8);
 /// allocates.
 pub const MAX_REASONS: usize = 256;
 
-/// Indexed by number.
+/// Name and description of each registered reason, indexed by number.
 static REASONS: [OnceLock<(&'static str, &'static str)>; MAX_REASONS] =
     [const { OnceLock::new() }; MAX_REASONS];
 
-/// Without [`CORE`]. The lock serializes registrations.
+/// Number of registered reasons, without [`CORE`]. The lock serializes registrations.
 static REGISTERED: Mutex<usize> = Mutex::new(0);
 
 macro_rules! core_reasons {
@@ -75,9 +75,9 @@ core_reasons! {
 impl Reason {
     /// Registers a reason, or returns the existing one with this name and description.
     ///
-    /// Call it in [`StageConfig::plan`](crate::StageConfig::plan), or use a static [`DropReason`]
-    /// instead. The name, 1 to 40 characters `[a-z0-9_]`, is the key in the report's `drops`.
-    /// Reasons are never unregistered.
+    /// Call it in [`StageConfig::plan`](crate::StageConfig::plan). For a name known at compile
+    /// time, a static [`DropReason`] is simpler. The name, 1 to 40 characters `[a-z0-9_]`, is the
+    /// key in the report's `drops`. Reasons are never unregistered.
     pub fn register(name: &str, description: &str) -> Result<Self, ReasonError> {
         if name.is_empty()
             || name.len() > 40

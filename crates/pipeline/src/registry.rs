@@ -128,7 +128,7 @@ impl<F: TableFormat> Registry<F> {
         self.0.keys().copied()
     }
 
-    /// Plans a stage of a kind from its table, without the key `kind`.
+    /// Plans a stage of this kind. `table` is the stage's table without the key `kind`.
     pub fn plan(
         &self,
         kind: &str,

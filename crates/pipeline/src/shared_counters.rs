@@ -24,7 +24,7 @@ pub struct SharedCounters<const N: usize>(Box<[Cells<N>]>);
 struct Cells<const N: usize>([AtomicU64; N]);
 
 impl<const N: usize> SharedCounters<N> {
-    /// Creates counters that are 0, for some workers.
+    /// Creates counters for this number of workers, all 0.
     pub fn new(workers: usize) -> Self {
         Self((0..workers).map(|_| Cells([const { AtomicU64::new(0) }; N])).collect())
     }
@@ -43,7 +43,8 @@ impl<const N: usize> SharedCounters<N> {
         }
     }
 
-    /// Returns each counter's sum over all workers, whose values may be a few packets apart.
+    /// Returns each counter's sum over all workers. While workers count, the sums of two counters
+    /// may be a few packets apart.
     pub fn sums(&self) -> [u64; N] {
         let mut sums = [0_u64; N];
         for cells in &self.0 {

@@ -97,7 +97,7 @@ impl<T> SharedTable<T> {
         self.0.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Also frees replaced tables without readers.
+    /// Replaces the current table, and frees replaced tables without readers.
     fn publish(&self, replaced: &mut Vec<Arc<T>>, table: T) {
         replaced.push(self.0.current.swap(Arc::new(table)));
         // A count of one cannot rise again: readers can only load the current table.
@@ -105,7 +105,7 @@ impl<T> SharedTable<T> {
     }
 }
 
-/// Later loads on this thread then do not allocate.
+/// Loads a table, because the first load on a thread allocates.
 pub(crate) fn prepare_thread() {
     SharedTable::new(()).load();
 }
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!((*loaded, *table.load()), (1, 3));
     }
 
-    /// Panics if a reader frees it, and counts its copies.
+    /// Panics if a reader's thread drops it, and counts its copies.
     struct TableProbe {
         reader_ids: Arc<HashSet<thread::ThreadId>>,
         copies: Arc<AtomicUsize>,

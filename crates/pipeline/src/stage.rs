@@ -54,9 +54,9 @@ pub trait Stage: Any {
         Vec::new()
     }
 
-    /// Returns the row counters of the inspection tables, in the order of
-    /// [`Inspectable::counter_keys`](crate::Inspectable::counter_keys). The engine adds them up
-    /// over workers and reloads.
+    /// Returns the counters in rows of the inspection tables, such as the packets of each rule, in
+    /// the order of [`Inspectable::counter_keys`](crate::Inspectable::counter_keys). The engine
+    /// adds them up over workers and reloads.
     fn row_counters(&self) -> Vec<u64> {
         Vec::new()
     }
@@ -74,8 +74,9 @@ pub trait Stage: Any {
         Ok(())
     }
 
-    /// Retires the stage: it must emit, drop or free all frames that it holds, or they are lost.
-    /// Afterwards only its counters are read.
+    /// Retires the stage, before it is replaced or the worker ends. The stage must pass all frames
+    /// that it holds to [`Cx::emit`], [`Cx::drop`] or [`Cx::free`], or they are lost. Afterwards
+    /// only its counters are read.
     fn retire(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
     }

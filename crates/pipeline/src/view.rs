@@ -73,9 +73,9 @@ impl PacketMut<'_> {
     /// [`HeaderStack`] describes which fields it fills in.
     ///
     /// A received frame has at least 256 bytes of headroom. Nothing checks the MTU of the egress
-    /// port: compare `frame.len() - 14` with [`PortInfo::mtu`](crate::PortInfo::mtu), and drop
-    /// longer packets or answer them with [`IcmpErrors`](crate::IcmpErrors). The kernel discards
-    /// them as `kernel.tx_dropped`.
+    /// port, and the kernel discards packets that exceed it (`kernel.tx_dropped` in reports).
+    /// Therefore compare `frame.len() - 14` with [`PortInfo::mtu`](crate::PortInfo::mtu), and drop
+    /// longer packets or answer them with [`IcmpErrors`](crate::IcmpErrors).
     ///
     /// All bytes of the frame become the payload. For an IP tunnel, first remove Ethernet header
     /// and padding with [`cut_to_ip`](Self::cut_to_ip), as in the example.
@@ -122,7 +122,8 @@ impl PacketMut<'_> {
 }
 
 impl View<'_> {
-    /// Returns the number of batch indexes, including held packets.
+    /// Returns the number of batch indexes. Packets that the stage has taken out of this batch with
+    /// [`hold`](Self::hold) still count.
     #[inline]
     pub fn len(&self) -> usize {
         self.batch.len()
@@ -156,14 +157,14 @@ impl View<'_> {
         }
     }
 
-    /// Returns the packet at a batch index, if there is one that the stage does not hold.
+    /// Returns the packet at a batch index, unless the stage holds it or the index does not exist.
     #[inline]
     pub fn packet(&mut self, index: usize) -> Option<PacketMut<'_>> {
         let frame = self.batch.slots_mut().get_mut(index)?.as_mut()?;
         Some(PacketMut { frame, meta: &mut self.metas[index], verdict: &mut self.verdicts[index] })
     }
 
-    /// Sets the verdict at a batch index, if it exists.
+    /// Sets the verdict at a batch index, if the index exists.
     #[inline]
     pub fn set_verdict(&mut self, index: usize, verdict: Verdict) {
         if let Some(current) = self.verdicts[..self.batch.len()].get_mut(index) {

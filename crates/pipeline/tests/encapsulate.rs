@@ -6,7 +6,7 @@ use xdpfwd_pipeline::testing::{Disposition, TestBench};
 use xdpfwd_pipeline::{Cx, PacketMut, Reason, Stage, View};
 use xdpfwd_wire::{Header, HeaderStack, Headers, MacAddr, ethernet, gtpu, ipv4, ipv6, udp};
 
-/// In bytes: Ethernet, IPv4, UDP, GTP-U.
+/// Length of the tunnel's headers in bytes: Ethernet, IPv4, UDP, GTP-U.
 const TUNNEL_LEN: usize = 14 + 20 + 8 + 8;
 
 /// Tunnel endpoint identifier in GTP-U.
@@ -24,12 +24,12 @@ fn user_packet() -> Vec<u8> {
     HeaderStack(&[ipv6::Repr::default().into(), udp.into()]).packet(b"hello").unwrap()
 }
 
-/// Adds 9 bytes of padding.
+/// Returns [`user_packet`] in an Ethernet frame with 9 bytes of padding.
 fn user_frame() -> Vec<u8> {
     let ethernet = Header::from(ethernet::Repr::default());
     let ip = ipv6::Repr::default();
     let mut frame = HeaderStack(&[ethernet, ip.into()]).packet(b"").unwrap();
-    // With the EtherType of IPv6.
+    // Keep only the Ethernet header, which now has the EtherType of IPv6.
     frame.truncate(14);
     frame.extend(user_packet());
     frame.extend([0xee; 9]);
@@ -44,7 +44,7 @@ impl<F: FnMut(&mut PacketMut<'_>) + 'static> Stage for ForEach<F> {
     }
 }
 
-/// Replaces the headers before the IP packet.
+/// Replaces the headers before the IP packet by the headers of [`tunnel`].
 fn send_to_tunnel(packet: &mut PacketMut<'_>) {
     let headers = packet.meta.headers;
     if let Err(reason) = packet.cut_to_ip(headers).and_then(|()| packet.encapsulate(&tunnel())) {
@@ -52,7 +52,7 @@ fn send_to_tunnel(packet: &mut PacketMut<'_>) {
     }
 }
 
-/// Asserts that neither frame nor parsed headers change.
+/// Asserts that `encapsulate` fails with this reason, and changes neither frame nor parsed headers.
 fn assert_refused(packet: &mut PacketMut<'_>, headers: &[Header<'_>], reason: Reason) {
     let (bytes, headroom) = (packet.frame.to_vec(), packet.frame.headroom());
     let parsed = packet.meta.headers;
@@ -85,7 +85,7 @@ fn encapsulate_adds_valid_headers_and_parses_them() {
 #[test]
 fn encapsulate_without_headroom_returns_no_room() {
     let mut bench = TestBench::new(ForEach(|packet: &mut PacketMut<'_>| {
-        // One byte too few for the headers.
+        // Leave one byte too few for the headers.
         let excess = packet.frame.headroom() - (TUNNEL_LEN - 1);
         packet.frame.prepend(excess).unwrap().fill(0xee);
         assert_refused(packet, &tunnel(), Reason::NO_ROOM);

@@ -14,7 +14,7 @@ use xdpfwd_testkit::wires::{
 use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 use xdpfwd_xsk::{UmemConfig, oracle};
 
-// `budget: 0` sends nothing.
+// In this file, `budget: 0` makes a fake kernel send nothing.
 
 #[test]
 fn stalled_port_counts_egress_full_and_other_direction_still_works() {
@@ -86,7 +86,7 @@ fn packets_in_egress_queue_after_drain_are_dropped_as_shutdown() {
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// A round delivers 20 packets to lan and 3 to wan.
+/// Runs rounds of one iteration each, which deliver 20 packets to lan and 3 to wan.
 fn run_rounds(
     worker: &mut Worker<()>,
     wires: &Wires,
@@ -105,7 +105,7 @@ fn run_rounds(
 fn assert_recovers(worker: &mut Worker<()>, wires: &Wires, accounting: &mut WireAccounting) {
     for wire in [&wires.lan, &wires.wan] {
         wire.set(FakeKernelConfig::default());
-        // No later wake-up may come.
+        // Run it now, because the worker may not wake it again.
         wire.run();
     }
     run_rounds(worker, wires, accounting, 3);
@@ -117,7 +117,7 @@ fn assert_recovers(worker: &mut Worker<()>, wires: &Wires, accounting: &mut Wire
     }
 }
 
-/// Runs with and then without the fault.
+/// Runs a worker with a fault of wan's fake kernel, and then without it.
 fn run_with_fault(wan: FakeKernelConfig) -> WireAccounting {
     let (mut worker, wires) = cross_connect_with((), (), wan);
     let mut accounting = WireAccounting::default();
@@ -250,7 +250,8 @@ fn worker_accounts_for_packets_when_interface_disappears() {
     }
 }
 
-/// Returns the numbers of packets that [`run_rounds`] delivered.
+/// Returns the numbers of the first `count` packets that [`run_rounds`] delivered to lan: 20 of
+/// every 23.
 fn first_packets_of_lan(accounting: &WireAccounting, count: u32) -> Vec<u64> {
     (0..accounting.delivered).filter(|number| number % 23 < 20).take(count as usize).collect()
 }
@@ -290,8 +291,9 @@ fn idle_worker_backs_off_wake_ups_of_stalled_port() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// The bits of `faults` select the faults of one port. `a` and `b` are their parameters, and
-    /// the numbers of packets.
+    /// In each step, the bits of `faults` select faults of one port (lan if `lan` is true, else
+    /// wan). `a` and `b` are parameters of these faults, and the numbers of packets for lan and
+    /// wan.
     #[test]
     fn worker_accounts_for_packets_under_random_faults(
         steps in prop::collection::vec(any::<(u8, u8, u8, bool)>(), 1..40),

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-/// Drop removes the folder. Only its owner can enter it, unless [`Self::shared`] created it.
+/// A temporary folder, removed on drop. Only its owner can enter it, unless it was created with
+/// [`Self::shared`].
 #[derive(Debug)]
 pub struct Folder(TempDir);
 
@@ -18,7 +19,7 @@ impl Folder {
         Self(tempfile::Builder::new().prefix("xdpfwd-test-").tempdir().unwrap())
     }
 
-    /// Every user can enter and list it, for programs that run as another user.
+    /// Creates a folder that every user can enter and list, for programs that run as another user.
     pub fn shared() -> Self {
         let folder = Self::new();
         fs::set_permissions(&*folder, Permissions::from_mode(0o755)).unwrap();

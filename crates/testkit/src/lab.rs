@@ -6,7 +6,7 @@ use xdpfwd_lab::{Chain, ChainBuilder, Namespace};
 
 use crate::process::{run, stderr};
 
-/// Panics on failure, with a hint that such tests need root.
+/// Builds a chain of network namespaces. Panics on failure, with a hint that such tests need root.
 #[track_caller]
 pub fn chain(builder: ChainBuilder) -> Chain {
     builder
@@ -20,13 +20,13 @@ pub fn sh(namespace: &Namespace, script: &str) -> String {
     run(namespace.command("sh").args(["-ec", script]))
 }
 
-/// `arguments` are separated by single spaces. Panics if `ip` fails.
+/// Runs `ip` with arguments that are separated by single spaces. Panics if it fails.
 #[track_caller]
 pub fn ip(namespace: &Namespace, arguments: &str) {
     run(namespace.command("ip").args(arguments.split(' ')));
 }
 
-/// Panics only if `ping` cannot be started.
+/// Runs `ping`. Panics only if it cannot be started.
 #[track_caller]
 pub fn try_ping(from: &Namespace, to: &str, arguments: &[&str]) -> Output {
     let mut command = from.command("ping");

@@ -4,10 +4,10 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Only a test that hangs exceeds it.
+/// Maximum wait for a condition. Only a test that hangs exceeds it.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Returns the stdout. Panics if the command fails.
+/// Runs a command and returns its stdout. Panics if it fails.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {
     let output = command
@@ -17,7 +17,7 @@ pub fn run(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Replaces invalid UTF-8.
+/// Returns the stderr as text. Replaces invalid UTF-8.
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

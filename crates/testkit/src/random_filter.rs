@@ -17,7 +17,7 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// Vigna's splitmix64.
+/// The random number generator splitmix64, by Vigna.
 pub struct SplitMix64(u64);
 
 impl SplitMix64 {
@@ -52,7 +52,7 @@ impl SplitMix64 {
 #[derive(Debug)]
 pub struct RuleSet {
     pub rules: Vec<Rule>,
-    /// In the same order.
+    /// The rules as text, in the same order.
     pub rule_texts: Vec<String>,
     default: &'static str,
     /// The action for each packet exception (a packet that can mislead a filter), in the order of
@@ -60,12 +60,13 @@ pub struct RuleSet {
     exception_actions: [&'static str; 6],
 }
 
-/// In the order of `PacketException::ALL` in `xdpfwd_stages::filter`.
+/// Keys of the configuration, in the order of `PacketException::ALL` in `xdpfwd_stages::filter`.
 const EXCEPTION_KEYS: [&str; 6] =
     ["not_ip", "malformed", "vlan_stack", "extension_chain", "ip_options", "later_fragments"];
 
 impl RuleSet {
-    /// At most `max_continue` rules have no verdict (`continue`).
+    /// Creates a filter with random rules and settings. At most `max_continue` of the rules have no
+    /// verdict (`continue`).
     pub fn draw(random: &mut SplitMix64, max_continue: usize) -> Self {
         let count = random.choose(&[1, 8, 9, 20, 60, 150, 300]);
         let rule_texts = (0..count).map(|_| rule(random)).collect();
@@ -89,7 +90,8 @@ impl RuleSet {
             .iter()
             .map(|line| xdpfwd_filter::parse_rule(line).unwrap().unwrap())
             .collect();
-        // Only packets with IP options and later fragments (4 and 5) can be compared with rules.
+        // "judge" compares the packet with the rules. This is possible only for packets with IP
+        // options and for later fragments (4 and 5).
         let exception_actions = [0, 1, 2, 3, 4, 5].map(|kind| match kind {
             0..4 => random.choose(&["accept", "drop", "drop"]),
             _ => random.choose(&["judge", "judge", "judge", "drop", "accept"]),
@@ -97,7 +99,7 @@ impl RuleSet {
         Self { rules, rule_texts, default, exception_actions }
     }
 
-    /// `placement` is `user` or `kernel`.
+    /// Plans the filter. `placement` is `user` or `kernel`.
     pub fn plan(&self, placement: &str) -> Arc<dyn StagePlan> {
         let Self { rule_texts, default, .. } = self;
         let exception_actions: String = EXCEPTION_KEYS
@@ -115,7 +117,8 @@ impl RuleSet {
             .unwrap_or_else(|error| panic!("{error}: {rule_texts:#?}"))
     }
 
-    /// Returns the outcome as in docs/filter.md, comparing rule after rule.
+    /// Returns the outcome that docs/filter.md describes, by comparing the packet with one rule
+    /// after the other.
     pub fn linear_outcome(&self, frame: &[u8]) -> Outcome {
         let drop_reason = |verdict| (verdict == Verdict::Drop).then_some(Reason::POLICY);
         let key = match inspect(frame, &Headers::parse(frame)) {
@@ -152,7 +155,7 @@ const PORTS: [u16; 10] = [0, 22, 53, 80, 443, 1023, 1024, 2048, 40000, 65535];
 const LENGTHS_V4: [u8; 6] = [0, 8, 15, 24, 30, 32];
 const LENGTHS_V6: [u8; 6] = [0, 16, 32, 61, 64, 128];
 
-/// An IPv4 address has 4 bytes; the others are 0.
+/// Returns a random address. An IPv4 address is in the first 4 bytes; the others are 0.
 fn address(random: &mut SplitMix64, is_v4: bool) -> [u8; 16] {
     let mut address = [0; 16];
     if is_v4 {
@@ -255,7 +258,7 @@ fn rule(random: &mut SplitMix64) -> String {
     rule
 }
 
-/// Also returns whether the frame was mangled.
+/// Returns a random frame, and whether it was mangled.
 pub fn packet(random: &mut SplitMix64) -> (Vec<u8>, bool) {
     let is_v4 = random.one_in(2);
     let protocol = random.choose(&PROTOCOLS);

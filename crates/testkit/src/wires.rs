@@ -23,13 +23,13 @@ pub struct WireAccounting {
     pub sent: u64,
     /// Packets that the fake kernels discarded.
     pub discarded: u64,
-    /// For lan and then wan, see [`number`].
+    /// Numbers of the packets sent on lan and on wan; see [`number()`].
     pub sent_numbers: [Vec<u64>; 2],
 }
 
 impl WireAccounting {
-    /// Tries to deliver `count` packets with consecutive numbers. The next packet takes the number
-    /// of one that cannot be delivered.
+    /// Tries to deliver `count` packets with consecutive numbers. If a packet cannot be delivered,
+    /// the next one takes its number.
     pub fn deliver(&mut self, wire: &FakeKernel, count: u64) {
         (0..count).for_each(|_| {
             self.delivered += u64::from(wire.deliver(&packet(self.delivered)).is_ok())
@@ -75,12 +75,13 @@ pub fn umem_config() -> UmemConfig {
     UmemConfig { frames: 1024, huge_pages: HugePages::Off, ..UmemConfig::default() }
 }
 
-/// Runs `lan_chain` on packets from lan to wan.
+/// Creates a worker that runs `lan_chain` on packets from lan to wan, and `wan_chain` on packets
+/// from wan to lan.
 pub fn cross_connect<C: Chain>(lan_chain: C, wan_chain: C) -> (Worker<C>, Wires) {
     cross_connect_with(lan_chain, wan_chain, FakeKernelConfig::default())
 }
 
-/// Takes a configuration for the fake kernel of wan.
+/// Like [`cross_connect`], with a configuration for the fake kernel of wan.
 pub fn cross_connect_with<C: Chain>(
     lan_chain: C,
     wan_chain: C,
@@ -89,7 +90,7 @@ pub fn cross_connect_with<C: Chain>(
     cross_connect_on(&umem_config(), lan_chain, wan_chain, wan)
 }
 
-/// Also takes a configuration for the UMEM.
+/// Like [`cross_connect_with`], with a configuration for the UMEM.
 pub fn cross_connect_on<C: Chain>(
     umem: &UmemConfig,
     lan_chain: C,

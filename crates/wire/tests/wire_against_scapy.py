@@ -187,7 +187,7 @@ def main():
             raw += data()
         expected = expected_fields(raw)
         if "sum" in expected and rng.random() < 0.2:
-            # The last two bytes contain no length field.
+            # Invert a bit in one of the last two bytes, which contain no length field.
             at = expected["l3_end"] - 1 - rng.randrange(2)
             expected = expected_fields(raw[:at] + bytes([raw[at] ^ 1 << rng.randrange(8)]) + raw[at + 1:])
         print(json.dumps(expected))

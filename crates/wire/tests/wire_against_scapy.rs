@@ -16,7 +16,7 @@ const PACKET_COUNT: usize = 600;
 fn parsed_fields_equal_those_of_scapy() {
     let lines = scapy::run("wire_against_scapy.py", &PACKET_COUNT.to_string(), "");
     assert_eq!(lines.len(), PACKET_COUNT);
-    // Invalid checksums, valid checksums.
+    // Number of invalid checksums, and of valid ones.
     let mut checksum_counts = [0, 0];
     for expected in &lines {
         let frame = parse_hex(text(expected, "frame"));
@@ -27,7 +27,7 @@ fn parsed_fields_equal_those_of_scapy() {
         }
         assert_truncated(expected, &frame);
     }
-    // With few such packets, the comparisons would prove little.
+    // With few packets of a class, the comparisons would prove little about this class.
     assert!(
         checksum_counts.iter().all(|&count| count > 20),
         "too few invalid or valid checksums: {checksum_counts:?}"
@@ -117,7 +117,7 @@ fn compare_views(expected: &Value, frame: &[u8], headers: &Headers) -> Option<bo
             assert_eq!(u64::from(packet.code()), number(expected, "code"), "{expected}");
             packet.verify_checksum(addresses)
         }
-        other => panic!("unexpected checksum of protocol {other}: {expected}"),
+        other => panic!("scapy checks protocol {other}, but this test does not: {expected}"),
     };
     assert_eq!(is_valid, scapy_sum == 0, "{expected}");
     Some(is_valid)
@@ -139,7 +139,8 @@ fn compare_ipv4(expected: &Value, l3: &[u8]) {
     }
 }
 
-/// Each part that ends before the IP packet does must be parsed as truncated.
+/// Asserts that the first bytes of the frame are parsed as truncated if they end before the IP
+/// packet (or, without an IP packet, the Ethernet header) does.
 fn assert_truncated(expected: &Value, frame: &[u8]) {
     let end = expected["l3_end"].as_u64().unwrap_or(14) as usize;
     for len in 0..end {

@@ -44,7 +44,7 @@ pub struct Lookup {
 
 pub type Sessions = SharedTable<Lookup>;
 
-/// Runs `ctl sessions`. If it returns an error, the table is unchanged.
+/// Runs `ctl sessions`. After an error, the table is unchanged.
 pub fn run(sessions: &Sessions, workers: usize, command: Command) -> Result<(), &'static str> {
     sessions.try_update(|lookup| match command {
         Command::Add(parameters) => {

@@ -12,6 +12,9 @@ use crate::sessions::{Command, Sessions, run};
 const CONFIG: &str = include_str!("../mini-upf.toml");
 const UE: Ipv4Addr = Ipv4Addr::new(10, 45, 0, 2);
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const TEID: u32 = 4097;
+/// UE address, TEID, gNB address, TEID at the gNB, QFI.
+const ADD: &str = "add 10.45.0.2 4097 172.16.0.2 8193 9";
 
 fn ctl(sessions: &Sessions, words: &str) -> Result<(), &'static str> {
     let workers = 1;
@@ -20,11 +23,11 @@ fn ctl(sessions: &Sessions, words: &str) -> Result<(), &'static str> {
 
 fn bench() -> (TestBench, Sessions) {
     let sessions = Sessions::default();
-    ctl(&sessions, "add 10.45.0.2 4097 172.16.0.2 8193 9").unwrap();
+    ctl(&sessions, ADD).unwrap();
     (crate::app(sessions.clone()).test_bench(CONFIG).unwrap(), sessions)
 }
 
-/// Returns an Ethernet frame: the `outer` headers, and an IP packet of or to a UE.
+/// Returns an Ethernet frame: the `outer` headers, if any, and an IP packet from or to a UE.
 fn frame(outer: &[Header<'_>], source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
     let ip = ipv4::Repr::new(source, destination).into();
     let headers = [&[ethernet::Repr::default().into()], outer, &[ip]].concat();
@@ -43,7 +46,7 @@ fn decap_strips_tunnels_with_and_without_extension_headers() {
     let udp_port = ExtensionHeader { kind: ExtensionType::UDP_PORT, content: &[0, 1] };
     let extensions = [PduSessionContainer::uplink(9).into(), udp_port.into()];
     for count in 0..=2 {
-        let sent = bench().0.send("n3", &uplink(4097, UE, &extensions[..count])).expect_sent("n6");
+        let sent = bench().0.send("n3", &uplink(TEID, UE, &extensions[..count])).expect_sent("n6");
         let ethernet = b"\x02\0\0\0\x06\x01\x02\0\0\0\0\x02\x08\0";
         assert_eq!(sent, [ethernet, &frame(&[], UE, SERVER)[14..]].concat());
     }
@@ -67,10 +70,10 @@ fn encap_adds_tunnel_headers_of_session() {
 fn packet_without_valid_session_is_dropped_with_reason() {
     let pdcp = ExtensionHeader { kind: ExtensionType::PDCP_PDU_NUMBER, content: &[0, 1] };
     for (port, frame, reason) in [
-        ("n3", uplink(4098, UE, &[]), "no_session"),
+        ("n3", uplink(TEID + 1, UE, &[]), "no_session"),
         ("n6", frame(&[], UE, SERVER), "no_session"),
-        ("n3", uplink(4097, SERVER, &[]), "wrong_ue_address"),
-        ("n3", uplink(4097, UE, &[pdcp.into()]), "invalid_gtpu"),
+        ("n3", uplink(TEID, SERVER, &[]), "wrong_ue_address"),
+        ("n3", uplink(TEID, UE, &[pdcp.into()]), "invalid_gtpu"),
         ("n3", frame(&[], UE, SERVER), "invalid_gtpu"),
         ("n6", vec![0; 60], "not_ip"),
     ] {
@@ -81,21 +84,21 @@ fn packet_without_valid_session_is_dropped_with_reason() {
 #[test]
 fn session_change_applies_to_next_packet() {
     let (mut bench, sessions) = bench();
-    let up = uplink(4097, UE, &[]);
+    let up = uplink(TEID, UE, &[]);
     bench.send("n3", &up).expect_sent("n6");
     bench.send_all("n6", [frame(&[], SERVER, UE), frame(&[], SERVER, UE)]);
     assert_eq!(bench.table("sessions").rows[0][5..], [1_u64, 2, 25, 50].map(Into::into));
-    ctl(&sessions, "add 10.45.0.3 4097 172.16.0.2 1 9").unwrap_err();
+    ctl(&sessions, "add 10.45.0.3 4097 172.16.0.2 1 9").unwrap_err(); // the TEID is in use
     ctl(&sessions, "remove 10.45.0.2").unwrap();
     assert_eq!(bench.send("n3", &up).drop_reason(), Some("no_session"));
-    ctl(&sessions, "add 10.45.0.2 4097 172.16.0.2 8193 9").unwrap();
+    ctl(&sessions, ADD).unwrap();
     bench.send("n3", &up).expect_sent("n6");
 }
 
 #[test]
 fn stages_do_not_allocate() {
     let mut bench = bench().0;
-    assert_eq!(bench.assert_no_allocation("n3", vec![uplink(4097, UE, &[]); 640]), 640);
+    assert_eq!(bench.assert_no_allocation("n3", vec![uplink(TEID, UE, &[]); 640]), 640);
     assert_eq!(bench.assert_no_allocation("n6", vec![frame(&[], SERVER, UE); 640]), 640);
 }
 

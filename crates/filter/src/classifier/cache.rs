@@ -52,7 +52,7 @@ pub(super) struct Slots<const N: usize, const W: usize> {
 
 const CACHE_LINE: usize = 64;
 
-/// Set in every stored result, so an unused slot (all zeros) differs from every used slot.
+/// A bit in every stored result, so that an unused slot (all zeros) differs from every used slot.
 const USED: u64 = 1 << 32;
 
 impl<const N: usize, const W: usize> Slots<N, W> {

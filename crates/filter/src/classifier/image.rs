@@ -20,10 +20,12 @@ pub struct Image {
 pub struct SpaceImage {
     /// `struct space`: all data whose size does not depend on the rules.
     pub space: Vec<u8>,
-    /// `struct numbers`: for each value of the first 16 address bits that are not skipped, the
-    /// number of a set or, for longer prefixes, of a part. First source, then destination.
+    /// `struct numbers`: a table for the source address, then one for the destination address. For
+    /// each value of the first 16 address bits that are not skipped, it has the number of a set in
+    /// `sets` or, if rules have longer prefixes, of a part in `parts`.
     pub first: Table,
-    /// `struct numbers`: for each part, a set number for each value of the next 8 address bits.
+    /// `struct numbers`: for each part, a table with a set number for each value of the next 8
+    /// address bits.
     pub parts: Table,
     /// Sets of tuples: 64-bit words with one bit per tuple.
     pub sets: Table,
@@ -89,7 +91,7 @@ pub enum KernelLimitError {
         /// Maximum number of rules without a verdict.
         max: usize,
     },
-    /// Too many rules: a decision has only 30 bits for the rule number.
+    /// Too many rules: the XDP program has only 30 bits for a rule number.
     #[error("{0} rules; the XDP program supports at most {max}", max = MAX_RULES)]
     TooManyRules(usize),
 }
@@ -101,7 +103,8 @@ const MAX_GROUPS: usize = 32;
 const MAX_CONTINUE_RULES: usize = 16;
 const MAX_RULES: usize = (1 << 30) - 1;
 
-// A decision is a rule number, shifted left by `DECISION_BITS`, with an action.
+// A decision of the XDP program is a rule number, shifted left by `DECISION_BITS`, with one of
+// these actions in the lowest bits.
 const DECISION_BITS: u32 = 2;
 const CONTINUE: u32 = 0;
 const ACCEPT: u32 = 1;
@@ -174,8 +177,8 @@ impl SpaceImage {
         }
         let (mut first, mut parts, mut sets) =
             (NativeBytes::default(), NativeBytes::default(), NativeBytes::default());
-        // For source and destination: the skipped address bits, and the index of the first part and
-        // set.
+        // For source and destination: the number of skipped address bits, and the indexes of the
+        // first part and of the first set.
         let (mut skips, mut first_parts, mut first_sets) = ([0; 2], [0; 2], [0; 2]);
         for (side, addresses) in
             space.prune.iter().flat_map(|prune| [&prune.source, &prune.destination]).enumerate()
@@ -228,7 +231,7 @@ impl SpaceImage {
     }
 }
 
-/// In bytes.
+/// Size of `struct numbers` in bytes.
 const NUMBERS_SIZE: usize = 256 * size_of::<u16>();
 
 #[derive(Default)]

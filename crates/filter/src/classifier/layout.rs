@@ -16,13 +16,15 @@ pub(super) struct Layout {
     pub(super) bucket_count: usize,
 }
 
-/// Maximum rules per bucket in the greedy search; not for the rules that remain after it.
+/// Maximum rules per bucket in the greedy search. The rules that remain after it may exceed this
+/// limit.
 const GREEDY_BUCKET_LENGTH: u8 = 1;
 
-/// Maximum prefix lengths, including 0, of candidates, for each of the two addresses.
+/// Maximum number of different prefix lengths, including 0, that candidate tuples have for each of
+/// the two addresses.
 const MAX_LENGTHS: usize = 6;
 
-/// A set of tuples is a `u64` with one bit per tuple.
+/// Maximum number of tuples: a set of tuples is a `u64` with one bit per tuple.
 pub(super) const MAX_TUPLES: usize = 64;
 
 pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
@@ -31,8 +33,8 @@ pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
     let mut remaining: Vec<u32> = (0..patterns.len() as u32).collect();
     remaining.sort_by_key(|&index| patterns[index as usize].bits.sum());
     let mut counts = BucketCounts::new(patterns.len());
-    // For each candidate: the number of rules that it accepts, the sum of its bits, its bits, and
-    // how many rules remained when the first number was computed.
+    // For each candidate: the number of remaining rules that it accepts, the sum of its bits, its
+    // bits, and how many rules remained when the number of accepted rules was computed.
     let mut heap: BinaryHeap<(usize, u32, Bits, usize)> = BinaryHeap::new();
     for bits in candidates {
         heap.push((
@@ -185,7 +187,7 @@ impl BucketCounts {
         self.counts.fill(0);
     }
 
-    /// Returns `false` if the rule's bucket is full.
+    /// Adds a rule to its bucket. Returns `false` if the bucket is full.
     #[inline]
     fn add<const N: usize>(&mut self, value: &Packed<N>, mask: &Packed<N>) -> bool {
         let mut hash = 0_u64;

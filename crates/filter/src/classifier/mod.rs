@@ -1,11 +1,12 @@
 //! The classifier, which finds the first matching rule among many rules.
 //!
 //! The classifier searches a **tuple space** (Srinivasan et al., 1999) with merged tuples
-//! (TupleMerge, Daly et al., 2019). A tuple states how many leading bits of each address and port
-//! are compared, and whether the protocol is. One hash table lookup with these bits of the key
-//! finds the bucket of all rules of the tuple that can match. Their other conditions are verified
-//! rule after rule. A rule may be in any tuple that compares only bits that the rule specifies, so
-//! a few tuples can hold thousands of rules. [`layout`] chooses the tuples.
+//! (TupleMerge, Daly et al., 2019). A tuple is a group of rules. It states how many leading bits of
+//! each address and port are compared, and whether the protocol is compared. One hash table lookup
+//! with these bits of the key finds the bucket of all rules of the tuple that can match. Their
+//! other conditions are verified rule after rule. A rule may be in any tuple that compares only
+//! bits that the rule has conditions on, so a few tuples can hold thousands of rules. [`layout`]
+//! chooses the tuples.
 //!
 //! [`prune`] selects the tuples that can contain a matching rule for a key. They are searched in
 //! the order of their smallest rule number, until no further tuple can contain an earlier match. A
@@ -40,7 +41,8 @@ impl Classifier {
     /// Maximum number of keys per batch.
     pub const BATCH: usize = space::BATCH;
 
-    /// Compiles rules. Keep `seed` secret: who knows it can choose packets whose hashes collide.
+    /// Compiles rules. Keep `seed` secret: whoever knows it can choose packets whose hashes
+    /// collide.
     pub fn new(rules: &[Rule], seed: u64) -> Self {
         let numbered = || (0..).zip(rules);
         let v4 =
@@ -74,8 +76,8 @@ impl Classifier {
         classify_by_version(keys, found, v4, v6);
     }
 
-    /// Like [`Self::classify`], with a cache. The results of another classifier in the cache would
-    /// be wrong.
+    /// Like [`Self::classify`], with a cache. Never use a cache with two classifiers, because it
+    /// returns the results of the other classifier, too.
     #[inline]
     pub fn classify_cached(
         &self,

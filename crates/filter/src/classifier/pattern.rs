@@ -15,7 +15,7 @@ pub(super) struct Pattern<const N: usize> {
     /// First and last port; 0 and 65535 without a condition.
     pub(super) source_ports: [u16; 2],
     pub(super) destination_ports: [u16; 2],
-    /// The rule with the smaller number takes precedence.
+    /// Number of the rule. The rule with the smaller number takes precedence.
     pub(super) rule: u32,
     pub(super) bits: Bits,
 }
@@ -32,6 +32,7 @@ pub(super) struct Bits {
 }
 
 impl Bits {
+    /// Returns whether each field has at least as many bits as in `other`.
     pub(super) fn covers(self, other: Self) -> bool {
         self.source >= other.source
             && self.destination >= other.destination

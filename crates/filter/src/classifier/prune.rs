@@ -90,8 +90,8 @@ fn prefix_length<const N: usize>(pattern: &Pattern<N>, side: usize) -> u8 {
     if side == 0 { pattern.bits.source } else { pattern.bits.destination }
 }
 
-/// Tuple sets by address. The 16 bits after the skipped bits select a set, or a part for longer
-/// prefixes. In a part, the next 8 bits select a set.
+/// Tuple sets by address. The 16 bits after the skipped bits select a set or, if rules have longer
+/// prefixes, a part. In a part, the next 8 bits select a set.
 #[derive(Clone, Debug)]
 pub(super) struct AddressSets {
     /// Leading bits that are the same in all prefixes.
@@ -100,7 +100,7 @@ pub(super) struct AddressSets {
     pub(super) first: Vec<u16>,
     /// For each part and each value of the next 8 bits, a set number.
     pub(super) parts: Vec<[u16; 256]>,
-    /// Set 0 contains all tuples.
+    /// The sets, by number. Set 0 contains all tuples.
     pub(super) sets: Vec<TupleSet>,
 }
 
@@ -115,6 +115,7 @@ impl AddressSets {
     /// Each prefix consists of the set with its tuple, the left-aligned address, and the length in
     /// bits.
     fn new(prefixes: impl Iterator<Item = (TupleSet, u64, u8)> + Clone) -> Self {
+        // Tuples with a rule for all addresses.
         let mut everywhere = 0;
         let mut distinct: Vec<(u64, u8, TupleSet)> = Vec::new();
         for (tuple, value, length) in prefixes {

@@ -14,7 +14,8 @@ pub(super) const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Debug)]
 pub(super) struct Space<const N: usize> {
-    /// In the order of their smallest rule number. Empty if the rules are compared one by one.
+    /// The tuples in search order: by smallest rule number. Empty if the rules are compared one by
+    /// one.
     pub(super) tuples: Vec<Tuple<N>>,
     /// Maps the hash of each bucket to the index in `entries` of its first entry.
     pub(super) table: HashTable,
@@ -30,6 +31,7 @@ pub(super) struct Space<const N: usize> {
 #[derive(Clone, Debug)]
 pub(super) struct Tuple<const N: usize> {
     pub(super) mask: Packed<N>,
+    /// The smallest rule number.
     pub(super) best_rule: u32,
     /// Differs for each tuple, so equal bits have different hashes.
     pub(super) seed: u64,
@@ -46,6 +48,7 @@ pub(super) struct Entry<const N: usize> {
     pub(super) source_ports: [u16; 2],
     pub(super) destination_ports: [u16; 2],
     pub(super) rule: u32,
+    /// Whether the entry is the last one of its bucket.
     pub(super) is_last: bool,
 }
 
@@ -127,8 +130,8 @@ impl<const N: usize> Space<N> {
         space
     }
 
-    /// Each bucket is a list of pattern indexes in rule order. `entry` creates an entry from a
-    /// pattern index and the value of `is_last`.
+    /// Adds a tuple with its buckets, each a list of pattern indexes in rule order. `entry` creates
+    /// an entry from a pattern index and the value of `is_last`.
     fn add_tuple(
         &mut self,
         bits: Bits,
@@ -227,8 +230,8 @@ impl<const N: usize> Space<N> {
             for at in 0..active_count.min(BATCH) {
                 let index = usize::from(active[at]) % BATCH;
                 tuples[index] &= tuples[index] - 1;
-                // Without a tuple, the index is `MAX_TUPLES`, and `best` is `u32::MAX`, so the key
-                // is not kept.
+                // If no tuple is left, the index is `MAX_TUPLES`, and `best` is `u32::MAX`, so the
+                // key is not kept.
                 let best = self.best_rules[tuples[index].trailing_zeros() as usize];
                 active[kept_count % BATCH] = index as u8;
                 kept_count += usize::from(best < found[index]);
@@ -303,7 +306,7 @@ fn hash<const N: usize>(key: &Packed<N>, mask: &Packed<N>, seed: u64, tuple_seed
     }
 }
 
-/// From the fractional part of pi.
+/// Constants without structure, from the fractional part of pi.
 const SEEDS: [u64; 5] = [
     0x243f_6a88_85a3_08d3,
     0x1319_8a2e_0370_7345,

@@ -18,7 +18,7 @@ pub(super) struct HashTable {
 const LANES: usize = 4;
 const ONES: u64 = 0x0001_0001_0001_0001;
 const HIGH: u64 = 0x8000_8000_8000_8000;
-/// Set in a full group of which an entry went to another group.
+/// The bit that marks a full group of which an entry went to another group.
 const OVERFLOWED: u64 = 1 << 63;
 
 impl HashTable {
@@ -45,8 +45,8 @@ impl HashTable {
         (hash >> self.shift) as usize
     }
 
-    /// Never returns if all lanes are in use; there are at least four times as many as entries
-    /// given to [`Self::new`].
+    /// Inserts a number under a hash. Never returns if all lanes are in use; there are at least
+    /// four lanes per entry given to [`Self::new`].
     pub(super) fn insert(&mut self, hash: u64, number: u32) {
         let mut at = self.group_index(hash);
         loop {
@@ -62,8 +62,8 @@ impl HashTable {
         }
     }
 
-    /// Returns a mask with the highest bit of each lane with the tag of a hash. A lane above a
-    /// matching lane may be a false positive.
+    /// Returns a mask with the highest bit set in each lane that has the tag of a hash. A lane
+    /// above a matching lane may be a false positive.
     #[inline]
     fn matching_lanes(group: u64, hash: u64) -> u64 {
         let differing = (group & !OVERFLOWED) ^ Self::tag(hash).wrapping_mul(ONES);
@@ -114,7 +114,8 @@ impl HashTable {
         self.shift
     }
 
-    /// Longest run of overflowed groups. A lookup visits at most one group more.
+    /// Returns the length of the longest run of overflowed groups. A lookup visits at most one
+    /// group more.
     pub(super) fn longest_run(&self) -> usize {
         let (mut longest, mut run) = (0, 0);
         // Twice, because a run may wrap around.
@@ -166,7 +167,7 @@ mod tests {
 
     #[test]
     fn may_contain_finds_inserted_hashes_and_few_absent_ones() {
-        // The hashes of 10 entries differ in few bits, so groups overflow.
+        // With 10 entries, the hashes differ in few bits, so that groups overflow.
         for entries in [0, 1, 3, 10, 100, 5000] {
             let mut table = HashTable::new(entries);
             let hash = |number: u64| {

@@ -9,7 +9,7 @@ use super::*;
 use crate::key::{Fragment, L4};
 use crate::rule::{FragmentMatch, Match, TcpFlags, Verdict, Version};
 
-/// Only 36 addresses, so that rules overlap and packets match.
+/// Returns one of only 36 addresses, so that rules overlap and packets match.
 fn address_v4() -> impl Strategy<Value = u32> {
     (0..4_u32, 0..3_u32, 0..3_u32).prop_map(|(a, b, c)| 10 << 24 | a << 22 | b << 9 | c)
 }
@@ -297,8 +297,8 @@ fn similar_rules_share_few_tuples_with_short_buckets() {
     assert!(shape.v4.iter().all(|tuple| tuple.longest_bucket <= 8), "{shape:?}");
 }
 
-/// The rules of crates/xdpfwd/tests/root_reload.rs. With a few seeds, their tables exceed a limit
-/// of the XDP program; the filter stage then draws another.
+/// Tries the rules of crates/xdpfwd/tests/root_reload.rs. With a few seeds, their tables exceed a
+/// limit of the XDP program; the filter stage then draws another seed.
 #[test]
 fn image_fits_xdp_program_with_most_seeds() {
     let rules = (0..2000_u32)
@@ -327,10 +327,10 @@ fn rules_beyond_table_limits_are_still_found() {
         let mut rules = Vec::new();
         for _ in 0..3000 {
             let (source, destination) = (draw(), draw());
+            // The first 16 bits of the source prefixes have more values than the limit of parts.
             let prefix = |address: u32, length: u8| -> IpNet {
                 match v4 {
                     true => Ipv4Net::new(address.into(), length).unwrap().trunc().into(),
-                    // All values of the first 16 bits exceed the limit of parts.
                     false => Ipv6Net::new((u128::from(address) << 96).into(), length)
                         .unwrap()
                         .trunc()

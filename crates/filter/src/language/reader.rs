@@ -50,6 +50,7 @@ impl<'a> Reader<'a> {
         Ok(Some(Self { words, rule: Rule { verdict, ..Rule::default() }, seen: Vec::new() }))
     }
 
+    /// Records a keyword, or returns an error if it is a duplicate.
     pub(super) fn record(&mut self, word: Word<'a>) -> Result<(), Problem> {
         if let Some(earlier) = self.seen.iter().find(|seen| seen.text == word.text) {
             return Err(word.problem(format!(
@@ -61,9 +62,9 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Returns `false` if `word` is not a keyword of rules.
+    /// Reads a keyword and its value. Returns `false` if `word` is not a keyword of rules.
     pub(super) fn read(&mut self, word: Word<'a>) -> Result<bool, Problem> {
-        // `ipv4` and `ipv6` exclude each other.
+        // `ipv4` and `ipv6` exclude each other, so both are recorded as `ipv4`.
         let recorded_as = if word.text == "ipv6" { "ipv4" } else { word.text };
         if let Err(problem) = self.record(Word { text: recorded_as, ..word }) {
             return Err(Problem {
@@ -329,7 +330,7 @@ fn flags(word: Word<'_>) -> Result<TcpFlags, Problem> {
     Ok(flags)
 }
 
-/// A number or a name (RFC 2474, 2597, 3246).
+/// Reads a DSCP: a number or a name (RFC 2474, 2597, 3246).
 fn dscp(word: Word<'_>) -> Result<u8, Problem> {
     let digits_in =
         |text: &str| text.bytes().map(|byte| byte.wrapping_sub(b'0')).collect::<Vec<_>>();
@@ -349,7 +350,7 @@ fn dscp(word: Word<'_>) -> Result<u8, Problem> {
     number.ok_or_else(|| word.problem(format!("invalid DSCP `{}`: expected {DSCP}", word.text)))
 }
 
-/// Accepts the suffixes k (thousand), M (million) and G (billion).
+/// Reads a number. Accepts the suffixes k (thousand), M (million) and G (billion).
 fn number_with_suffix(text: &str) -> Option<u64> {
     let (digits, scale) = match text.as_bytes().last()? {
         b'k' => (&text[..text.len() - 1], 1_000),

@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 
-/// The column is counted in characters, from 1.
+/// A word of a line. The column is counted in characters, from 1.
 #[derive(Clone, Copy)]
 pub(super) struct Word<'a> {
     pub(super) text: &'a str,
@@ -10,16 +10,16 @@ pub(super) struct Word<'a> {
 }
 
 impl Word<'_> {
-    /// The line number of the error is 1.
+    /// Returns an error at the word. Its line number is 1.
     pub(super) fn problem(self, message: impl Into<String>) -> Problem {
         Problem { line: 1, column: self.column, message: message.into() }
     }
 }
 
-/// The words before a comment. A quoted string is one word, with its quotes.
+/// The words of a line, without its comment. A quoted string is one word, with its quotes.
 pub(super) struct Words<'a> {
     line: &'a str,
-    /// Byte offset in `line`.
+    /// Byte offset in `line` of the next word or the white space before it.
     offset: usize,
 }
 

@@ -5,8 +5,8 @@
 //! context on the stack, so workers can share a key. A manager (`IMB_MGR`) selects the functions
 //! for this CPU model, and is freed before the first packet.
 //!
-//! ChaCha20-Poly1305 uses the job API, which keeps the current job in a manager, so each batch
-//! needs exclusive use of one. The first key creates one manager per logical CPU.
+//! ChaCha20-Poly1305 uses the library's job API, which keeps the current job in a manager, so each
+//! batch needs a manager for itself. The first key creates one manager per logical CPU.
 
 mod ffi;
 
@@ -118,7 +118,7 @@ impl Aead for IpsecMb {
     }
 }
 
-/// Compares in constant time: `black_box` keeps the compiler from adding an early exit.
+/// Compares two tags in constant time: `black_box` keeps the compiler from adding an early exit.
 #[inline]
 fn tags_equal(one: &[u8; ICV_LEN], other: &[u8; ICV_LEN]) -> bool {
     let halves = |tag: &[u8; ICV_LEN]| {
@@ -158,8 +158,8 @@ impl IpsecMb {
             let (len, aad, aad_len) = if self.encrypts {
                 (len, aad.bytes().as_ptr(), aad.bytes().len() as u64)
             } else {
-                // GMAC encrypts nothing and authenticates the text, which contains the ESP header:
-                // `aad` is not used.
+                // For GMAC, the text contains all authenticated bytes, from the SPI on. Nothing is
+                // encrypted, and `aad` is not used.
                 (0, start.cast_const(), len)
             };
             // SAFETY: reads the key, 12 bytes of nonce, and the authenticated data; reads and

@@ -19,14 +19,15 @@ pub trait Aead: Send + Sync {
 #[derive(Debug)]
 #[repr(C)]
 pub struct Job<'a> {
-    /// Unique among packets sealed with one key.
+    /// The nonce, unique among packets sealed with one key.
     pub nonce: [u8; NONCE_LEN],
-    /// Ignored by transforms without encryption.
+    /// Additional authenticated data. Ignored by transforms without encryption.
     pub aad: Aad,
-    /// The text, then the tag, which sealing writes and opening verifies. Without encryption, the
-    /// text contains all authenticated bytes, from the SPI on.
+    /// The text (to be encrypted or decrypted), then the tag, which sealing writes and opening
+    /// verifies. For transforms without encryption, the text is all authenticated bytes, from the
+    /// SPI on.
     pub text_and_tag: &'a mut [u8],
-    /// Whether it was sealed, or opened with a valid tag.
+    /// Whether the packet was sealed, or opened with a valid tag.
     pub is_ok: bool,
 }
 
@@ -78,7 +79,7 @@ impl Aad {
 pub struct KeyLengthError {
     /// The transform.
     pub transform: Transform,
-    /// Its length in bytes.
+    /// Length of the key in bytes.
     pub got: usize,
     /// Required length in bytes.
     pub wanted: usize,

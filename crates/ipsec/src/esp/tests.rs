@@ -226,7 +226,7 @@ fn open_rejects_invalid_padding_and_moves_window() {
     }
 }
 
-/// RFC 4303, 2.4, allows up to 255 bytes of padding.
+/// Tries up to 255 bytes of padding, as RFC 4303, 2.4, allows.
 #[test]
 fn open_checks_every_padding_byte() {
     let protection = protection(Transform::NullAes128Gmac, !EXTENDED, AWS_LC, 9);

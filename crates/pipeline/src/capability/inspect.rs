@@ -7,9 +7,9 @@ use xdpfwd_wire::MacAddr;
 
 /// A stage plan with inspection tables, such as rules, sessions or security associations.
 pub trait Inspectable {
-    /// Returns the keys of the tables' row counters, in the order of
-    /// [`Stage::row_counters`](crate::Stage::row_counters). On a reload, a counter continues the
-    /// old counter with the same key; equal keys are matched in order.
+    /// Returns a key, such as the text of a rule, for each of the
+    /// [`Stage::row_counters`](crate::Stage::row_counters), in the same order. On a reload, a
+    /// counter continues the old counter with the same key; equal keys are matched in order.
     fn counter_keys(&self) -> Vec<String> {
         Vec::new()
     }

@@ -8,7 +8,8 @@ pub trait XdpOffload {
     /// Returns the program and the content of its maps.
     fn image(&self) -> &Arc<XdpImage>;
 
-    /// Returns whether the data plane must not start if the XDP program cannot do the work.
+    /// Returns what happens if the XDP program cannot do the work. True: the data plane does not
+    /// start. False: user space does the work.
     fn is_required(&self) -> bool;
 }
 
@@ -17,7 +18,8 @@ pub trait XdpOffload {
 pub struct XdpImage {
     /// The name of an embedded program, `bpf/NAME.bpf.c`.
     pub program: &'static str,
-    /// Constants with which the program must have been built: read-only map and required bytes.
+    /// Constants that the program was compiled with, checked before it is loaded: the name of a
+    /// read-only map, and the bytes that it must contain.
     pub constants: Vec<(&'static str, Vec<u8>)>,
     /// The content of the program's maps.
     pub tables: XdpTables,

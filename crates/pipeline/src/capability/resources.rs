@@ -7,9 +7,9 @@ pub trait ResourceOwner {
     /// Acquires the resources: opens, locks and writes files.
     ///
     /// Runs once, before the first [`build`](crate::StagePlan::build), on the control thread, and
-    /// may block. `others` are the plans that hold their resources: of earlier stages in this
-    /// configuration, and of all running stages. A plan can downcast them to its own type to share
-    /// their resources. After an error, the plan must hold no resource.
+    /// may block. `others` are the plans that already hold resources: those of earlier stages in
+    /// this configuration, and those of all running stages. A plan can downcast them to its own
+    /// type to share their resources. After an error, the plan must hold no resource.
     fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError>;
 
     /// Releases the resources: after the stage has left the data plane, or if the start or reload
@@ -21,8 +21,8 @@ pub trait ResourceOwner {
         Vec::new()
     }
 
-    /// Returns whether the stage may appear only once in a configuration, for example with
-    /// unshareable state.
+    /// Returns whether the stage may appear only once in a configuration, for example because two
+    /// paths cannot share its state.
     fn is_exclusive(&self) -> bool {
         false
     }

@@ -9,7 +9,7 @@ use super::*;
 const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-// In a frame without VLAN tags.
+// Offsets in a frame without VLAN tags.
 const ETHERTYPE: usize = 12;
 const V4_TOTAL_LEN: usize = 14 + 2;
 const V4_FRAGMENT: usize = 14 + 6;
@@ -22,15 +22,19 @@ const V6_SOURCE: usize = 14 + 8;
 const V6_DESTINATION: usize = 14 + 24;
 const V6_PAYLOAD: usize = 14 + 40;
 
-/// A message then comes from the destination of the packet.
+/// Headroom of a received frame.
+const HEADROOM: usize = 256;
+
+/// Without a source address, a message comes from the destination of the packet.
 const NO_SOURCES: Sources = Sources { v4: None, v6: None };
 
 fn umem_with_frame_size(frame_size: u32) -> (Umem, Pool) {
     Umem::new(&UmemConfig { frame_size, frames: 256, huge_pages: HugePages::Off }).unwrap()
 }
 
-/// Returns the remaining headroom and the "packet too big" message, if any. Checks that the chunk
-/// outside the message, and the neighbouring chunks, stay unchanged.
+/// Turns a frame with this headroom into a "packet too big" message. Returns the remaining headroom
+/// and the message, if any. Checks that the chunk outside the message, and the neighbouring chunks,
+/// stay unchanged.
 #[track_caller]
 fn answer(
     bytes: &[u8],
@@ -81,7 +85,7 @@ fn extend_to_chunk(frame: &mut Frame) -> &mut Frame {
 /// bytes.
 #[track_caller]
 fn too_big_message(frame: &[u8], sources: &Sources) -> Option<Vec<u8>> {
-    answer(frame, 256, &Headers::parse(frame), 600, sources).map(|(_, message)| message)
+    answer(frame, HEADROOM, &Headers::parse(frame), 600, sources).map(|(_, message)| message)
 }
 
 fn ethernet_header(tags: usize, ethertype: [u8; 2]) -> Vec<u8> {
@@ -93,7 +97,7 @@ fn ethernet_header(tags: usize, ethertype: [u8; 2]) -> Vec<u8> {
     frame
 }
 
-/// Returns a padded UDP packet over IPv4 of `len` bytes, with VLAN tags.
+/// Returns a frame with VLAN tags, an IPv4 packet of `len` bytes that contains UDP, and padding.
 fn v4_frame(tags: usize, options_len: usize, len: usize) -> Vec<u8> {
     let mut frame = ethernet_header(tags, [8, 0]);
     let l3 = frame.len();
@@ -112,7 +116,7 @@ fn v4_frame(tags: usize, options_len: usize, len: usize) -> Vec<u8> {
     append_udp_and_padding(frame, l3, len)
 }
 
-/// Like [`v4_frame`], over IPv6 with a destination options header.
+/// Like [`v4_frame`], over IPv6. The options are in a destination options header.
 fn v6_frame(tags: usize, options_len: usize, len: usize) -> Vec<u8> {
     let mut frame = ethernet_header(tags, [0x86, 0xdd]);
     let l3 = frame.len();
@@ -135,7 +139,8 @@ fn v6_frame(tags: usize, options_len: usize, len: usize) -> Vec<u8> {
     append_udp_and_padding(frame, l3, len)
 }
 
-/// Completes the IP packet of `len` bytes at offset `l3`.
+/// Completes the IP packet, which starts at offset `l3`, to `len` bytes with a UDP datagram. Then
+/// appends 6 bytes of padding.
 fn append_udp_and_padding(mut frame: Vec<u8>, l3: usize, len: usize) -> Vec<u8> {
     let udp_len = (len - (frame.len() - l3)) as u16;
     frame.extend([0, 7, 0, 8]);
@@ -147,6 +152,7 @@ fn append_udp_and_padding(mut frame: Vec<u8>, l3: usize, len: usize) -> Vec<u8> 
     frame
 }
 
+/// Asserts that `message` is a valid answer to `frame`, from the router in `sources`, if any.
 #[track_caller]
 fn check(frame: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
     let [frame_headers, message_headers] = [frame, message].map(Headers::parse);
@@ -215,7 +221,7 @@ fn too_big_message_is_valid_with_0_to_2_vlan_tags() {
 #[test]
 fn too_big_message_quotes_short_packet_without_padding() {
     let frame = v4_frame(1, 8, 100);
-    let (_, message) = answer(&frame, 256, &Headers::parse(&frame), 99, &NO_SOURCES).unwrap();
+    let (_, message) = answer(&frame, HEADROOM, &Headers::parse(&frame), 99, &NO_SOURCES).unwrap();
     check(&frame, &message, 99, &NO_SOURCES);
     assert_eq!(message.len(), 18 + 28 + 100);
 }
@@ -223,7 +229,7 @@ fn too_big_message_quotes_short_packet_without_padding() {
 #[test]
 fn only_packet_larger_than_mtu_gets_too_big_message() {
     let is_answered = |frame: Vec<u8>, mtu| {
-        answer(&frame, 256, &Headers::parse(&frame), mtu, &NO_SOURCES).is_some()
+        answer(&frame, HEADROOM, &Headers::parse(&frame), mtu, &NO_SOURCES).is_some()
     };
     assert!(!is_answered(v4_frame(0, 0, 1400), 1400) && is_answered(v4_frame(0, 0, 1400), 1399));
     assert!(!is_answered(v6_frame(0, 0, 1400), 1400) && is_answered(v6_frame(0, 0, 1400), 1399));
@@ -364,7 +370,7 @@ fn packet_is_not_answered_if_icmp_type_is_unreadable() {
         // The IP options leave `icmp_len` bytes for ICMP; 4 are enough to read the type.
         let frame = with(v4_frame(0, 40, 68), V4_PROTOCOL, &[IpProtocol::ICMP.0]);
         let frame = with(frame, V4_TOTAL_LEN, &[0, 60 + icmp_len]);
-        let answer = answer(&frame, 256, &Headers::parse(&frame), 59, &NO_SOURCES);
+        let answer = answer(&frame, HEADROOM, &Headers::parse(&frame), 59, &NO_SOURCES);
         assert_eq!(answer.is_some(), icmp_len == 4, "{icmp_len} bytes of ICMP");
     }
     // An extension header beyond the packet hides the protocol.
@@ -438,8 +444,8 @@ fn any_sources() -> impl Strategy<Value = Sources> {
 }
 
 proptest! {
-    /// Frames with a few changed bytes, any length and headroom, and the parsed headers of another
-    /// frame.
+    /// Takes frames with a few changed bytes, any length and any headroom. Also tries each with the
+    /// parsed headers of another frame.
     #[test]
     fn any_frame_gets_valid_message_or_stays_unchanged(
         shape in any_shape(),
@@ -461,7 +467,7 @@ proptest! {
             let headers_len = if headers.ip_version == Some(IpVersion::V4) { 28 } else { 48 };
             prop_assert_eq!(remaining, headroom - headers_len);
         }
-        // The message is meaningless, but bytes outside the frame must stay unchanged.
+        // This message is meaningless, but bytes outside the frame must stay unchanged.
         let other_headers = Headers::parse(&build_frame(&other_shape));
         let _ = answer(&frame, headroom, &other_headers, mtu, &sources);
     }
@@ -475,7 +481,8 @@ proptest! {
         let _ = answer(&frame, 100, &Headers::parse(&frame), mtu, &sources);
     }
 
-    /// Between any two calls, at most a burst plus the refill for the time between them.
+    /// Between any two calls, the bucket must allow at most a burst, plus the refill for the time
+    /// between them.
     #[test]
     fn token_bucket_never_exceeds_limit(
         per_second in 0u32..2000,

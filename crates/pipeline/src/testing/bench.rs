@@ -22,14 +22,14 @@ use crate::report::{FrameCounts, WorkerReport};
 use crate::verdict::PortId;
 use crate::worker::{SwapResult, Worker};
 
-/// While a stage holds frames.
+/// Interval of ticks while a stage holds frames.
 const BUSY_TICK: Duration = Duration::from_millis(1);
 
-/// While no stage holds frames.
+/// Interval of ticks while no stage holds frames.
 const IDLE_TICK: Duration = Duration::from_millis(100);
 
-/// Maximum real time without a sent frame. More than 640 µs, the maximum time after which a port
-/// repeats a wake-up.
+/// Real time without a sent frame after which [`TestBench::settle`] gives up. A port repeats
+/// wake-ups at intervals of at most 640 µs, so this time includes a repetition.
 const STALL_TIMEOUT: Duration = Duration::from_millis(2);
 
 /// Stages on a worker, between ports of the fake kernel. See the [module](super).
@@ -46,14 +46,14 @@ pub struct TestBench {
     paths: Vec<(PortId, PortId)>,
     /// The number of workers in `BuildCx`.
     workers: usize,
-    /// Per port, sent frames that no disposition contains.
+    /// Per port, sent frames that no disposition contains, for [`take_sent`](Self::take_sent).
     sent: Vec<Vec<Vec<u8>>>,
-    /// In cycles.
+    /// The time when the bench was created, in cycles.
     start: u64,
-    /// The stages' time since `start`.
+    /// How far [`advance`](Self::advance) has advanced the stopped clock since `start`.
     elapsed: Duration,
-    /// Whether a call into the worker has not returned. True after a panic of a stage, when frames
-    /// of the batch are lost.
+    /// Whether a call into the worker has not returned. True after a stage has panicked, which
+    /// loses frames of its batch.
     is_interrupted: bool,
 }
 
@@ -115,8 +115,8 @@ impl TestBench {
     }
 
     /// Returns, in order, the frames that a port has sent since the last call and that are not the
-    /// disposition of a packet: frames that stages held, frames from
-    /// [`Cx::alloc`](crate::Cx::alloc), and frames that a tick emitted.
+    /// disposition of a packet: frames that a stage held longer than their batch, and frames from
+    /// [`Cx::alloc`](crate::Cx::alloc).
     ///
     /// # Panics
     ///
@@ -131,9 +131,9 @@ impl TestBench {
     /// Advances the time of [`Cx::now`](crate::Cx::now), and calls
     /// [`Stage::tick`](crate::Stage::tick) meanwhile.
     ///
-    /// Stages tick as without traffic: every millisecond while a stage holds frames, else every 100
-    /// ms, and at the end. Between calls the clock is stopped, so results do not depend on the
-    /// speed of the test.
+    /// Stages tick as often as on an idle worker: every millisecond while a stage holds frames,
+    /// else every 100 ms; in addition, at the end of the call. Between calls the clock is stopped,
+    /// so results do not depend on the speed of the test.
     ///
     /// # Panics
     ///
@@ -157,7 +157,8 @@ impl TestBench {
     /// Returns the time that stages see, in cycles of [`xdpfwd_xsk::clock`].
     pub fn now(&self) -> u64 {
         let cycles = self.elapsed.as_secs_f64() * clock::cycles_per_second();
-        // A token bucket must have a whole token after the time of one token.
+        // Rounded up, so that a rate limit of one packet per millisecond lets a packet pass after
+        // `advance` by exactly one millisecond.
         self.start + cycles.ceil() as u64
     }
 
@@ -173,7 +174,8 @@ impl TestBench {
     #[track_caller]
     pub fn reload(&mut self, stages: impl IntoStages) -> SwapResult {
         let Some(&(from, _)) = self.paths.first() else { panic!("the bench has no path") };
-        self.replace(from, stages.into_stages(), 0)
+        let new_plans = 0;
+        self.replace(from, stages.into_stages(), new_plans)
     }
 
     /// Replaces the stages of the path from a port, as [`reload`](Self::reload) does.
@@ -184,7 +186,8 @@ impl TestBench {
     #[track_caller]
     pub fn reload_path(&mut self, from: &str, stages: impl IntoStages) -> SwapResult {
         let from = self.paths[self.path(from)].0;
-        self.replace(from, stages.into_stages(), 0)
+        let new_plans = 0;
+        self.replace(from, stages.into_stages(), new_plans)
     }
 
     /// Replaces the stages of the path from a port by stages built from plans. Acquires the
@@ -212,6 +215,7 @@ impl TestBench {
         Ok(self.replace(from, stages, plans.len()))
     }
 
+    /// `new_plans` is the number of plans, acquired already, of the new stages.
     #[track_caller]
     fn replace(&mut self, from: PortId, stages: Vec<NamedStage>, new_plans: usize) -> SwapResult {
         let result = match self.call_worker(|worker| worker.swap_named(from, stages)) {
@@ -360,7 +364,7 @@ impl TestBench {
         let frames: Vec<_> = frames.into_iter().collect();
         self.keep_sent();
         let sent_before = self.transmitted();
-        // Recording allocates copies.
+        // Recording sent frames allocates copies.
         self.kernels.iter().for_each(|kernel| kernel.set_recording(false));
         for batch in frames.chunks(Batch::CAPACITY) {
             batch.iter().for_each(|frame| _ = self.deliver(port, frame.as_ref()));
@@ -419,7 +423,7 @@ impl TestBench {
         self.call_worker(|worker| _ = worker.poll_once());
     }
 
-    /// Records whether the function, which may call stages, returns.
+    /// Calls the closure, and records in `is_interrupted` whether it returns.
     fn call_worker<R>(&mut self, run: impl FnOnce(&mut Worker<Vec<NamedStage>>) -> R) -> R {
         self.is_interrupted = true;
         let result = run(&mut self.worker);
@@ -427,8 +431,8 @@ impl TestBench {
         result
     }
 
-    /// Passes each sent frame, with port name and chunk number, to the closure and keeps those that
-    /// it returns. Returns the number of sent frames.
+    /// Passes each newly sent frame to the closure, with port name and chunk number. Keeps the
+    /// frames that the closure returns in `sent`. Returns the number of newly sent frames.
     fn collect(&mut self, mut visit: impl FnMut(&str, u32, Vec<u8>) -> Option<Vec<u8>>) -> usize {
         let mut count = 0;
         let kernels = self.kernels.iter().zip(self.ports.iter());
@@ -450,7 +454,8 @@ impl TestBench {
         self.settle(&mut TrackedBatch::new([]));
     }
 
-    /// Runs until all frames are sent, or none for [`STALL_TIMEOUT`].
+    /// Runs iterations until all frames are sent, or no frame is sent for [`STALL_TIMEOUT`].
+    /// Records what happens to the tracked frames.
     fn settle(&mut self, tracked: &mut TrackedBatch) {
         let mut last_sent = Instant::now();
         loop {
@@ -458,7 +463,8 @@ impl TestBench {
             tracked.record_events(events);
             let sent = self.collect(|port, chunk, frame| tracked.record_sent(port, chunk, frame));
             let (worker, umem) = (&self.worker, self.worker.umem());
-            tracked.mark_leaving(|chunk| umem.is_held(chunk) && !worker.is_queued(chunk));
+            // A frame in user space, but in no egress queue, is held by a stage.
+            tracked.mark_unheld(|chunk| umem.is_held(chunk) && !worker.is_queued(chunk));
             if sent > 0 {
                 last_sent = Instant::now();
             }

@@ -17,7 +17,8 @@ use crate::ports::{PortInfo, Ports};
 use crate::verdict::PortId;
 use crate::worker::Worker;
 
-/// Enough for a port's fill ring, egress queue and frames that stages hold.
+/// Default number of frames per port: enough for its fill ring, its egress queue and frames that
+/// stages hold.
 const FRAMES_PER_PORT: u32 = 512;
 
 /// Builds a [`TestBench`].

@@ -27,11 +27,11 @@ pub enum Disposition {
     /// A stage holds the frame. [`TestBench::take_sent`](crate::testing::TestBench::take_sent)
     /// returns it if it is emitted later.
     Held,
-    /// A stage returned the frame with [`Cx::free`](crate::Cx::free), which counts no drop: correct
-    /// only for a stage that merges packets.
+    /// A stage returned the frame to the pool with [`Cx::free`](crate::Cx::free), which counts no
+    /// drop. Correct only if the stage has merged the packet into another one.
     Freed,
-    /// The frame waits for transmission, or the interface discarded it, because the test has
-    /// changed a port's [fake kernel](crate::testing::TestBench::kernel).
+    /// The frame still waits for transmission, or the interface discarded it, because the test has
+    /// made a port's [fake kernel](crate::testing::TestBench::kernel) fail.
     Unsent,
 }
 
@@ -77,7 +77,7 @@ impl Disposition {
     }
 }
 
-/// With frames in hexadecimal.
+/// Prints frames in hexadecimal.
 impl fmt::Debug for Disposition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,4 +1,4 @@
-//! A test bench for stages: packets in, dispositions out, without root and interfaces.
+//! A test bench, which shows what stages do with packets, without root and interfaces.
 //!
 //! The module requires the feature `testing`. Enable it in your dev-dependencies only:
 //!

@@ -51,7 +51,7 @@ impl Plans {
         })
     }
 
-    /// Releases the resources of the path's plans, except for the last `keep`.
+    /// Releases the resources of the path's plans, except for the last `keep` plans, which are new.
     pub(super) fn release_replaced(&mut self, from: PortId, keep: usize) {
         let on_path = self.0.iter().filter(|(port, _)| *port == from).count();
         let mut replaced = on_path.saturating_sub(keep);
@@ -64,7 +64,7 @@ impl Plans {
         self.release(released);
     }
 
-    /// In reverse order, except for plans that a path still uses.
+    /// Releases the resources in reverse order, except those of plans that a path still uses.
     fn release(&self, plans: Vec<(PortId, Arc<dyn StagePlan>)>) {
         for (_, plan) in plans.iter().rev() {
             let is_used = self.0.iter().any(|(_, other)| Arc::ptr_eq(other, plan));

@@ -3,22 +3,22 @@
 use super::disposition::Disposition;
 use crate::frame_log::{FrameEvent, FrameEvents};
 
-/// A chunk number identifies a frame of the batch only until this frame has left user space; then
-/// another packet may use the chunk, so only its first event counts.
+/// The frames of one batch, identified by chunk number. After a frame is sent, dropped or freed,
+/// another packet may use its chunk, so only the first such event of a chunk counts.
 pub(super) struct TrackedBatch(Vec<TrackedFrame>);
 
 struct TrackedFrame {
     chunk: u32,
     disposition: Option<Disposition>,
-    /// Whether the frame was queued for transmission. Later events of its chunk are about another
-    /// packet.
-    is_leaving: bool,
+    /// Whether no stage held the frame at the end of an iteration: it was queued for transmission.
+    /// Later drops in its chunk are drops of another packet.
+    is_unheld: bool,
 }
 
 impl TrackedBatch {
     /// `chunks` are in the order of delivery.
     pub(super) fn new(chunks: impl IntoIterator<Item = u32>) -> Self {
-        let track = |chunk| TrackedFrame { chunk, disposition: None, is_leaving: false };
+        let track = |chunk| TrackedFrame { chunk, disposition: None, is_unheld: false };
         Self(chunks.into_iter().map(track).collect())
     }
 
@@ -29,7 +29,7 @@ impl TrackedBatch {
     /// Records the events of one iteration.
     pub(super) fn record_events(&mut self, events: FrameEvents) {
         for (chunk, event) in events {
-            if let Some(frame) = self.find(chunk).filter(|frame| !frame.is_leaving) {
+            if let Some(frame) = self.find(chunk).filter(|frame| !frame.is_unheld) {
                 frame.disposition = Some(match event {
                     FrameEvent::Dropped(reason) => Disposition::Dropped { reason },
                     FrameEvent::Freed => Disposition::Freed,
@@ -38,7 +38,7 @@ impl TrackedBatch {
         }
     }
 
-    /// If the frame is not from the batch, returns its bytes.
+    /// Returns the bytes if the frame is not from the batch.
     pub(super) fn record_sent(
         &mut self,
         port: &str,
@@ -55,9 +55,9 @@ impl TrackedBatch {
     }
 
     /// Marks the frames that no stage holds at the end of an iteration.
-    pub(super) fn mark_leaving(&mut self, is_held_by_stage: impl Fn(u32) -> bool) {
+    pub(super) fn mark_unheld(&mut self, is_held_by_stage: impl Fn(u32) -> bool) {
         for frame in self.0.iter_mut().filter(|frame| frame.disposition.is_none()) {
-            frame.is_leaving |= !is_held_by_stage(frame.chunk);
+            frame.is_unheld |= !is_held_by_stage(frame.chunk);
         }
     }
 
@@ -65,7 +65,7 @@ impl TrackedBatch {
     pub(super) fn finish(self) -> impl Iterator<Item = Disposition> {
         self.0.into_iter().map(|frame| {
             let without_event =
-                if frame.is_leaving { Disposition::Unsent } else { Disposition::Held };
+                if frame.is_unheld { Disposition::Unsent } else { Disposition::Held };
             frame.disposition.unwrap_or(without_event)
         })
     }
@@ -86,7 +86,7 @@ mod tests {
             Some(vec![7]),
             "a later packet in the chunk was taken for the tracked frame"
         );
-        tracked.mark_leaving(|chunk| chunk == 3);
+        tracked.mark_unheld(|chunk| chunk == 3);
         tracked.record_events(vec![(2, FrameEvent::Freed)]);
         assert_eq!(tracked.record_sent("wan", 2, vec![8]), None);
         let policy = Disposition::dropped(Reason::POLICY);

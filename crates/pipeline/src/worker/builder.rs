@@ -82,14 +82,16 @@ impl<C: Chain> WorkerBuilder<C> {
         self
     }
 
-    /// Sets the queue numbers: `first`, `first + stride`, … The default is 0, 1, 2, …
+    /// Sets the numbers of every port's queues: `first`, `first + stride`, … The default is 0, 1,
+    /// 2, …
     pub fn queues(mut self, first: u16, stride: u16) -> Self {
         self.first_queue = first;
         self.stride = stride.max(1);
         self
     }
 
-    /// Sets whether the ledger is on at the start (default); see [`Worker::switch_ledger`].
+    /// Sets whether the ledger of CPU cycles is on at the start (default); see
+    /// [`Worker::switch_ledger`].
     pub fn ledger(mut self, on: bool) -> Self {
         self.ledger = on;
         self
@@ -181,7 +183,7 @@ impl<C: Chain> WorkerBuilder<C> {
             tick_cycles: (clock::cycles_per_second() / 1000.0) as u64,
             last_tick: clock::cycles(),
             waits: 0,
-            staged: Vec::new(),
+            stored_chains: Vec::new(),
         })
     }
 }

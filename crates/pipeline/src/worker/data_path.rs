@@ -76,7 +76,7 @@ impl<C: Chain> Worker<C> {
                     self.ledger.book(Task::Receive, packets);
                     received += packets;
                     self.forward(path_index, index);
-                    // A queue must overflow only if its port is not sending.
+                    // Make room now: a queue must overflow only if its port is not sending.
                     if self.egress.take_crowded() {
                         busy |= self.transmit();
                     }
@@ -98,10 +98,10 @@ impl<C: Chain> Worker<C> {
         received
     }
 
-    /// Takes the batch through parse, stages, enqueue.
+    /// Takes the received batch through parse, stages and enqueue.
     fn forward(&mut self, path_index: usize, port_queue_index: usize) {
         let path = &mut self.paths[path_index];
-        // The loop below can keep copied fields in registers.
+        // Copied, so that the loop below can keep these fields in registers.
         let &PortQueue { id: ingress, queue, queue_index, .. } =
             &self.port_queues[port_queue_index];
         let needs_headers = path.needs_headers;
@@ -217,7 +217,7 @@ impl Visitor for StageRun<'_> {
             quota: self.quota,
         };
         stage.process(&mut view, &mut cx);
-        // The common case.
+        // In the common case, all packets go on to the next stage.
         if !view.all_next() {
             self.apply_verdicts(stage_index);
         }
@@ -232,7 +232,8 @@ impl Visitor for StageRun<'_> {
 }
 
 impl StageRun<'_> {
-    /// Moves the remaining packets together, in order, so that the next stage sees no gaps.
+    /// Sends or drops packets by their verdicts. Moves the remaining packets together, in order, so
+    /// that the next stage sees no gaps.
     fn apply_verdicts(&mut self, stage_index: usize) {
         let packets = self.batch.slots_mut();
         let mut remaining = 0;
@@ -261,7 +262,8 @@ impl StageRun<'_> {
         self.batch.truncate(remaining);
     }
 
-    /// Drops packets that the queue refuses.
+    /// Moves the batch to the egress queue of the path's port. Drops packets that this queue
+    /// refuses.
     #[inline]
     fn enqueue(self) {
         let packets = self.batch.len();

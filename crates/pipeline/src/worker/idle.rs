@@ -29,17 +29,17 @@ pub const SPIN_PER_PACKET: Duration = Duration::from_micros(20);
 /// Maximum polling time after the last packet, see [`Idle::Poll`].
 pub const MAX_SPIN: Duration = Duration::from_millis(1);
 
-/// Stages tick and frames are reclaimed at least this often.
+/// Maximum time of a wait in the kernel, so that stages tick and frames are reclaimed.
 const MAX_WAIT: Duration = Duration::from_millis(100);
 
-/// While the worker has work that no packet signals.
+/// Maximum time of a wait while the worker has work that no packet signals.
 const MAX_WAIT_WITH_WORK: Duration = Duration::from_millis(1);
 
 impl<C: Chain> Worker<C> {
     /// Repeats iterations, with commands from the mailbox between them, until
     /// [`Remote::stop`](super::Remote::stop).
     pub fn run(&mut self, mailbox: &Mailbox<C>, idle: Idle) {
-        // `WorkerBuilder::build` has prepared only its own thread.
+        // `WorkerBuilder::build` may have run on another thread, and prepared only that one.
         shared_table::prepare_thread();
         let mut wait_set = WaitSet::new(self.descriptors().chain([mailbox.fd()]));
         let mut budget = SpinBudget::new(clock::cycles());
@@ -70,9 +70,9 @@ impl<C: Chain> Worker<C> {
     }
 }
 
-/// The time until which an idle worker polls.
+/// How long an idle worker polls.
 struct SpinBudget {
-    /// In cycles of [`xdpfwd_xsk::clock`].
+    /// The end of polling, in cycles of [`xdpfwd_xsk::clock`].
     end: u64,
     per_packet: u64,
     /// Maximum cycles from now until `end`.

@@ -34,7 +34,7 @@ impl<C> Clone for Remote<C> {
     }
 }
 
-/// Used by both ends.
+/// Flags that both ends of a mailbox use.
 #[derive(Default)]
 struct Flags {
     /// Whether a command or a stop may be waiting. The loop reads only this flag, once per
@@ -90,8 +90,8 @@ impl<C> Remote<C> {
 
     fn notify(&self) {
         // Set the flag before the wake-up: otherwise the worker can find no mail, and go back to
-        // sleep. A swap, not a store: if several threads set the flag, the worker sees the commands
-        // of all of them.
+        // sleep. Use a swap, not a store, so that the worker sees the commands of all threads that
+        // set the flag.
         self.flags.mail.swap(true, Ordering::AcqRel);
         self.waker.wake();
     }
@@ -115,8 +115,8 @@ impl<C> Mailbox<C> {
 
     /// Returns false if the worker must stop.
     pub(super) fn run_commands(&self, worker: &mut Worker<C>) -> bool {
-        // Clear the flag first: a later command sets it again. A swap, unlike a store, enforces
-        // this order.
+        // Clear the flag first: a later command sets it again. A swap, unlike a store, is never
+        // reordered after the reads below.
         self.flags.mail.swap(false, Ordering::AcqRel);
         self.waker.clear();
         while let Ok(command) = self.commands.try_recv() {

@@ -51,28 +51,28 @@ pub struct Worker<C> {
     verdicts: Box<[Verdict; Batch::CAPACITY]>,
     drops: Drops,
     ledger: TaskLedger,
-    /// Accounts of replaced stages without a successor of the same name.
+    /// Sum of the accounts of replaced stages without a successor of the same name.
     former_stages: StageAccount,
     /// Frames that the stages may still hold.
     quota: u32,
     /// Frames that the stages may hold together.
     full_quota: u32,
-    /// Between ticks, in cycles.
+    /// Interval of ticks, in cycles.
     tick_cycles: u64,
-    /// In cycles.
+    /// Time of the last tick, in cycles.
     last_tick: u64,
     /// Number of waits in the kernel.
     waits: u64,
     /// Stages of a reload, not yet swapped in, with their path's ingress port.
-    staged: Vec<(PortId, C)>,
+    stored_chains: Vec<(PortId, C)>,
 }
 
 struct PortQueue {
     socket: Box<dyn Port>,
     id: PortId,
-    /// On its interface.
+    /// Number of the queue on its interface.
     queue: u16,
-    /// Among the worker's queues.
+    /// Index among the port's queues that this worker serves.
     queue_index: usize,
     /// The path from this port.
     path: Option<usize>,
@@ -103,13 +103,13 @@ impl<C: Chain> Worker<C> {
         }
     }
 
-    /// Makes the stages give up their frames and process no more packets.
+    /// Makes the stages of a path emit, drop or free their frames, and process no more packets.
     fn retire(&mut self, path: usize) {
         self.visit_stages(path, self.ledger.read_clock(), |stage, cx| stage.retire(cx));
         self.paths[path].retired = true;
     }
 
-    /// Does nothing if the path is retired.
+    /// Calls the closure with each stage of a path, unless the path is retired.
     fn visit_stages(
         &mut self,
         path: usize,
@@ -146,7 +146,7 @@ impl<C: Chain> Worker<C> {
     }
 
     /// Returns whether there is work that no packet signals: held frames, frames to send, an empty
-    /// pool, or an ingress port without a descriptor.
+    /// pool, or an ingress port without a descriptor to wait for.
     fn has_unannounced_work(&self) -> bool {
         self.quota < self.full_quota
             || self.pool.is_empty()

@@ -8,7 +8,7 @@ use crate::report::{PathReport, StageReport};
 use crate::stage::Stage;
 use crate::verdict::PortId;
 
-/// By name.
+/// A stage's own counters, by name.
 type Counters = Vec<(&'static str, u64)>;
 
 pub(super) struct Path<C> {
@@ -17,7 +17,7 @@ pub(super) struct Path<C> {
     pub(super) chain: C,
     pub(super) names: Vec<String>,
     pub(super) accounts: Vec<StageAccount>,
-    /// Per stage, the sum of its predecessors' last counters.
+    /// Per stage, the last counters of the stages that it has replaced on reloads, added up.
     pub(super) inherited: Vec<Counters>,
     pub(super) needs_headers: bool,
     /// Retired stages must not be called.
@@ -48,7 +48,7 @@ impl<C: Chain> Path<C> {
         }
     }
 
-    /// Returns counters that include the predecessors'.
+    /// Returns each stage's counters, with the inherited counters added.
     pub(super) fn counters(&mut self) -> Vec<Counters> {
         let Self { chain, inherited, poisoned, .. } = self;
         let mut all = Vec::with_capacity(inherited.len());
@@ -75,7 +75,8 @@ impl<C: Chain> Path<C> {
     }
 }
 
-/// Also keeps names that occur only in `inherited`.
+/// Adds inherited counters to the counters with the same names. Also keeps names that occur only in
+/// `inherited`.
 fn add_by_name(mut counters: Counters, inherited: &Counters) -> Counters {
     for &(name, count) in inherited {
         match counters.iter_mut().find(|(other, _)| *other == name) {

@@ -25,9 +25,9 @@ impl<C: Chain> Worker<C> {
         self.egress.waiting() + (self.full_quota - self.quota) as usize
     }
 
-    /// Sets the quota from the UMEM's record of frame owners. In this record, stages do not hold
-    /// frames that they lost, so lost frames do not reduce the quota. Frames in a replaced stage
-    /// that is not dropped yet still count.
+    /// Sets the quota from the UMEM's record of frame owners. Frames that a stage has lost are not
+    /// held in this record, so they do not reduce the quota. Frames in a replaced stage that is not
+    /// dropped yet still count.
     pub(super) fn recount_quota(&mut self) {
         let held = (self.umem.held() as usize).saturating_sub(self.egress.waiting());
         self.quota = self.full_quota.saturating_sub(held as u32);
@@ -51,8 +51,8 @@ impl<C: Chain> Worker<C> {
         WorkerReport { queues, paths, drops: self.drops, frames, waits: self.waits, ledger }
     }
 
-    /// Switches the ledger. While off, tasks are not counted at all, and stages' accounts count
-    /// only batches, packets and drops.
+    /// Switches the ledger of CPU cycles on or off. While off, tasks are not counted at all, and
+    /// stages' accounts count only batches, packets and drops.
     pub fn switch_ledger(&mut self, on: bool) {
         let port_counters = self.port_counters();
         self.ledger.switch(on, port_counters);

@@ -9,11 +9,11 @@ use crate::reason::Reason;
 use crate::verdict::Verdict;
 
 impl<C: Chain> Worker<C> {
-    /// Runs iterations to empty the worker. Retires the stages as soon as no packet has arrived for
-    /// 5 ms. Ends when, after that, all frames are sent and reclaimed, or after `timeout`. Then
-    /// retires the stages, if they are not yet, and drops packets in egress queues as
-    /// [`Reason::SHUTDOWN`]. Detach the XDP program first, so
-    /// that no new packets arrive.
+    /// Runs iterations to empty the worker. As soon as no packet has arrived for 5 ms, retires the
+    /// stages, which makes them emit the frames that they hold. Ends when, after that, all frames
+    /// are sent and reclaimed, or after `timeout`. At the end, retires the stages that are not
+    /// retired yet, and drops packets in egress queues as [`Reason::SHUTDOWN`]. Detach the XDP
+    /// program first, so that no new packets arrive.
     pub fn drain(&mut self, timeout: Duration) {
         const QUIET: Duration = Duration::from_millis(5);
         let start = Instant::now();
@@ -41,7 +41,7 @@ impl<C: Chain> Worker<C> {
         }
     }
 
-    /// Makes the stages emit or drop the frames that they hold.
+    /// Makes all stages emit, drop or free the frames that they hold.
     pub(crate) fn retire_all(&mut self) {
         (0..self.paths.len()).for_each(|index| self.retire(index));
     }

@@ -13,8 +13,8 @@ use super::builder::BuildError;
 /// The result of a reload for one path.
 #[derive(Debug, Default)]
 pub struct SwapResult {
-    /// Names of new stages without the state of the old stage of the same name: the kinds differ,
-    /// or the state is unreadable.
+    /// Names of new stages that did not take over the state of the old stage of the same name: the
+    /// kinds differ, or the new stage could not read the state.
     pub afresh: Vec<String>,
     /// The [row counters](crate::Stage::row_counters) of each old stage, in order.
     pub row_counters: Vec<Vec<u64>>,
@@ -29,8 +29,8 @@ impl<C: Chain> Worker<C> {
         self.replace(index, chain, |_, _| true)
     }
 
-    /// A new stage continues the account of the old stage with the same name, and the counters if
-    /// `is_same_kind(old_index, new_index)`.
+    /// Replaces the stages of the path at `index`. A new stage continues the account of the old
+    /// stage with the same name, and the counters if `is_same_kind(old_index, new_index)`.
     fn replace(
         &mut self,
         index: usize,
@@ -66,12 +66,12 @@ impl<C: Chain> Worker<C> {
     /// Stores new stages for [`swap_stored_chains`](Worker::swap_stored_chains), with their path's
     /// ingress port.
     pub fn store_chains(&mut self, chains: Vec<(PortId, C)>) {
-        self.staged = chains;
+        self.stored_chains = chains;
     }
 
     /// Discards the stored stages.
     pub fn discard_stored_chains(&mut self) {
-        self.staged.clear();
+        self.stored_chains.clear();
     }
 
     fn path_from(&self, from: PortId) -> Result<usize, BuildError> {
@@ -90,8 +90,8 @@ impl Worker<Vec<NamedStage>> {
     /// Swaps in the stages of [`store_chains`](Worker::store_chains); see
     /// [`swap_named`](Self::swap_named).
     pub fn swap_stored_chains(&mut self) -> Result<Vec<(PortId, SwapResult)>, BuildError> {
-        let staged = mem::take(&mut self.staged);
-        staged.into_iter().map(|(from, chain)| Ok((from, self.swap_named(from, chain)?))).collect()
+        let chains = mem::take(&mut self.stored_chains);
+        chains.into_iter().map(|(from, chain)| Ok((from, self.swap_named(from, chain)?))).collect()
     }
 
     /// Replaces the stages of the path from a port. A new stage continues the account of the old

@@ -4,19 +4,19 @@ use super::Worker;
 use crate::chain::Chain;
 
 impl<C: Chain> Worker<C> {
-    /// `now` is in cycles.
+    /// Stops, at `now` (in cycles), the clock that stages see.
     pub(crate) fn freeze_clock(&mut self, now: u64) {
         self.ledger.freeze(now);
         self.last_tick = now;
     }
 
-    /// Also runs the periodic work. `now` is in cycles.
+    /// Stops, at `now` (in cycles), the clock that stages see, and runs the stages' ticks.
     pub(crate) fn tick_at(&mut self, now: u64) {
         self.freeze_clock(now);
         self.tick(now);
     }
 
-    /// Returns the worker's own count.
+    /// Returns the number of frames that stages hold, by the worker's own count.
     pub(crate) fn held_by_stages(&self) -> u32 {
         self.full_quota - self.quota
     }

@@ -1,4 +1,4 @@
-//! The disposition of each packet.
+//! The disposition of each packet: what became of it.
 
 use std::time::Duration;
 
@@ -152,7 +152,8 @@ fn packets_to_stalled_port_are_unsent_until_it_works() {
 }
 
 #[test]
-fn frames_beyond_tx_ring_size_are_all_sent() {
+fn more_frames_than_tx_ring_entries_are_all_sent() {
+    /// Emits four copies of each packet.
     struct EmitCopies;
     impl Stage for EmitCopies {
         fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {

@@ -1,4 +1,4 @@
-//! Tests of the test bench, which reports the disposition of each packet.
+//! Tests of the test bench, which reports what became of each packet (its disposition).
 
 #![cfg(feature = "testing")]
 
@@ -31,7 +31,7 @@ fn panic_message<R>(run: impl FnOnce() -> R) -> String {
     }
 }
 
-/// Drops packets with an odd first byte, and counts all.
+/// Drops packets with an odd first byte, and counts all packets.
 #[derive(Default)]
 struct DropOdd {
     seen: u64,
@@ -51,7 +51,7 @@ impl Stage for DropOdd {
         vec![("seen", self.seen)]
     }
 
-    /// An empty state is restored on a reload, `None` is not.
+    /// Returns an empty state, so that a reload calls `restore`.
     fn snapshot(&self) -> Option<Vec<u8>> {
         Some(vec![])
     }
@@ -66,14 +66,15 @@ impl Stage for ToPort {
     }
 }
 
-/// Holds packets until the next tick. Then emits them, and one new frame on port 0.
+/// Holds packets until the next tick. Then emits them on the path's egress port, and one new frame
+/// on port 0.
 #[derive(Default)]
 struct Hold {
     held: Vec<Frame>,
     ticks: u64,
-    /// Whether `process` drops the `Frame` values.
+    /// Whether `process` loses the frames, by dropping the `Frame` values.
     loses_frames: bool,
-    /// Whether frames remain after `retire`.
+    /// Whether `retire` emits no frame.
     keeps_frames: bool,
 }
 

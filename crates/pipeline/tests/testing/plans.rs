@@ -17,10 +17,10 @@ struct TestPlan {
     acquire_fails: bool,
 }
 
-/// Stores its `BuildCx` as text.
-struct BuildContext(String);
+/// A stage that stores the `BuildCx` that it was built with, as text.
+struct ContextStage(String);
 
-impl Stage for BuildContext {
+impl Stage for ContextStage {
     fn process(&mut self, _: &mut View<'_>, _: &mut Cx<'_>) {}
 }
 
@@ -33,7 +33,7 @@ impl StagePlan for TestPlan {
         );
         let (from, to) = (cx.from_port().unwrap(), cx.to_port().unwrap());
         let source = cx.ethernet_to(MacAddr([2; 6])).source;
-        Box::new(BuildContext(format!(
+        Box::new(ContextStage(format!(
             "{} {} {:?} {} {source}",
             from.name, to.name, to.mtu, cx.workers
         )))
@@ -63,7 +63,7 @@ impl ResourceOwner for TestPlan {
 }
 
 #[test]
-fn plan_used_by_two_paths_acquires_resource_once_and_stages_know_ports() {
+fn plan_of_two_paths_acquires_resource_once_and_releases_it_after_both() {
     // `Ports::from_iter` sets the IDs.
     let lan = PortInfo::new(PortId(0), "lan", "eth0");
     let wan = PortInfo { mtu: Some(1400), ..PortInfo::new(PortId(0), "wan", "eth1") };
@@ -74,10 +74,9 @@ fn plan_used_by_two_paths_acquires_resource_once_and_stages_know_ports() {
     let builder = TestBench::builder().ports(Ports::from_iter([lan, wan])).workers(4);
     let builder = builder.plans("lan", "wan", named(&first)).plans("wan", "lan", named(&first));
     let mut bench = builder.build().unwrap();
-    let context = bench.worker().stages_mut(|_, context: &mut BuildContext| context.0.clone());
-    let [to_wan, to_lan] =
-        ["lan wan Some(1400) 4 02:00:00:00:00:02", "wan lan None 4 02:00:00:00:00:01"];
-    assert_eq!(context, [to_wan, to_lan]);
+    let contexts = bench.worker().stages_mut(|_, stage: &mut ContextStage| stage.0.clone());
+    let expected = ["lan wan Some(1400) 4 02:00:00:00:00:02", "wan lan None 4 02:00:00:00:00:01"];
+    assert_eq!(contexts, expected);
     assert_eq!(acquired_counts(), [1, 0]);
 
     bench.reload_plans("lan", named(&second)).unwrap();

@@ -7,7 +7,7 @@ use crate::{DropOdd, Hold, ODD, frame, panic_message};
 
 #[test]
 fn reload_keeps_counters_and_state() {
-    /// Its state is the count, to which `restore` adds 100.
+    /// A stage whose state is its count. `restore` adds 100 to the old stage's count.
     struct Count(u8);
     impl Stage for Count {
         fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {

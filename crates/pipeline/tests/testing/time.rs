@@ -10,7 +10,7 @@ use crate::{Hold, frame};
 
 /// Passes one packet per 10 ms.
 struct TokenBucket {
-    /// Time of the next packet, in cycles.
+    /// Time from which the next packet may pass, in cycles.
     full_at: u64,
 }
 

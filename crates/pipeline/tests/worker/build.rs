@@ -1,4 +1,4 @@
-//! Building a worker from invalid parts.
+//! Building a worker from invalid ports, paths, queues or UMEMs.
 
 use xdpfwd_pipeline::{BuildError, PortId, Worker};
 use xdpfwd_testkit::wires::umem_config;
@@ -54,7 +54,7 @@ fn builder_rejects_invalid_ports_paths_queues_and_foreign_umem() {
         Box::new(FakeKernel::port(&umem, &mut pool, index).0) as Box<dyn xdpfwd_xsk::Port>
     });
     let queues: Vec<_> = queues.collect();
-    // The second queue has number 65536.
+    // Queues 1 and 1 + 65535.
     let too_large = Worker::<()>::builder(umem, pool).queues(1, u16::MAX).port(queues).build();
     assert_eq!(too_large.err(), Some(BuildError::QueueNumber(65536)));
 }

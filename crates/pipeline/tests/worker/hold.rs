@@ -17,7 +17,7 @@ fn stage_can_hold_emit_and_allocate_frames() {
         assert_conserved(&mut worker);
     }
     assert_eq!(numbers(&wires.wan.take_sent()), (0..99).collect::<Vec<_>>());
-    // The copies.
+    // The copies that `DelayByOne` emits.
     assert_eq!(numbers(&wires.lan.take_sent()), (0..100).step_by(5).collect::<Vec<_>>());
     assert_eq!(worker.frames().in_flight, 1);
     worker.drain(Duration::from_secs(5));
@@ -35,7 +35,8 @@ fn drain_that_times_out_drops_held_frames_as_shutdown() {
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Holds as many frames as the quota allows, and drops other packets. Then `alloc` must fail.
+/// Holds as many frames as the quota allows (256), and drops other packets. When the quota is used
+/// up, `alloc` must fail.
 #[derive(Default)]
 struct HoldAll(Vec<Frame>);
 

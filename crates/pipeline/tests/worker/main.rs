@@ -13,7 +13,8 @@ use xdpfwd_pipeline::{Cx, Reason, Stage, Verdict, View};
 use xdpfwd_testkit::wires::{LAN, WAN, number};
 use xdpfwd_xsk::Frame;
 
-/// Emits a packet on wan when the next one arrives, and a copy of every fifth on lan.
+/// Holds each packet until the next one arrives, then emits it on wan. Also emits a copy of every
+/// fifth packet on lan, at once.
 #[derive(Default)]
 struct DelayByOne {
     held: Option<Frame>,

@@ -66,7 +66,8 @@ impl Stage for RandomStage {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Every frame must have one owner after each iteration. After `drain`, none may be in flight.
+    /// After each iteration, every frame must have one owner. After `drain`, no frame may be in
+    /// flight.
     #[test]
     fn random_stages_and_kernel_conserve_frames(
         seeds in any::<(u64, u64)>(),
@@ -90,7 +91,7 @@ proptest! {
             assert_conserved(&mut worker);
         }
         wires.wan.set(FakeKernelConfig::default());
-        // No later wake-up may come.
+        // Run it now, because the worker may not wake it again.
         wires.wan.run();
         worker.drain(Duration::from_secs(5));
         let frames = assert_conserved(&mut worker);

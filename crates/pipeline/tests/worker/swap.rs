@@ -5,7 +5,7 @@ use xdpfwd_testkit::wires::{LAN, assert_conserved, cross_connect, numbers, packe
 
 use crate::DelayByOne;
 
-/// Its state is the number of stages before it, which its successor gets plus one.
+/// A stage whose state is the number of stages that it has replaced, one after the other.
 #[derive(Default)]
 struct CountPackets {
     packets: u64,

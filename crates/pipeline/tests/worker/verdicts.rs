@@ -75,7 +75,7 @@ fn verdicts_are_applied_and_next_stage_gets_remaining_packets_in_order() {
     assert_conserved(&mut worker);
 }
 
-/// To 13 and to 0 bytes, alternately.
+/// Cuts frames to 13 and to 0 bytes, alternately.
 struct CutFrames;
 
 impl Stage for CutFrames {
@@ -98,7 +98,8 @@ fn frame_shorter_than_ethernet_header_is_dropped_as_runt() {
     assert_conserved(&mut worker);
 }
 
-/// Exchanges each packet's frame for one that it owns.
+/// Exchanges each packet's frame for the last one of its list, and adds the packet's frame to the
+/// list.
 struct ExchangeFrames(Vec<Frame>);
 
 impl Stage for ExchangeFrames {

@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::ip::{Addresses, Fragment, IpProtocol};
 
-/// Printing a layer returns the next layer, so that nested packets need no recursion.
+/// A layer to be printed. Printing it returns the next layer, so nested packets need no recursion.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Layer<'a> {
     End,
@@ -20,7 +20,7 @@ pub(super) enum Layer<'a> {
     Inner(&'a [u8]),
 }
 
-/// Without extension headers.
+/// The payload of an IP packet, after the extension headers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct IpPayload<'a> {
     pub(super) addresses: Addresses,
@@ -65,12 +65,12 @@ impl<'a, 'b> Lines<'a, 'b> {
         self.f.write_fmt(text)
     }
 
-    /// Only `len` of `needed` bytes are present.
+    /// Writes a line about a layer of which only `len` of `needed` bytes are present.
     pub(super) fn truncated(&mut self, layer: &str, len: usize, needed: usize) -> fmt::Result {
         self.line(format_args!("{layer}: truncated, {len} of {needed} bytes"))
     }
 
-    /// Writes no line if `bytes` is empty.
+    /// Writes a line with the length of `bytes`, unless `bytes` is empty.
     pub(super) fn payload(&mut self, bytes: &[u8]) -> fmt::Result {
         if bytes.is_empty() {
             return Ok(());

@@ -30,7 +30,7 @@ fn ethernet(ethertype: EtherType, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// With priority 7, the tag is drop eligible.
+/// Returns a VLAN tag and its payload. With priority 7, the tag is drop eligible.
 fn vlan(id: u16, priority: u8, ethertype: EtherType, payload: &[u8]) -> Vec<u8> {
     let (id, drop_eligible) = (VlanId::new(id).unwrap(), priority == 7);
     let mut tagged = vec![0; vlan::TAG_LEN];
@@ -79,7 +79,8 @@ fn gtpu(repr: gtpu::Repr<'_>, payload: &[u8]) -> Vec<u8> {
     message
 }
 
-/// With an uplink container, as a UDP datagram.
+/// Returns a UDP datagram with a G-PDU (a GTP-U message with a user packet), which has an uplink
+/// PDU session container.
 fn g_pdu(payload: &[u8]) -> Vec<u8> {
     let information = UplinkInformation { qfi: 9, ..UplinkInformation::default() };
     let container = PduSessionContainer::Uplink(information);
@@ -463,7 +464,7 @@ fn longest_output_is_within_max_len() {
     assert!(printed.len() > Pretty::MAX_LEN / 2, "{} bytes", printed.len());
 }
 
-/// Together, they contain every kind of [`Layer`].
+/// Returns frames that together contain every kind of [`Layer`].
 fn frames() -> Vec<Vec<u8>> {
     let inner = ipv6(IpProtocol::TCP, &[0x50; 24]);
     let gtpu = ipv4(IpProtocol::UDP, &g_pdu(&inner));

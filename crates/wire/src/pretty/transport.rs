@@ -12,11 +12,11 @@ use crate::ip::{Addresses, Fragment, IpProtocol, IpVersion};
 use crate::tcp::{self, Flags};
 use crate::udp;
 
-/// IKE and ESP with NAT traversal (RFC 3948).
+/// UDP port of IKE and ESP with NAT traversal (RFC 3948).
 const NAT_T_PORT: u16 = 4500;
 
 const SCTP_HEADER_LEN: usize = 12;
-/// SPI and sequence number.
+/// Length of SPI and sequence number.
 const ESP_HEADER_LEN: usize = 8;
 
 pub(super) fn print_upper<'a>(
@@ -119,7 +119,7 @@ fn print_tcp(lines: &mut Lines, bytes: &[u8]) -> fmt::Result {
     lines.item(format_args!("{} bytes of payload", packet.payload().len()))
 }
 
-/// Separated by spaces.
+/// The names of the flags that are set, separated by spaces.
 struct FlagNames(Flags);
 
 impl fmt::Display for FlagNames {

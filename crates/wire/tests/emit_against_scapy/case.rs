@@ -20,7 +20,7 @@ impl Case {
         Case { bytes, layers }
     }
 
-    /// Prepends `header`, to be read as the layer `fields`.
+    /// Prepends a header, which scapy must read as a layer with these fields.
     pub(super) fn with_header(self, header: Vec<u8>, fields: Value) -> Case {
         let mut layers = vec![fields];
         layers.extend(self.layers);
@@ -39,7 +39,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 to `limit - 1`.
+    /// Returns 0 to `limit - 1`.
     pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
@@ -60,17 +60,17 @@ impl Random {
         self.next() as u32
     }
 
-    /// `None` and a value are equally probable.
+    /// Returns `None` or a value, with equal probability.
     pub(super) fn option<T>(&mut self, value: impl FnOnce(&mut Self) -> T) -> Option<T> {
         self.bool().then(|| value(self))
     }
 
-    /// 0 to 39 bytes.
+    /// Returns 0 to 39 bytes.
     pub(super) fn data(&mut self) -> Vec<u8> {
         (0..self.below(40)).map(|_| self.u8()).collect()
     }
 
-    /// From 40000 to 40999, for which scapy has no application protocol.
+    /// Returns a port from 40000 to 40999, for which scapy has no application protocol.
     pub(super) fn port(&mut self) -> u16 {
         40_000 + self.below(1000) as u16
     }

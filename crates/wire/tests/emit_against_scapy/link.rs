@@ -8,7 +8,7 @@ use crate::network::packet;
 use crate::transport::upper;
 use crate::tunnel::gtpu_datagram;
 
-/// Up to two VLAN tags, then ARP or IP.
+/// Returns a frame with up to two VLAN tags, then ARP or IP.
 pub(super) fn frame(random: &mut Random) -> Case {
     let (mut ethertype, mut case) = match random.below(20) {
         0 => (EtherType::ARP, arp_message(random)),

@@ -1,5 +1,6 @@
 //! Checks emitted frames of [`xdpfwd_wire`] with scapy, which parses every field and rebuilds the
-//! frame. It computes lengths and checksums itself, and for header stacks the types.
+//! frame. scapy computes lengths and checksums itself; for header stacks, also the fields that
+//! state the type of the next layer.
 
 mod case;
 mod link;
@@ -21,7 +22,7 @@ use stack::{extension, stack, stack_layers};
 
 const FRAME_COUNT: usize = 500;
 
-/// Whether scapy keeps or recomputes the types.
+/// Arguments of the script: whether scapy keeps or recomputes the fields that state a type.
 const KEEP_TYPES: &str = "-";
 const RECOMPUTE_TYPES: &str = "types";
 
@@ -38,7 +39,7 @@ fn scapy_reads_and_rebuilds_emitted_frames() {
         assert_eq!(answer["layers"], Value::from(case.layers.clone()), "{frame}");
         assert_eq!(answer["rebuilt"], frame, "{answer}");
     }
-    // Without such frames, the comparisons would prove nothing about these layers.
+    // Without frames with these layers, the comparisons would prove nothing about them.
     for layer in [
         "ARP",
         "Dot1AD",
@@ -80,7 +81,8 @@ fn scapy_reads_and_rebuilds_emitted_stacks() {
         assert_eq!(answer["rebuilt"], *frame, "{answer}");
         layers.windows(2).for_each(|pair| *counts.entry(pair.join(" ")).or_insert(0) += 1);
     }
-    // Without such frames, the comparisons would prove nothing about derived types.
+    // Without such frames, the comparisons would prove nothing about the type fields of these
+    // layers.
     for pair in [
         "Dot1AD Dot1Q",
         "Dot1Q IP",
@@ -107,7 +109,8 @@ fn scapy_reads_and_rebuilds_emitted_stacks() {
     }
 }
 
-/// Otherwise, the tests would accept any checksum.
+/// Asserts that scapy corrects an incorrect checksum. Otherwise, the tests would accept any
+/// checksum.
 fn assert_scapy_corrects_checksum(cases: &[Case]) {
     let has_tcp = |case: &&Case| case.layers.iter().any(|fields| fields["layer"] == "TCP");
     let mut frame = cases.iter().find(has_tcp).unwrap().bytes.clone();

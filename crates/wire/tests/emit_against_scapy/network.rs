@@ -5,7 +5,8 @@ use xdpfwd_wire::{Addresses, EtherType, IpProtocol, ipv4, ipv6};
 
 use crate::case::{Case, Random};
 
-/// Returns a packet and its EtherType. `upper` returns protocol and payload for its addresses.
+/// Returns an IP packet and its EtherType. `upper` returns protocol and payload for the packet's
+/// addresses.
 pub(super) fn packet(
     random: &mut Random,
     upper: fn(&mut Random, Addresses) -> (IpProtocol, Case),
@@ -68,7 +69,7 @@ pub(super) fn packet(
     }
 }
 
-/// In one of four cases.
+/// Adds a destination options header in one of four cases. Returns the protocol of the result.
 fn add_destination_options(
     random: &mut Random,
     protocol: IpProtocol,

@@ -14,8 +14,8 @@ pub(super) fn extension(random: &mut Random) -> Extension<'static> {
     Extension::PduSessionContainer(container(random))
 }
 
-/// Up to two VLAN tags, optionally in a GTP-U tunnel. Fields that the stack replaces are random
-/// too.
+/// Returns random headers, with up to two VLAN tags and optionally a GTP-U tunnel, and a payload.
+/// Fields that `HeaderStack` fills in, such as lengths, are random too.
 pub(super) fn stack<'a>(
     random: &mut Random,
     containers: &'a [[Extension<'static>; 1]],
@@ -71,7 +71,7 @@ pub(super) fn stack<'a>(
     (headers, random.data())
 }
 
-/// Adds one or more IP headers. Returns the last addresses.
+/// Adds one or more IP headers. Returns the addresses of the last header.
 fn ip_headers(random: &mut Random, headers: &mut Vec<Header<'_>>) -> Addresses {
     loop {
         let addresses = random.addresses();
@@ -92,7 +92,7 @@ fn ip_headers(random: &mut Random, headers: &mut Vec<Header<'_>>) -> Addresses {
     }
 }
 
-/// Without a checksum in one of four cases over IPv4.
+/// Returns a UDP header, over IPv4 without a checksum in one of four cases.
 fn udp_header(random: &mut Random, addresses: Addresses, repr: udp::Repr) -> Header<'static> {
     match addresses {
         Addresses::V4 { .. } if random.below(4) == 0 => Header::UdpWithoutChecksum(repr),

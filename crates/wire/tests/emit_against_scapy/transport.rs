@@ -5,7 +5,7 @@ use xdpfwd_wire::{Addresses, IpProtocol, IpVersion, icmp, tcp, udp};
 
 use crate::case::{Case, Random};
 
-/// Returns a packet and its IP protocol.
+/// Returns a TCP segment, a UDP datagram or an ICMP echo message, and its IP protocol.
 pub(super) fn upper(random: &mut Random, addresses: Addresses) -> (IpProtocol, Case) {
     match random.below(3) {
         0 => (IpProtocol::TCP, tcp_segment(random, addresses)),

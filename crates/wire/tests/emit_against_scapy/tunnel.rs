@@ -13,7 +13,7 @@ use crate::case::{Case, Random};
 use crate::network::packet;
 use crate::transport::{udp_datagram, upper};
 
-/// Returns a UDP datagram and its IP protocol.
+/// Returns a UDP datagram with a GTP-U message, and its IP protocol.
 pub(super) fn gtpu_datagram(random: &mut Random, addresses: Addresses) -> (IpProtocol, Case) {
     let message = match random.below(6) {
         0 => gtpu_message(random, gtpu::ECHO_REQUEST, &[], Case::raw(Vec::new())),
@@ -40,8 +40,8 @@ pub(super) fn gtpu_datagram(random: &mut Random, addresses: Addresses) -> (IpPro
     (IpProtocol::UDP, udp_datagram(random, addresses, ports, message))
 }
 
-/// Writes the bytes of the extension headers; `payload.layers` must already begin with their
-/// layers.
+/// Prepends a GTP-U header with extension headers to a payload. `payload.layers` must already begin
+/// with the layers of these extension headers.
 fn gtpu_message(
     random: &mut Random,
     message_type: u8,
@@ -92,7 +92,8 @@ fn error_indication(random: &mut Random) -> Case {
     Case::raw(Vec::new()).with_header(bytes, fields)
 }
 
-/// Without the fields of releases 17 and 18, which scapy 2.5 does not know.
+/// Returns a random container without the fields of releases 17 and 18, which scapy 2.5 does not
+/// know.
 pub(super) fn container(random: &mut Random) -> PduSessionContainer {
     let sequence_number = |random: &mut Random| random.u32() & 0x00ff_ffff;
     let qfi = random.below(64) as u8;
@@ -121,7 +122,7 @@ pub(super) fn container(random: &mut Random) -> PduSessionContainer {
     })
 }
 
-/// Under scapy's names.
+/// Returns the fields of a container, under scapy's names.
 fn container_fields(container: &PduSessionContainer) -> Value {
     let mut fields = json!({
         "layer": "GTPPDUSessionContainer",

@@ -21,7 +21,7 @@ pub(super) struct GcmContext(pub(super) [u8; 128]);
 pub(super) type ExpandFunction = unsafe extern "C" fn(key: *const u8, expanded: *mut GcmKey);
 
 /// Encrypts or decrypts a text, and writes the computed tag. After decryption, the caller must
-/// compare it with the packet's.
+/// compare this tag with the tag in the packet.
 pub(super) type GcmFunction = unsafe extern "C" fn(
     key: *const GcmKey,
     context: *mut GcmContext,
