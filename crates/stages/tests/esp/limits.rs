@@ -120,7 +120,7 @@ fn sa_without_esn_drops_packets_after_last_32_bit_number() {
 }
 
 #[test]
-fn numbers_run_out_when_state_file_cannot_be_written() {
+fn encapsulation_ends_when_state_file_cannot_reserve_sequence_numbers() {
     let folder = Folder::new();
     let plan = plan_seal(&folder, SEAL, "");
     let mut bench = bench(&plan);
