@@ -98,7 +98,7 @@ struct Run {
     receiving: Receiving,
     rules: usize,
     round: u32,
-    /// When all packets are dropped.
+    /// Packets dropped per second when all packets are dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     dropped_pps: Option<f64>,
     /// Cycles of both cores per dropped packet.
@@ -107,7 +107,7 @@ struct Run {
     /// Packets forwarded per second when all packets pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     forwarded_pps: Option<f64>,
-    /// Of the filter in user space when all packets pass.
+    /// Cycles per packet of the filter in user space when all packets pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     stage_cycles: Option<f64>,
 }
@@ -118,7 +118,7 @@ struct RuleSet {
     packets: Arc<[PacketTemplate]>,
 }
 
-/// More flows than a flow cache holds.
+/// Number of different packets: more flows than a flow cache holds.
 const PACKETS: usize = 200_000;
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {

@@ -114,7 +114,7 @@ impl Element for Spanned<InboundTable> {
     const LIST: &'static str = "a list of tables, [[stage.NAME.sa]]";
 }
 
-/// Maximum per stage.
+/// Maximum number of SAs per stage.
 const MAX_SAS: usize = 1024;
 /// In bytes.
 const DEFAULT_MTU: u64 = 1500;

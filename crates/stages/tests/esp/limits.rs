@@ -1,5 +1,5 @@
-//! Tests of the counters of SAs, and of their limits: packets, bytes, sequence numbers, and numbers
-//! that the state file reserves.
+//! Tests of the counters of SAs, and of their limits: packets, bytes, 32-bit sequence numbers, and
+//! the sequence numbers that the state file reserves.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
