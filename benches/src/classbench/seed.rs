@@ -161,9 +161,9 @@ impl FromStr for ClassPair {
     }
 }
 
+/// Prefix lengths in bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Lengths {
-    // Prefix lengths in bits.
     pub(crate) source: u8,
     pub(crate) destination: u8,
 }

@@ -397,8 +397,8 @@ impl Inbound {
     pub(super) fn take_window(&self) -> Option<HeldWindow> {
         let shared = Arc::clone(self.shared.get()?);
         let mut window = shared.window.pop()?;
-        // A reload may have changed the size. The new window counts all numbers up to the highest as
-        // received.
+        // A reload may have changed the size. The new window counts all numbers up to the highest
+        // as received.
         if window.size() != self.window {
             let highest = window.highest();
             window = Window::new(self.window, self.sa.esn).unwrap_or(window);

@@ -155,8 +155,8 @@ impl Stage for EspSeal {
         Some(Vec::new())
     }
 
-    /// Sets this plan's limits again: a stage of the old plan on another worker may have set the old
-    /// limits in the meantime.
+    /// Sets this plan's limits again: a stage of the old plan on another worker may have set the
+    /// old limits in the meantime.
     fn restore(&mut self, _: &[u8]) -> Result<(), SnapshotError> {
         self.settings.sas.iter().for_each(Outbound::limit);
         Ok(())

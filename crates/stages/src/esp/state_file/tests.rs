@@ -267,8 +267,8 @@ fn close_writes_next_unused_sequence_numbers() {
     );
     assert_eq!(sequence_of(&path, Direction::In, 400), Some(SequenceState::In { highest: 4711 }));
     assert_eq!(sequence_of(&path, Direction::In, 401), Some(SequenceState::In { highest: 0 }));
-    // After closing, `reserve` returns no numbers: a later run may use them, because the file states
-    // that they are unused.
+    // After closing, `reserve` returns no numbers: a later run may use them, because the file
+    // states that they are unused.
     assert_eq!(outbound.reserve(1), Err(Exhausted::Limit));
 
     // The same SPI with another key is another SA. The entries of unused SAs remain in the file.
