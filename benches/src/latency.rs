@@ -80,7 +80,7 @@ struct Run {
     p99_us: f64,
     p999_us: f64,
     max_us: f64,
-    /// Fraction of one core.
+    /// The forwarder's CPU use, as a fraction of one core.
     cpu: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     syscalls_per_packet: Option<f64>,
@@ -329,7 +329,7 @@ fn measure_at_rate(
     Ok(run)
 }
 
-/// Returns a share of one core.
+/// Returns the forwarder's CPU use without traffic, as a share of one core.
 fn idle_share(forwarder: &PreparedForwarder, arguments: &Arguments) -> Result<f64> {
     let bench = LatencyBench::new(forwarder, arguments)?;
     thread::sleep(arguments.common.warmup());

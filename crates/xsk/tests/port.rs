@@ -139,7 +139,8 @@ fn failed_wake_up_is_repeated_without_new_frames() {
     );
 }
 
-/// Whatever the kernel returns. The allowed number of wake-ups depends on the elapsed time.
+/// For each error, and for ignored wake-ups. The allowed number of wake-ups depends on the elapsed
+/// time.
 #[test]
 fn wake_ups_without_effect_back_off() {
     let errors = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO].map(|errno| {

@@ -1,7 +1,7 @@
 //! Rate limits: token buckets that all workers share.
 //!
-//! A bucket is a single time, `empty_at`. The bucket holds the tokens earned since then, but at most
-//! the burst. Taking tokens advances `empty_at` by the time to earn them (the inverse of the
+//! A bucket is a single time, `empty_at`. The bucket holds the tokens earned since then, but at
+//! most the burst. Taking tokens advances `empty_at` by the time to earn them (the inverse of the
 //! generic cell rate algorithm, ITU-T I.371).
 //!
 //! A worker takes tokens for several packets at once and spends them locally. So workers contend
