@@ -191,7 +191,8 @@ fn is_root() -> Result<bool> {
     Ok(fs::metadata("/proc/self").context("reading /proc/self")?.uid() == 0)
 }
 
-/// Prints the command's output, each line after `prefix`. With a prefix, prints only complete lines.
+/// Prints the command's output, each line after `prefix`. With a prefix, prints complete lines
+/// only.
 fn forward_output(output: impl Read, prefix: &str) -> io::Result<()> {
     let mut output = BufReader::new(output);
     loop {

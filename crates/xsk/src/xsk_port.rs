@@ -150,8 +150,8 @@ impl XskPort {
         chunks.hand_over(chunk, Owner::tx(slot), Owner::POOL).then_some(chunk as u32)
     }
 
-    /// Returns the numbers of unsent descriptors and of completions. The kernel has made progress if
-    /// either changes. In copy mode before Linux 6.17, the TX ring showed sent descriptors only
+    /// Returns the numbers of unsent descriptors and of completions. If either changes, the kernel
+    /// has made progress. In copy mode before Linux 6.17, the TX ring showed sent descriptors only
     /// after a later call, or when the ring was empty.
     fn tx_progress(&self) -> (u32, u32) {
         (self.rings.tx.pending(), self.rings.completion.available())

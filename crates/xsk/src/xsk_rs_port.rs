@@ -120,7 +120,7 @@ impl XskRsPort {
         }
     }
 
-    /// Moves the packet to the offset in its chunk at which `xsk-rs` sends. Returns whether it fits.
+    /// Moves the packet to the offset at which `xsk-rs` sends it. Returns whether it fits there.
     fn move_to_tx_offset(frame: &mut Frame) -> bool {
         const TX_OFFSET: usize = XDP_PACKET_HEADROOM as usize;
         let len = frame.len();

@@ -159,7 +159,7 @@ fn wake_ups_without_effect_back_off() {
             port.transmit(&mut queue);
             port.receive(&mut Batch::new(), &mut pool);
         }
-        // Pauses of 10, 20, 40, … 640 µs allow seven wake-ups in the first 1.3 ms, then one per 640
+        // Pauses of 10, 20, 40, … 640 µs allow eight wake-ups in the first 1.3 ms, then one per 640
         // µs; twice, for transmission and reception.
         let max = 2 * (8 + start.elapsed().as_micros() / 640);
         assert!(
