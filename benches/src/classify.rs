@@ -267,6 +267,7 @@ fn check(classifier: &Classifier, rules: &[Rule], keys: &[Key]) -> Result<()> {
     Ok(())
 }
 
+/// Returns nanoseconds per lookup, and the number of keys that match a rule.
 fn one_pass(
     keys: &[Key],
     mut look_up: impl FnMut(&[Key], &mut [u32; Classifier::BATCH]),

@@ -92,8 +92,7 @@ fn sort_by_scope(rules: Vec<Rule5>) -> Vec<Rule5> {
     keyed.into_iter().map(|(_, _, rule)| rule).collect()
 }
 
-/// Returns the scope: the binary logarithm of the number of different headers that match, for which
-/// a protocol counts as 8 bits.
+/// Returns the binary logarithm of the number of different headers that the rule matches.
 fn scope(rule: &Rule5) -> f64 {
     let ports = |ports: Ports| (f64::from(ports.high - ports.low) + 1.0).log2();
     f64::from(64 - rule.source.length - rule.destination.length)
