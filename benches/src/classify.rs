@@ -97,7 +97,7 @@ struct Row {
     ns: Option<Median>,
     /// Per lookup, with a flow cache that one pass has warmed up.
     cached_ns: Option<Median>,
-    /// Share of the headers that the flow cache contains.
+    /// Share of the lookups that the flow cache answers.
     cached_share: f64,
     dpdk_ns: Option<Median>,
     /// `ns` / `dpdk_ns` within a round.
@@ -172,7 +172,9 @@ fn measure(
         Skew::Pareto => Locality::Pareto { a: 1.0, b: 0.1 },
         Skew::Scattered => Locality::Scattered,
     };
-    let headers = trace(&generated, arguments.packets, locality, 0.1, arguments.random_seed);
+    let random_share = 0.1;
+    let headers =
+        trace(&generated, arguments.packets, locality, random_share, arguments.random_seed);
     let mut text = Vec::new();
     write_rules(&mut text, &generated)?;
     let parsed = parse_classbench(std::str::from_utf8(&text)?, Verdict::Accept)

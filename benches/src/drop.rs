@@ -194,11 +194,12 @@ impl RuleSet {
         };
         // A single rule matches every packet, to show the minimum cost of a rule. Sets of 0 or 1
         // rules use the packets for 1000 rules.
+        let (random_share, random_seed) = (0.0, 1);
         let rules = match count {
-            0 | 1 => generate(&seed, 1_000, 1),
-            _ => generate(&seed, count, 1),
+            0 | 1 => generate(&seed, 1_000, random_seed),
+            _ => generate(&seed, count, random_seed),
         };
-        let headers = trace(&rules, PACKETS, Locality::Uniform, 0.0, 1);
+        let headers = trace(&rules, PACKETS, Locality::Uniform, random_share, random_seed);
         let file = scratch.join(format!("drop-{count}.rules"));
         let mut text = Vec::new();
         match count {

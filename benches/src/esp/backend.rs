@@ -33,6 +33,8 @@ pub(super) const MAX_PAYLOAD: usize = STRIDE - OFFSET - PREFIX_LEN - HEADER_LEN 
 const NEW_NUMBERS: bool = true;
 const SAME_NUMBERS: bool = false;
 
+/// Extended sequence numbers.
+const ESN: bool = true;
 const SPI: u32 = 0x1234_5678;
 const SALT_BYTES: [u8; SALT_LEN] = [1, 2, 3, 4];
 
@@ -127,7 +129,7 @@ impl BackendBench {
                 (ipsec_mb(transform, &key)?, Alone::Jobs(ipsec_mb(transform, &key)?))
             }
         };
-        let protection = Protection::new(aead, transform, SALT_BYTES, SPI, true);
+        let protection = Protection::new(aead, transform, SALT_BYTES, SPI, ESN);
         let bench = Self { backend, protection, alone };
         bench.check()?;
         Ok(bench)
@@ -285,7 +287,7 @@ fn ipsec_mb(_transform: Transform, _key: &[u8]) -> Result<Box<dyn Aead>> {
 }
 
 fn window() -> Window {
-    Window::new(1024, true).unwrap_or_else(|error| unreachable!("{error}"))
+    Window::new(1024, ESN).unwrap_or_else(|error| unreachable!("{error}"))
 }
 
 fn nanoseconds(start: Instant) -> f64 {
@@ -318,7 +320,7 @@ fn jobs(frames: &mut Frames, number: u64) -> Vec<Job<'_>> {
         .zip(frames.packets())
         .map(|(number, bytes)| Job {
             nonce: nonce(number),
-            aad: Aad::new(SPI, number, true),
+            aad: Aad::new(SPI, number, ESN),
             text_and_tag: &mut bytes[PREFIX_LEN + HEADER_LEN..],
             is_ok: false,
         })

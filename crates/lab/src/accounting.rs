@@ -96,6 +96,7 @@ impl PacketAccounting {
         let dropped = total(report.drops.values().copied());
 
         let mut losses = Vec::new();
+        // The last argument is `Loss::overload`.
         let mut add = |location: &str, packets: i128, basis, veth, overload| {
             losses.push(Loss { location: location.to_owned(), packets, basis, veth, overload });
         };

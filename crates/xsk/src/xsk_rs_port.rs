@@ -264,7 +264,7 @@ impl Port for XskRsPort {
         let before = queue.len();
         while !queue.is_empty() && self.post(queue) > 0 {}
         if self.has_unsent() {
-            // Before reading the wake-up flag, as in `receive`.
+            // The fence must precede the read of the wake-up flag, as in `receive`.
             fence(Ordering::SeqCst);
             if self.tx.get_mut().needs_wakeup() {
                 self.wake_tx();

@@ -433,7 +433,7 @@ impl OutboundTable {
         }
     }
 
-    /// `None` in transport mode.
+    /// Returns the outer header; `None` in transport mode.
     fn outer(&self) -> Result<Option<OuterHeader>, Vec<PlanDiagnostic>> {
         let error = |location, message: &str| {
             Err(vec![PlanDiagnostic { location, message: message.to_owned() }])
