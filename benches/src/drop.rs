@@ -192,9 +192,9 @@ impl RuleSet {
                 Seed::parse(&arguments.seed, &text)?
             }
         };
+        let (random_share, random_seed) = (0.0, 1);
         // A single rule matches every packet, to show the minimum cost of a rule. Sets of 0 or 1
         // rules use the packets for 1000 rules.
-        let (random_share, random_seed) = (0.0, 1);
         let rules = match count {
             0 | 1 => generate(&seed, 1_000, random_seed),
             _ => generate(&seed, count, random_seed),
