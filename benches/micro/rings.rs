@@ -55,6 +55,7 @@ fn config_without_wakeup() -> FakeKernelConfig {
 
 /// A measured variant of the user side, with a fake kernel.
 trait Variant {
+    /// Runs `rounds` rounds with `n` packets each.
     fn rounds(&mut self, n: u32, rounds: u64);
 }
 
@@ -166,10 +167,13 @@ impl Bench {
         // From now on, only the fake kernel uses the chunks and rings.
         drop(port);
         let mut bench = Self { variant: Box::new(variant), lone_kernel };
+        // Warm up.
         bench.sample(64, 1 << 16);
         bench
     }
 
+    /// Returns the time for `packets` packets in rounds of `n`, in nanoseconds, without that of the
+    /// fake kernel.
     fn sample(&mut self, n: u32, packets: u64) -> f64 {
         let rounds = packets.div_ceil(u64::from(n));
         let start = cpu_time();
@@ -272,10 +276,11 @@ const TWINS: [(&str, &str, bool, &str); 5] = [
 ];
 
 fn bench(name: &str) -> Bench {
+    let (keep_macs, swap_macs) = (false, true);
     match name {
         "rings" => Bench::new(BareVariant::new()),
-        "port" => Bench::new(PortVariant::new(false)),
-        "swap" => Bench::new(PortVariant::new(true)),
+        "port" => Bench::new(PortVariant::new(keep_macs)),
+        "swap" => Bench::new(PortVariant::new(swap_macs)),
         _ => Bench::new(WorkerVariant::new()),
     }
 }

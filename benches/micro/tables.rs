@@ -22,7 +22,7 @@ fn table(sessions: u32) -> Table {
     (0..sessions).map(|teid| (teid, Arc::new(SharedCounters::new(1)))).collect()
 }
 
-/// Each batch reads other entries of the table.
+/// Pseudo-random keys, so that each batch reads other entries of the table.
 struct Keys {
     next: u32,
     sessions: u32,

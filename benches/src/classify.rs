@@ -91,11 +91,13 @@ struct Row {
     longest_bucket: usize,
     memory_bytes: usize,
     build_ms: Option<Median>,
+    /// Share of the headers that match a rule.
     hit_share: f64,
-    /// Without the flow cache.
+    /// Per lookup, without the flow cache.
     ns: Option<Median>,
-    /// With a flow cache that one pass has warmed up.
+    /// Per lookup, with a flow cache that one pass has warmed up.
     cached_ns: Option<Median>,
+    /// Share of the lookups that the flow cache answers.
     cached_share: f64,
     dpdk_ns: Option<Median>,
     /// `ns` / `dpdk_ns` within a round.
@@ -170,7 +172,9 @@ fn measure(
         Skew::Pareto => Locality::Pareto { a: 1.0, b: 0.1 },
         Skew::Scattered => Locality::Scattered,
     };
-    let headers = trace(&generated, arguments.packets, locality, 0.1, arguments.random_seed);
+    let random_share = 0.1;
+    let headers =
+        trace(&generated, arguments.packets, locality, random_share, arguments.random_seed);
     let mut text = Vec::new();
     write_rules(&mut text, &generated)?;
     let parsed = parse_classbench(std::str::from_utf8(&text)?, Verdict::Accept)
@@ -179,10 +183,11 @@ fn measure(
     let keys: Vec<Key> = headers.iter().map(key).collect();
 
     let mut build_ms = Vec::new();
-    let mut classifier = Classifier::new(&rules, 1);
+    let (hash_seed, cache_seed) = (1, 7);
+    let mut classifier = Classifier::new(&rules, hash_seed);
     for _ in 0..arguments.rounds.min(5) {
         let start = Instant::now();
-        classifier = black_box(Classifier::new(black_box(&rules), 1));
+        classifier = black_box(Classifier::new(black_box(&rules), hash_seed));
         build_ms.push(start.elapsed().as_secs_f64() * 1e3);
     }
     check(&classifier, &rules, &keys)?;
@@ -190,7 +195,7 @@ fn measure(
     let (mut ns, mut dpdk_ns, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let mut missing = dpdk.as_ref().err().map(ToString::to_string);
     let mut total_matches = 0;
-    let mut cache = FlowCache::new(arguments.flow_cache, 7);
+    let mut cache = FlowCache::new(arguments.flow_cache, cache_seed);
     one_pass(&keys, |batch, found| classifier.classify_cached(batch, found, &mut cache));
     let (mut cached_ns, mut cached_share) = (Vec::new(), 0.0);
     for _ in 0..arguments.rounds {
@@ -251,7 +256,7 @@ fn key(header: &Header) -> Key {
     Key { addresses, protocol: header.protocol, l4, fragment: Fragment::No, dscp: 0, vlan: None }
 }
 
-/// Compares with a linear search, on a part of the trace because it is slow.
+/// Compares the classifier with a linear search, which is slow, on a part of the trace.
 fn check(classifier: &Classifier, rules: &[Rule], keys: &[Key]) -> Result<()> {
     let step = (keys.len() * rules.len() / 20_000_000).max(1);
     for key in keys.iter().step_by(step) {
@@ -264,18 +269,19 @@ fn check(classifier: &Classifier, rules: &[Rule], keys: &[Key]) -> Result<()> {
     Ok(())
 }
 
+/// Returns nanoseconds per lookup, and the number of keys that match a rule.
 fn one_pass(
     keys: &[Key],
     mut look_up: impl FnMut(&[Key], &mut [u32; Classifier::BATCH]),
 ) -> (f64, usize) {
     let mut found = [0; Classifier::BATCH];
-    let mut hits = 0;
+    let mut matches = 0;
     let start = Instant::now();
     for batch in keys.chunks(Classifier::BATCH) {
         look_up(black_box(batch), &mut found);
-        hits += found[..batch.len()].iter().filter(|found| **found != Classifier::NONE).count();
+        matches += found[..batch.len()].iter().filter(|found| **found != Classifier::NONE).count();
     }
-    (start.elapsed().as_secs_f64() * 1e9 / keys.len() as f64, hits)
+    (start.elapsed().as_secs_f64() * 1e9 / keys.len() as f64, matches)
 }
 
 struct Dpdk {

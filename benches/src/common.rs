@@ -68,8 +68,8 @@ impl Common {
         Duration::from_secs_f64(self.warmup.clamp(0.0, 3600.0))
     }
 
-    /// Paths are absolute, because `ip netns exec` searches PATH for a relative name without
-    /// slashes.
+    /// Returns the environment, with absolute paths, because `ip netns exec` searches PATH for a
+    /// relative name without slashes.
     pub(crate) fn environment(&self) -> Result<Environment> {
         let absolute = |path: &Path| {
             path.canonicalize().with_context(|| {
@@ -105,11 +105,12 @@ impl Common {
         all: &[ForwarderKind],
         environment: &Environment,
     ) -> (Vec<PreparedForwarder>, BTreeMap<&'static str, MissingReason>) {
+        let queues = 1;
         let mut ready = Vec::new();
         let mut missing = BTreeMap::new();
         for kind in self.selected(all) {
             match kind
-                .prepare(environment, 1)
+                .prepare(environment, queues)
                 .and_then(|forwarder| forwarder.check_start().map(|()| forwarder))
             {
                 Ok(forwarder) => ready.push(forwarder),
@@ -212,7 +213,7 @@ impl Stop {
     }
 }
 
-/// stdout is for the result.
+/// Prints a line to stderr; stdout is for the result.
 pub(crate) fn note(line: &str) {
     eprintln!("{line}");
 }

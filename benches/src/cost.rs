@@ -55,7 +55,7 @@ struct Run {
     size: u16,
     round: u32,
     pps: f64,
-    /// Per packet and task, except the idle tasks `poll` and `wait`.
+    /// Cycles per packet by task, without the idle tasks `poll` and `wait`.
     cycles: BTreeMap<String, f64>,
 }
 
@@ -169,7 +169,7 @@ fn measure(
     Ok((packets / seconds, cycles))
 }
 
-/// In the order of the table's columns.
+/// The tasks of the ledger, in the order of the table's columns.
 const TASKS: [&str; 10] = [
     "receive", "parse", "stages", "scatter", "transmit", "wake", "reclaim", "look", "control",
     "stamps",

@@ -98,7 +98,7 @@ struct Run {
     receiving: Receiving,
     rules: usize,
     round: u32,
-    /// When all packets are dropped.
+    /// Packets dropped per second when all packets are dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     dropped_pps: Option<f64>,
     /// Cycles of both cores per dropped packet.
@@ -107,7 +107,7 @@ struct Run {
     /// Packets forwarded per second when all packets pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     forwarded_pps: Option<f64>,
-    /// Of the filter in user space when all packets pass.
+    /// Cycles per packet of the filter in user space when all packets pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     stage_cycles: Option<f64>,
 }
@@ -118,7 +118,7 @@ struct RuleSet {
     packets: Arc<[PacketTemplate]>,
 }
 
-/// More flows than a flow cache holds.
+/// Number of different packets: more flows than a flow cache holds.
 const PACKETS: usize = 200_000;
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
@@ -192,13 +192,14 @@ impl RuleSet {
                 Seed::parse(&arguments.seed, &text)?
             }
         };
+        let (random_share, random_seed) = (0.0, 1);
         // A single rule matches every packet, to show the minimum cost of a rule. Sets of 0 or 1
         // rules use the packets for 1000 rules.
         let rules = match count {
-            0 | 1 => generate(&seed, 1_000, 1),
-            _ => generate(&seed, count, 1),
+            0 | 1 => generate(&seed, 1_000, random_seed),
+            _ => generate(&seed, count, random_seed),
         };
-        let headers = trace(&rules, PACKETS, Locality::Uniform, 0.0, 1);
+        let headers = trace(&rules, PACKETS, Locality::Uniform, random_share, random_seed);
         let file = scratch.join(format!("drop-{count}.rules"));
         let mut text = Vec::new();
         match count {

@@ -49,11 +49,12 @@ struct Run {
     round: u32,
     offered_pps: f64,
     forwarded_pps: f64,
-    /// Per received packet, from xdpfwd's final report, which includes the warm-up.
+    /// System calls per received packet, from xdpfwd's final report, which includes the warm-up.
     #[serde(skip_serializing_if = "Option::is_none")]
     syscalls_per_packet: Option<f64>,
 }
 
+/// Frame length and number of flows of the main result.
 const HEADLINE: (u16, u32) = (60, 16);
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
@@ -219,7 +220,7 @@ fn two_queues(kind: ForwarderKind, common: &Common) -> String {
         thread::sleep(common.warmup());
         let before = sink.seen()?.arrived.packets;
         let mut sent = 0;
-        // The sink tracks one stream per flow at a time.
+        // One generator after the other: the sink tracks only one stream per flow at a time.
         for core in [common.generator_core, common.core] {
             let generator =
                 kind.traffic().flows(16).rate(RATE).core(core).start(chain.gen_(), "gen0")?;

@@ -56,7 +56,9 @@ pub(crate) struct Environment {
     /// benches/peers.
     pub(crate) sources: PathBuf,
     pub(crate) scratch: PathBuf,
+    /// Core of the generator.
     pub(crate) generator: usize,
+    /// Core of the forwarder.
     pub(crate) core: usize,
 }
 
@@ -418,7 +420,7 @@ pub(crate) fn compile(
     ))
 }
 
-/// The error names the Debian package.
+/// Finds a program in `PATH`. The error names the Debian package to install.
 fn find(program: &str, package: &str) -> Result<String, MissingReason> {
     let path = std::env::var("PATH").unwrap_or_default();
     let directories = path.split(':').chain(["/usr/sbin", "/sbin"]);
@@ -454,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn unsupported_io_is_missing_and_reason_is_error_of_xdpfwd() {
+    fn prepare_with_unsupported_io_returns_error_of_xdpfwd() {
         let scratch =
             std::env::temp_dir().join(format!("xdpfwd-bench-test-{}", std::process::id()));
         fs::create_dir_all(&scratch).unwrap();

@@ -19,7 +19,7 @@ const SCENARIOS: [&str; 6] =
     ["kernel", "rings", "port", "worker", "worker-mac-swap", "worker-three-stages"];
 /// Packets per round in examples/counted.rs.
 const BATCH: u64 = 64;
-/// The second count has three times as many.
+/// Rounds of the first count; the second count has three times as many.
 const ROUNDS: u64 = 500;
 /// Accepted relative change. A larger increase is an error; a larger decrease requests an update.
 const TOLERANCE: f64 = 0.05;

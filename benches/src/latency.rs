@@ -25,7 +25,7 @@ const FORWARDERS: [ForwarderKind; 4] = [
 /// The search ends when the highest passing rate is at most this fraction below the lowest failing
 /// rate.
 const PRECISION: f64 = 0.02;
-/// Packets per second; belongs to the idle measurement.
+/// Packets per second of the measurement at a low rate, which follows the one without traffic.
 const LOW_RATE: u64 = 1000;
 
 #[derive(Args)]
@@ -80,7 +80,7 @@ struct Run {
     p99_us: f64,
     p999_us: f64,
     max_us: f64,
-    /// Fraction of one core.
+    /// The forwarder's CPU use, as a fraction of one core.
     cpu: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     syscalls_per_packet: Option<f64>,
@@ -218,7 +218,7 @@ fn find_no_drop_rate(
 ) -> Result<f64> {
     let mut bench = LatencyBench::new(forwarder, arguments)?;
     let time = Duration::from_secs_f64(arguments.search_seconds.clamp(0.01, 3600.0));
-    // More than the lab's generator can send.
+    // 16 Mpps are more than the lab's generator can send.
     let (mut passing, mut failing) = (0.0, 16e6);
     let mut rate: f64 = {
         let (offered, loss) = bench.attempt(100_000_000, time)?;
@@ -329,7 +329,7 @@ fn measure_at_rate(
     Ok(run)
 }
 
-/// Returns a share of one core.
+/// Returns the forwarder's CPU use without traffic, as a share of one core.
 fn idle_share(forwarder: &PreparedForwarder, arguments: &Arguments) -> Result<f64> {
     let bench = LatencyBench::new(forwarder, arguments)?;
     thread::sleep(arguments.common.warmup());

@@ -21,7 +21,7 @@ pub(crate) struct Median {
 const MIN_COVERAGE: f64 = 0.95;
 
 impl Median {
-    /// Ignores infinite values and NaN. Returns `None` if no values remain.
+    /// Computes the median. Ignores infinite values and NaN. Returns `None` if no values remain.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
         sorted.sort_by(f64::total_cmp);

@@ -92,7 +92,7 @@ fn sort_by_scope(rules: Vec<Rule5>) -> Vec<Rule5> {
     keyed.into_iter().map(|(_, _, rule)| rule).collect()
 }
 
-/// A port range counts as log2 of its width.
+/// Returns the binary logarithm of the number of different headers that the rule matches.
 fn scope(rule: &Rule5) -> f64 {
     let ports = |ports: Ports| (f64::from(ports.high - ports.low) + 1.0).log2();
     f64::from(64 - rule.source.length - rule.destination.length)
@@ -115,7 +115,8 @@ mod tests {
         Seed::names().map(|name| Seed::built_in(name).unwrap())
     }
 
-    /// Unambiguous for the built-in seeds, none of whose ranges equals another class.
+    /// Returns the class of a range. It is unambiguous for the built-in seeds, none of whose ranges
+    /// equals another class.
     fn class(ports: Ports) -> PortClass {
         match (ports.low, ports.high) {
             (0, u16::MAX) => PortClass::Any,

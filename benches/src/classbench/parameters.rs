@@ -7,14 +7,14 @@ use anyhow::{Context, Result, ensure};
 
 use super::seed_file::{ProtocolEntry, SeedFile};
 
-/// In the order of a line of `-prots`.
+/// The pairs of port classes, in the order of a line of `-prots`.
 const PAIRS: [&str; 25] = [
     "wc-wc", "wc-hi", "hi-wc", "hi-hi", "wc-lo", "lo-wc", "hi-lo", "lo-hi", "lo-lo", "wc-ar",
     "ar-wc", "hi-ar", "ar-hi", "wc-em", "em-wc", "hi-em", "em-hi", "lo-ar", "ar-lo", "lo-em",
     "em-lo", "ar-ar", "ar-em", "em-ar", "em-em",
 ];
 
-/// Ignores flags and extra fields.
+/// Parses a parameter file. Ignores flags and extra fields.
 pub(crate) fn read(text: &str) -> Result<SeedFile> {
     let sections = sections(text);
     let lines = |name: &str| {

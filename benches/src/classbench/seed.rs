@@ -161,9 +161,9 @@ impl FromStr for ClassPair {
     }
 }
 
+/// Prefix lengths in bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Lengths {
-    // Prefix lengths in bits.
     pub(crate) source: u8,
     pub(crate) destination: u8,
 }
@@ -273,8 +273,8 @@ impl Branching {
         Ok(Self { nesting, levels })
     }
 
-    /// A larger set gets more addresses, not more rules per address. A factor of at most 1 changes
-    /// nothing.
+    /// Returns the branching for a set that is `factor` times as large. A larger set gets more
+    /// addresses, not more rules per address. A factor of at most 1 changes nothing.
     ///
     /// As ClassBench's option `-b`: balances levels from the root down until the removed skew
     /// equals `factor`. A level's skew is 2 if all nodes have one child, and 0 if all have two

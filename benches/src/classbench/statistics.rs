@@ -114,8 +114,8 @@ fn overlaps(rules: &[Rule5]) -> Overlaps {
         let second = (first + 1 + random.below(rules.len() - 1)) % rules.len();
         rules[first].overlaps(&rules[second])
     };
-    let hits = (0..SAMPLES).filter(random_pair_overlaps).count();
-    Overlaps::Estimate(hits as f64 / SAMPLES as f64 * pairs(rules.len()))
+    let overlapping = (0..SAMPLES).filter(random_pair_overlaps).count();
+    Overlaps::Estimate(overlapping as f64 / SAMPLES as f64 * pairs(rules.len()))
 }
 
 fn pairs(rules: usize) -> f64 {

@@ -19,7 +19,8 @@ use xdpfwd_ipsec::{
 
 use super::options::{Backend, Cipher, Timing};
 
-/// In bytes. A power of two would map all packets to few cache sets. DPDK also avoids this.
+/// Distance between frames in bytes. A power of two would map all packets to few cache sets. DPDK
+/// also avoids this.
 const STRIDE: usize = 2048 + 192;
 
 /// Offset of the bytes that ESP processes: after headroom, Ethernet and IPv4 headers, except the
@@ -29,6 +30,11 @@ const OFFSET: usize = 256 + 14 + 20 - PREFIX_LEN;
 /// The maximum payload that fits in a frame, in bytes.
 pub(super) const MAX_PAYLOAD: usize = STRIDE - OFFSET - PREFIX_LEN - HEADER_LEN - 32;
 
+const NEW_NUMBERS: bool = true;
+const SAME_NUMBERS: bool = false;
+
+/// Extended sequence numbers.
+const ESN: bool = true;
 const SPI: u32 = 0x1234_5678;
 const SALT_BYTES: [u8; SALT_LEN] = [1, 2, 3, 4];
 
@@ -37,6 +43,7 @@ pub(super) fn text_len(payload: usize) -> usize {
     payload + trailer_len(payload) - ICV_LEN
 }
 
+/// Packets with payloads of one length.
 pub(super) struct Frames {
     memory: Vec<u8>,
     payload: usize,
@@ -122,13 +129,13 @@ impl BackendBench {
                 (ipsec_mb(transform, &key)?, Alone::Jobs(ipsec_mb(transform, &key)?))
             }
         };
-        let protection = Protection::new(aead, transform, SALT_BYTES, SPI, true);
+        let protection = Protection::new(aead, transform, SALT_BYTES, SPI, ESN);
         let bench = Self { backend, protection, alone };
         bench.check()?;
         Ok(bench)
     }
 
-    /// The AEAD alone must open packets that ESP sealed, and vice versa.
+    /// Checks that the AEAD alone opens packets that ESP sealed, and vice versa.
     fn check(&self) -> Result<()> {
         let mut frames = Frames::new(2 * BATCH, 100);
         let mut window = window();
@@ -137,7 +144,7 @@ impl BackendBench {
             self.open_alone(&mut frames).1 == frames.count(),
             "the AEAD alone cannot decrypt packets that ESP encrypted"
         );
-        self.seal_alone(&mut frames, false);
+        self.seal_alone(&mut frames, SAME_NUMBERS);
         ensure!(
             self.open(&mut frames, &mut window).1 == frames.count(),
             "ESP cannot decrypt packets that the AEAD alone encrypted"
@@ -152,7 +159,7 @@ impl BackendBench {
         frames.last_sequence = 0;
         // The first pass warms up.
         for pass in 0..=passes {
-            let sealed_alone = self.seal_alone(frames, true);
+            let sealed_alone = self.seal_alone(frames, NEW_NUMBERS);
             let sealed = self.seal(frames);
             let (opened, opened_count) = self.open(frames, &mut window);
             assert_eq!(opened_count, frames.count(), "not all sealed packets were opened");
@@ -202,7 +209,8 @@ impl BackendBench {
         (nanoseconds(start), opened)
     }
 
-    /// `new_numbers`: with new sequence numbers instead of those of the last pass.
+    /// Returns the time in nanoseconds. `new_numbers`: uses new sequence numbers instead of those
+    /// of the last pass.
     fn seal_alone(&self, frames: &mut Frames, new_numbers: bool) -> f64 {
         let count = frames.count() as u64;
         if new_numbers {
@@ -279,7 +287,7 @@ fn ipsec_mb(_transform: Transform, _key: &[u8]) -> Result<Box<dyn Aead>> {
 }
 
 fn window() -> Window {
-    Window::new(1024, true).unwrap_or_else(|error| unreachable!("{error}"))
+    Window::new(1024, ESN).unwrap_or_else(|error| unreachable!("{error}"))
 }
 
 fn nanoseconds(start: Instant) -> f64 {
@@ -312,7 +320,7 @@ fn jobs(frames: &mut Frames, number: u64) -> Vec<Job<'_>> {
         .zip(frames.packets())
         .map(|(number, bytes)| Job {
             nonce: nonce(number),
-            aad: Aad::new(SPI, number, true),
+            aad: Aad::new(SPI, number, ESN),
             text_and_tag: &mut bytes[PREFIX_LEN + HEADER_LEN..],
             is_ok: false,
         })

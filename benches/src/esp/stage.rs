@@ -29,7 +29,7 @@ pub(super) struct StageBench {
     worker: Worker<Vec<NamedStage>>,
     frames: Frames,
     count: usize,
-    /// Of sealing, and of opening.
+    /// Samples of sealing, and of opening.
     samples: [Samples; 2],
     _folder: TempDir,
 }
@@ -149,6 +149,7 @@ fn packet(size: usize) -> Vec<u8> {
     packet
 }
 
+/// Length of the IPv4 and UDP headers in bytes.
 pub(super) const MIN_SIZE: usize = 28;
 
 struct TimedStage {

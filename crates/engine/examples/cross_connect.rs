@@ -48,7 +48,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut control = Control::new()?;
     let data_plane = DataPlane::start(plan, &control)?;
     println!("{lan} {} <-> {wan} {}", data_plane.modes()[0].name(), data_plane.modes()[1].name());
-    // Ignore other events; `HostChanged` matters only with `keep` rules.
+    // Stop at a signal, or when a worker fails, which wakes this thread (`Woken`). Ignore other
+    // events; `HostChanged` matters only with `keep` rules.
     while !matches!(
         control.wait(Instant::now() + Duration::from_secs(3600))?,
         Event::Stop(_) | Event::Woken

@@ -14,7 +14,7 @@ use xdpfwd_engine::{AttachmentHolder, Control, DataPlane, StartError};
 use xdpfwd_lab::{Chain, Sink};
 use xdpfwd_testkit::lab::ip;
 
-/// The tests attach it as the other program.
+/// The file of the XDP program that the tests attach as the other program.
 const OBJECT: &str = concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o");
 
 fn start() -> Result<(), StartError> {
@@ -22,6 +22,7 @@ fn start() -> Result<(), StartError> {
     DataPlane::start(cross_connect(1, None), &control).map(|data_plane| drop(stop(data_plane)))
 }
 
+/// Returns the program that the error names, and the command that detaches it.
 fn failed_start(lab: &Chain) -> (xdpfwd_engine::AttachedProgram, String) {
     let error = lab.fwd().run(start).unwrap().unwrap_err();
     let text = error.to_string();
@@ -64,8 +65,8 @@ fn error_names_program_on_bridge_of_port() {
     ip(lab.fwd(), "link add br0 type bridge");
     ip(lab.fwd(), "link set dev fwd0 master br0");
     ip(lab.fwd(), &format!("link set dev br0 xdpgeneric obj {OBJECT} sec xdp"));
-    // /sys shows the network namespace in which it was mounted. Mount it in the lab's, so that the
-    // engine finds the bridge.
+    // /sys shows the network namespace in which it was mounted. Mount it in the lab's namespace, so
+    // that the engine finds the bridge.
     let program = lab.fwd().run(|| {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
@@ -130,7 +131,7 @@ fn error_names_pinned_link_that_no_process_holds() {
         };
         assert_eq!(program.holder, AttachmentHolder::Link(id), "{text}");
         assert!(text.ends_with(&format!("detach it: `bpftool link detach id {id}`")), "{text}");
-        // As the command does, without bpftool.
+        // Detach the link as the command does, without bpftool.
         Link::open("/mnt/link").unwrap().detach().unwrap();
         start().unwrap();
     };

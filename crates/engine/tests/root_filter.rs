@@ -17,14 +17,15 @@ use xdpfwd_wire::Headers;
 use xdpfwd_xsk::{HugePages, OpenPorts, Port as _, UmemConfig, XskPort};
 
 const PACKETS_PER_SET: usize = 1024;
-/// The packets are on queue 0.
+/// Number of queues; all packets are on queue 0.
 const QUEUES: u16 = 1;
-/// In clock cycles. Matters only for rate limits.
+/// The time in clock cycles, which matters only for rate limits.
 const NOW: u64 = 0;
-/// `continue` rules give no verdict.
+/// Maximum number of `continue` rules in a set; they give no verdict.
 const MAX_CONTINUE_RULES: usize = 16;
 
-/// Needed because the program filters only packets of queues with a socket.
+/// Opens a socket in a new network namespace: the program filters only packets of queues with a
+/// socket.
 fn open_socket() -> OpenPorts<XskPort> {
     unshare(CloneFlags::CLONE_NEWNET)
         .unwrap_or_else(|error| panic!("{error} (needs root: `make test`)"));
@@ -40,8 +41,9 @@ fn open_socket() -> OpenPorts<XskPort> {
 #[derive(Default)]
 struct PacketCounts {
     packets: usize,
+    /// Packets whose verdict comes from a rule.
     by_rule: usize,
-    /// Random changes can make packets malformed.
+    /// Randomly changed packets, which can be malformed.
     mangled: usize,
 }
 

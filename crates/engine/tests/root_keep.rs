@@ -14,7 +14,7 @@ use proptest::test_runner::{Config, TestRunner};
 use xdpfwd_engine::{AddressUse, Keep, KeepRule, OwnAddresses, XdpDecision, XdpProgram};
 use xdpfwd_wire::MacAddr;
 
-/// The same as in frames.py.
+/// The same rules as in frames.py.
 const RULES: [&str; 9] =
     ["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/22", "udp/53", "vlan/100"];
 
@@ -46,6 +46,7 @@ fn load_program(rules: &[&str], addresses: OwnAddresses) -> XdpProgram {
 
 struct ScapyFrame {
     name: String,
+    /// The rules of [`RULES`] that keep the frame.
     kept_by: BTreeSet<String>,
     bytes: Vec<u8>,
 }
@@ -151,7 +152,7 @@ fn update_addresses_changes_kept_frames() {
         }),
         [false, true, false]
     );
-    // A broadcast: the host's MAC address does not matter.
+    // The ARP request is a broadcast, so the host's MAC address does not matter.
     assert_eq!(
         kept(OwnAddresses { macs: [MacAddr([2, 0, 0, 0, 0, 9])].into(), ..own_addresses() }),
         [false, false, true]
@@ -210,8 +211,10 @@ fn program_and_oracle_agree_on_truncated_frames() {
     }
 }
 
+/// A change of a frame.
 #[derive(Clone, Debug)]
 enum Mangle {
+    /// Offset, new value.
     Byte(u16, u8),
     /// Offset, index into [`COMMON_VALUES`].
     CommonByte(u16, usize),
@@ -219,7 +222,7 @@ enum Mangle {
     Truncate(u16),
     /// Offset, number of bytes.
     Duplicate(u8, u8),
-    /// With this TCI.
+    /// A VLAN tag with this TCI.
     Tag(u16),
     /// Number of zero bytes.
     Pad(u8),

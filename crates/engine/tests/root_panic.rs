@@ -135,12 +135,13 @@ fn stage_panic_is_reported_and_all_packets_are_counted() {
             assert_eq!(
                 stage.packets,
                 report.ports[0].rx_packets - report.drops["shutdown"],
-                "{workers} workers, {point:?}: the stage did not count every packet: {report:?}"
+                "{workers} workers, {point:?}: `stage.packets` is not the number of received \
+                 packets that reached the stage: {report:?}"
             );
             if point != PanicPoint::Counters {
                 assert!(
                     stage.counters["seen"] >= 2000,
-                    "the counter of the stage is too small: {report:?}"
+                    "the stage's own counter `seen` is too small: {report:?}"
                 );
             }
             assert_eq!(
@@ -189,7 +190,7 @@ fn worker_panic_wakes_control_thread() {
         );
         let data_plane = DataPlane::start(plan, &control).unwrap();
         let generator = Traffic::new().rate(20_000).core(0).start(lab.gen_(), "gen0").unwrap();
-        // Long after the panic: only the worker's wake-up ends the wait in time.
+        // Longer than the test may take: `wait` must return because the panicking worker wakes it.
         let deadline = std::time::Instant::now() + TIMEOUT;
         let event = loop {
             match control.wait(deadline).unwrap() {

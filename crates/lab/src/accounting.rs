@@ -28,7 +28,7 @@ pub struct PacketAccounting {
 pub struct Loss {
     /// Human-readable location.
     pub location: String,
-    /// Negative only if a counter is wrong.
+    /// Number of frames; negative only if a counter is wrong.
     pub packets: i128,
     /// How the number was determined.
     pub basis: LossBasis,
@@ -54,7 +54,7 @@ pub enum LossBasis {
 pub struct Mismatch {
     /// The frames that are in one counter only.
     pub description: String,
-    /// Negative if the counter that should be lower is higher.
+    /// Number of frames; negative if the counter that should be lower is higher.
     pub packets: i128,
 }
 
@@ -96,6 +96,7 @@ impl PacketAccounting {
         let dropped = total(report.drops.values().copied());
 
         let mut losses = Vec::new();
+        // The last argument is `Loss::overload`.
         let mut add = |location: &str, packets: i128, basis, veth, overload| {
             losses.push(Loss { location: location.to_owned(), packets, basis, veth, overload });
         };

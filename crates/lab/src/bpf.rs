@@ -13,7 +13,7 @@ static SINK: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), 
 
 const HINT: &str = "needs root with CAP_BPF, and Linux 5.18 or later";
 
-/// `packets` is an array of `struct packet` for a flood, otherwise empty.
+/// Loads the generator. `packets` is an array of `struct packet` for a flood, otherwise empty.
 pub(crate) fn load_generator(config: &[u8], packets: &[u8]) -> Result<Object, Error> {
     let description = "the generator's BPF program";
     let count = (packets.len() / PACKET_SIZE) as u32;
@@ -37,8 +37,8 @@ pub(crate) fn load_sink(config: &[u8]) -> Result<Object, Error> {
 /// `struct packet` in bpf/generator.bpf.c, in bytes.
 const PACKET_SIZE: usize = 16;
 
-/// `config` is the read-only data. `description` names the object in errors. `map_size` is the name
-/// of a map and its number of entries.
+/// Loads an object. `config` is its read-only data. `description` names the object in errors.
+/// `map_size` is the name of a map and its number of entries.
 fn load(
     description: &str,
     object: &[u8],

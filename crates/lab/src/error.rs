@@ -39,7 +39,7 @@ pub enum Error {
     /// A system call, or an operation on a file or thread, failed.
     #[error("{operation} failed: {cause}")]
     Io {
-        /// In the -ing form.
+        /// The failed operation, in the -ing form.
         operation: String,
         /// Cause.
         cause: io::Error,
@@ -51,13 +51,13 @@ pub enum Error {
         parameter: &'static str,
         /// The rejected value.
         value: String,
-        /// As an imperative: "use 1–64".
+        /// The accepted values, as an imperative: "use 1–64".
         accepted: String,
     },
     /// An operation on a BPF program or map failed.
     #[error("{operation} failed: {cause}; {hint}")]
     Bpf {
-        /// In the -ing form.
+        /// The failed operation, in the -ing form.
         operation: String,
         /// Error of libbpf.
         cause: libbpf_rs::Error,

@@ -93,7 +93,7 @@ fn bucket(nanoseconds: u64) -> usize {
     ((shift << SUB_BITS) as usize) + (time >> shift) as usize
 }
 
-/// Returns nanoseconds.
+/// Returns the upper end of a bucket in nanoseconds.
 fn upper_end(bucket: usize) -> u64 {
     let shift = (bucket >> SUB_BITS).saturating_sub(1);
     let first = (bucket - (shift << SUB_BITS)) as u64;

@@ -47,12 +47,14 @@ impl Namespace {
             });
         }
         let n = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        Self::add(format!("{PREFIX}{}-{n}-{label}", std::process::id()), false)
+        let keep = false;
+        Self::add(format!("{PREFIX}{}-{n}-{label}", std::process::id()), keep)
     }
 
     /// Creates the namespace `xdpfwd-<lab>-<label>`, which stays until [`crate::take_down`].
     pub(crate) fn create_kept(lab: &str, label: &str) -> Result<Self, Error> {
-        Self::add(kept_name(lab, label)?, true)
+        let keep = true;
+        Self::add(kept_name(lab, label)?, keep)
     }
 
     fn add(name: String, keep: bool) -> Result<Self, Error> {
@@ -124,7 +126,8 @@ impl Drop for Namespace {
     }
 }
 
-/// Without a file, [`Self::enter`] does nothing. The path is for error messages.
+/// An open namespace, with its path for error messages. Without a file, [`Self::enter`] does
+/// nothing.
 pub(crate) struct NamespaceHandle(Option<File>, PathBuf);
 
 impl NamespaceHandle {
@@ -197,7 +200,8 @@ fn owner_pid(name: &str) -> Option<u32> {
     if matches { pid.parse().ok() } else { None }
 }
 
-/// A lab's name starts with a letter, so [`sweep`] never removes its namespaces.
+/// Returns the name of a kept lab's namespace. A lab's name starts with a letter, so [`sweep`]
+/// never removes its namespaces.
 pub(crate) fn kept_name(lab: &str, label: &str) -> Result<String, Error> {
     let is_valid = lab.len() <= 32
         && lab.starts_with(|c: char| c.is_ascii_lowercase())

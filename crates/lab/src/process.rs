@@ -153,7 +153,7 @@ impl Forwarder {
         let start = Instant::now();
         let mut next = 0;
         loop {
-            // Status before lines: the last lines of an ended process must be seen.
+            // Read the status before the lines: the last lines of an ended process must be seen.
             let status = self.try_wait()?;
             if status.is_some() {
                 self.drain();
@@ -250,7 +250,8 @@ impl Forwarder {
         Ok(self.status)
     }
 
-    /// At most 1 s, because a child of the process may keep the pipe open.
+    /// Waits for the remaining output, but at most 1 s, because a child of the process may keep the
+    /// pipe open.
     fn drain(&mut self) {
         let start = Instant::now();
         while self.readers.iter().any(|reader| !reader.is_finished())
@@ -315,13 +316,13 @@ fn reset_ignored_signals() -> Result<(), Error> {
     Ok(())
 }
 
-/// Parses `/proc/PID/status`, in which bit *n* - 1 stands for signal *n*.
+/// Returns the ignored signals in `/proc/PID/status`; bit *n* - 1 stands for signal *n*.
 fn ignored_signals(status: &str) -> u64 {
     let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// At most [`MAX_LINES`].
+/// The last lines of an output, at most [`MAX_LINES`].
 #[derive(Debug, Default)]
 struct Lines {
     log: Mutex<Log>,
@@ -331,6 +332,7 @@ struct Lines {
 #[derive(Debug, Default)]
 struct Log {
     lines: VecDeque<String>,
+    /// Number of older lines, which are no longer in `lines`.
     dropped: u64,
 }
 

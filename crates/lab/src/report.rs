@@ -139,7 +139,7 @@ impl FramesReport {
     }
 }
 
-/// Returns `u64::MAX` on overflow: an invalid report must not cause a panic.
+/// Returns the sum, or `u64::MAX` on overflow: an invalid report must not cause a panic.
 pub(crate) fn total(parts: impl IntoIterator<Item = u64>) -> u64 {
     parts.into_iter().fold(0, u64::saturating_add)
 }

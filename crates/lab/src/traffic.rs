@@ -34,14 +34,14 @@ use crate::{
 
 /// `BPF_F_TEST_XDP_LIVE_FRAMES`: the kernel sends real frames.
 const LIVE_FRAMES: u32 = 1 << 1;
-/// As `FRACTION_BITS` in bpf/generator.bpf.c, for nanoseconds.
+/// `FRACTION_BITS` in bpf/generator.bpf.c: fraction bits of a time in nanoseconds.
 const FRACTION_BITS: u32 = 12;
 /// `STREAM_SHIFT` in bpf/frame.h.
 const STREAM_SHIFT: u32 = 40;
 /// Maximum lag behind the schedule, in frames; the excess is skipped. The generator can catch up
 /// after a short preemption, without overrunning a ring of 2048 entries.
 const BACKLOG_FRAMES: u64 = 256;
-/// In nanoseconds.
+/// Limits of the same lag as a time in nanoseconds, for very high and very low rates.
 const BACKLOG_NANOSECONDS: std::ops::RangeInclusive<u64> = 100_000..=20_000_000;
 /// Ends the generator's system call. Ignored by default, so a late signal is harmless.
 const WAKE_SIGNAL: Signal = Signal::SIGURG;
@@ -334,7 +334,7 @@ struct Sender {
     traffic: Traffic,
     handle: NamespaceHandle,
     interface: String,
-    /// ID of the receiving XDP program.
+    /// ID of the XDP program that gets the frames directly, see [`Traffic::start_into`].
     receiver: Option<u32>,
     stop: Arc<AtomicBool>,
 }

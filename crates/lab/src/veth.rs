@@ -72,8 +72,8 @@ pub(crate) fn create(a: &End<'_>, b: &End<'_>, queues: u16, mtu: u16) -> Result<
     command.args(["mtu", &mtu, "address", &b_mac]).args(queue_options);
     tool::run(&mut command)?;
     for end in [a, b] {
-        // A forwarder would pass on a local socket's packets without checksum or segmentation, and
-        // the far end would drop them.
+        // Otherwise, a forwarder would pass on a local socket's packets without checksum or
+        // segmentation, and their receiver would drop them.
         ethtool(end, &["tx", "off", "tso", "off", "gso", "off"])?;
         end.namespace.ip(&["link", "set", end.name, "up"])?;
     }

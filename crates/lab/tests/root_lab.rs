@@ -290,7 +290,7 @@ fn generator_keeps_requested_rate() {
             Traffic::new().rate(rate).start(chain.gen_(), "gen0").expect("start the generator");
         let window = Window::measure(&generator, &sink, Duration::from_secs(1)).expect("measure");
         generator.stop().expect("stop");
-        // Slower if the generator is preempted for long.
+        // The rate is lower if the generator is preempted for long.
         let ratio = window.offered_pps() / rate as f64;
         assert!((0.5..1.05).contains(&ratio), "{ratio} of {rate} packets per second");
     }

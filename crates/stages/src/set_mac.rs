@@ -40,7 +40,8 @@ fn unicast_address<'de, D: Deserializer<'de>>(
     deserializer.deserialize_str(AddressVisitor { allows_multicast: false }).map(Some)
 }
 
-/// Deserializers add the location in the file to the errors of a visitor.
+/// Parses an address. It is a visitor, because deserializers add the location in the file to the
+/// errors of a visitor.
 struct AddressVisitor {
     allows_multicast: bool,
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::tool;
 
-/// Outside the repository, so all clones share it.
+/// Returns the cache folder. It is outside the repository, so all clones share it.
 pub(crate) fn cache_folder() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME").filter(|home| !home.is_empty()) {
         Some(home) => PathBuf::from(home),
@@ -94,7 +94,7 @@ impl DebianSuite {
         .map(drop)
     }
 
-    /// Uses `sudo` if the process is not root.
+    /// Installs packages, with `sudo` if the process is not root.
     fn install(&self, suite_name: &str, packages: &[&str]) -> Result<()> {
         let install = ["-qq", "-y", "--no-install-recommends", "-t", suite_name, "install"];
         let mut command = self.apt_command("apt-get");
@@ -128,7 +128,7 @@ fn host_source() -> Result<Source> {
     })
 }
 
-/// Skips updates, backports and other origins.
+/// Returns the source of a Debian release; skips updates, backports and other origins.
 fn release_source(targets: &str) -> Option<Source> {
     targets.lines().find_map(|line| {
         let mut words = line.split_whitespace();

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::suite::Suite;
 use crate::tool;
 
-/// Only the fields that this module uses.
+/// A message of cargo, with only the fields that this module uses.
 #[derive(Deserialize)]
 struct Message {
     reason: String,
@@ -22,7 +22,8 @@ struct Target {
     name: String,
 }
 
-/// Selects the whole workspace, so that cargo reuses dependencies that `make test` has built.
+/// Builds the suite's test binary and returns its path. Selects the whole workspace, so that cargo
+/// reuses dependencies that `make test` has built.
 pub(crate) fn test_binary(suite: &Suite) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::kernel::UnpackedKernel;
 use crate::tool;
 
-/// Without the modules that these depend on.
+/// The modules to load, without those that they depend on.
 const MODULES: [&str; 3] = ["9p", "9pnet_virtio", "overlay"];
 
 pub(crate) fn build(kernel: &UnpackedKernel, work: &Path) -> Result<std::path::PathBuf> {

@@ -28,9 +28,9 @@ pub(crate) struct Kernel {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Package {
-    /// With `{release}` as a placeholder.
+    /// Package name, with `{release}` as a placeholder.
     name: String,
-    /// Of the pinned release's package file, in hexadecimal.
+    /// Checksum of the pinned release's package file, in hexadecimal.
     sha256: String,
 }
 
@@ -65,7 +65,7 @@ impl UnpackedKernel {
         found.with_context(|| format!("the packages of Linux {} contain no vmlinuz", self.release))
     }
 
-    /// `None` if /boot of the packages lacks it.
+    /// Returns the path of the kernel's build configuration; `None` if the packages lack it.
     pub(crate) fn build_config(&self) -> Option<PathBuf> {
         Some(self.root.join("boot").join(format!("config-{}", self.release)))
             .filter(|path| path.exists())
@@ -148,8 +148,8 @@ impl Kernel {
         Ok(newest.to_owned())
     }
 
-    /// Renames a temporary folder at the end, so a release's folder in the cache is always
-    /// complete.
+    /// Unpacks the packages into a temporary folder and renames it at the end, so a release's
+    /// folder in the cache is always complete.
     fn unpack(&self, suite: &apt::DebianSuite, release: &str, cache: &Path) -> Result<()> {
         let work = cache.join(format!(".{release}.{}", std::process::id()));
         let _ = fs::remove_dir_all(&work);
@@ -230,12 +230,12 @@ impl Drop for RemoveOnDrop<'_> {
     }
 }
 
-/// Excludes cloud and real-time kernels and debug symbols.
+/// Returns whether the release is neither a cloud or real-time kernel nor debug symbols.
 fn is_standard_flavour(release: &str) -> bool {
     release.ends_with("amd64") && !release.contains("cloud") && !release.contains("rt-")
 }
 
-/// Releases are compared by these numbers.
+/// Returns the numbers in a release, by which releases are compared.
 fn version_numbers(release: &str) -> Vec<u64> {
     release
         .split(|character: char| !character.is_ascii_digit())

@@ -24,7 +24,7 @@ pub(crate) struct Machine<'a> {
     pub(crate) prefix: &'a str,
 }
 
-/// In the error message if the command reports no exit status.
+/// Lines of the console output in the error message if the command reports no exit status.
 const CONSOLE_TAIL_LINES: usize = 30;
 
 impl Machine<'_> {
@@ -191,7 +191,8 @@ fn is_root() -> Result<bool> {
     Ok(fs::metadata("/proc/self").context("reading /proc/self")?.uid() == 0)
 }
 
-/// With a prefix, prints only complete lines.
+/// Prints the command's output, each line after `prefix`. With a prefix, prints complete lines
+/// only.
 fn forward_output(output: impl Read, prefix: &str) -> io::Result<()> {
     let mut output = BufReader::new(output);
     loop {
@@ -213,7 +214,7 @@ fn forward_output(output: impl Read, prefix: &str) -> io::Result<()> {
     }
 }
 
-/// Omits the warnings that hubs are not connected to a host network.
+/// Prints QEMU's stderr without the warnings that hubs are not connected to a host network.
 fn forward_stderr(stderr: impl Read) {
     let lines = BufReader::new(stderr).lines().map_while(Result::ok);
     for line in lines.filter(|line| !line.ends_with("is not connected to host network")) {

@@ -110,7 +110,7 @@ impl Boot {
     }
 }
 
-/// xdpfwd-vm itself failed, not the command.
+/// Exit status if xdpfwd-vm itself fails, not the command.
 const INTERNAL_ERROR: u8 = 125;
 
 fn main() -> ExitCode {
@@ -221,7 +221,7 @@ fn run(names: &[String], boot: &Boot, ci: bool, jobs: u8, arguments: &[String]) 
     for run in &runs {
         run.kernel.fetch()?;
     }
-    // The output of parallel machines is mixed.
+    // The output of parallel machines is mixed, so each line names its machine.
     let use_prefix = jobs > 1;
     let next_index = AtomicUsize::new(0);
     let run_pending = || {

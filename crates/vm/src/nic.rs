@@ -28,13 +28,14 @@ pub(crate) enum Model {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cable {
+    /// A hub of QEMU.
     Hub(u8),
-    /// With one tap per interface, in QEMU's network namespace.
+    /// A kernel bridge with one tap per interface, in QEMU's network namespace.
     Bridge(u8),
 }
 
-/// Each cable connects an interface for the forwarder, such as `v0`, with one for the test traffic,
-/// such as `v0far`.
+/// Returns all interfaces. Each cable connects an interface for the forwarder, such as `v0`, with
+/// one for the test traffic, such as `v0far`.
 pub(crate) fn all() -> Vec<Nic> {
     let cables = [
         ("v0", Model::Virtio, "v0far"),
@@ -65,7 +66,7 @@ pub(crate) fn all() -> Vec<Nic> {
         .collect()
 }
 
-/// For `ip -batch`.
+/// Returns commands for `ip -batch` that create the bridges and taps.
 pub(crate) fn bridge_commands(nics: &[Nic]) -> String {
     let mut created = HashSet::new();
     let mut commands = String::new();
@@ -96,7 +97,7 @@ impl Nic {
         format!("tap-{}", self.name)
     }
 
-    /// `index` counts all interfaces.
+    /// Returns QEMU's arguments for the interface. `index` counts all interfaces.
     pub(crate) fn arguments(&self, index: usize) -> Vec<String> {
         let queues = if self.model == Model::VirtioMulti { ",queues=2" } else { "" };
         let netdev = match self.cable {

@@ -9,7 +9,7 @@ use crate::nic::{self, Nic};
 pub(crate) struct Suite {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    /// Has `test = false`, so that `cargo test` does not run it on the host.
+    /// Cargo's test target, with `test = false`, so that `cargo test` does not run it on the host.
     pub(crate) test_target: &'static str,
     pub(crate) kernels: &'static [SuiteKernel],
     pub(crate) needs_nics: bool,
@@ -20,11 +20,11 @@ pub(crate) struct Suite {
 pub(crate) struct SuiteKernel {
     /// As in [`Kernel::series`].
     pub(crate) series: &'static str,
-    /// `make vmtest` runs all tests.
+    /// The tests that CI runs; `make vmtest` runs all.
     pub(crate) ci: CiTests,
 }
 
-/// What `xdpfwd-vm run --ci` runs.
+/// The tests of a suite that `xdpfwd-vm run --ci` runs on a kernel.
 #[derive(Debug)]
 pub(crate) enum CiTests {
     All,
@@ -32,9 +32,9 @@ pub(crate) enum CiTests {
     None,
 }
 
-/// The slowest first, which shortens parallel runs. CI runs all tests of a suite on one kernel, and
-/// at most a few on others: emulation is slow, and tests on other kernels rarely find more. To add
-/// a suite, add an entry here and a test target.
+/// All suites, the slowest first, which shortens parallel runs. CI runs all tests of a suite on one
+/// kernel, and at most a few on others: emulation is slow, and tests on other kernels rarely find
+/// more. To add a suite, add an entry here and a test target.
 pub(crate) const ALL: &[Suite] = &[
     Suite {
         name: "zero-copy",

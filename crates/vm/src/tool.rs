@@ -5,13 +5,13 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// Without quoting, for messages.
+/// Returns the command line without quoting, for messages.
 fn command_line(command: &Command) -> String {
     let words = [command.get_program()].into_iter().chain(command.get_args());
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
-/// If the command cannot start, the error names the package to install.
+/// Runs the command. If it cannot start, the error names the package to install.
 fn run(command: &mut Command) -> Result<Output> {
     let package = match command.get_program().to_str() {
         Some("depmod" | "modprobe") => "kmod",
@@ -36,7 +36,7 @@ pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     bail!("`{}` failed with {}: {}", command_line(command), output.status, stderr.trim())
 }
 
-/// Replaces invalid UTF-8.
+/// Returns stdout as text, with invalid UTF-8 replaced. Fails as [`output`] does.
 pub(crate) fn text(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output(command)?).into_owned())
 }

@@ -11,8 +11,8 @@ pub(crate) use libc::xdp_desc as Descriptor;
 /// not in libc yet).
 pub(crate) const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
-/// In descriptors; also the smallest value that the kernel accepts (`TX_BATCH_SIZE` in
-/// `net/xdp/xsk.h`).
+/// The default of [`XDP_MAX_TX_SKB_BUDGET`]; also the smallest value that the kernel accepts
+/// (`TX_BATCH_SIZE` in `net/xdp/xsk.h`).
 pub(crate) const TX_BUDGET_DEFAULT: u32 = 32;
 
 /// `XDP_PACKET_HEADROOM` (`bpf.h`): bytes that the kernel leaves free in front of every received

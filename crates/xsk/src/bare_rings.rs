@@ -13,7 +13,7 @@ use crate::xsk_port::Rings;
 pub struct BareRings {
     rings: Rings,
     free: FreeList<u64>,
-    /// The first `len` are valid.
+    /// The received descriptors; the first `len` are valid.
     batch: [Descriptor; Batch::CAPACITY],
     len: usize,
     /// The low address bits: the offset within a chunk.

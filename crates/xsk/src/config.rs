@@ -52,7 +52,7 @@ pub enum HugePages {
     Off,
 }
 
-/// In MiB, or in KiB if the size is not a whole number of MiB.
+/// Formats a size in MiB, or in KiB if it is not a whole number of MiB.
 pub(crate) fn format_size(bytes: usize) -> String {
     match bytes % (1 << 20) {
         0 => format!("{} MiB", bytes >> 20),

@@ -169,14 +169,14 @@ struct KernelState {
     tx: Consumer<Descriptor>,
     memory: Rc<RingMemory>,
     config: FakeKernelConfig,
-    /// Each with its chunk number; `None` if recording is off.
+    /// Sent packets, each with its chunk number; `None` if recording is off.
     sent: Option<Vec<(u32, Vec<u8>)>>,
     discarded: Vec<Vec<u8>>,
     gone: bool,
     /// Addresses to report as completed, each with the value of `wakeups` when the packet was sent
     /// or dropped.
     completing: VecDeque<(u64, u32)>,
-    /// Wraps.
+    /// Number of wake-ups; wraps.
     wakeups: u32,
     counters: KernelCounters,
 }
@@ -533,7 +533,8 @@ impl KernelState {
         completions.commit();
     }
 
-    /// Like an interface without a carrier. Returns `false` if the TX ring is empty.
+    /// Drops the next packet, as an interface without a carrier does. Returns `false` if the TX
+    /// ring is empty.
     fn drop_next(&mut self) -> bool {
         let mut next = self.tx.peek(1);
         let descriptor = next.next();
@@ -550,7 +551,7 @@ impl KernelState {
         true
     }
 
-    /// Returns the error unchanged.
+    /// Counts the lost packet, and returns the error unchanged.
     fn count(&mut self, error: DeliveryError) -> DeliveryError {
         match error {
             DeliveryError::FillRingEmpty => self.counters.fill_ring_empty += 1,
@@ -562,7 +563,8 @@ impl KernelState {
     }
 }
 
-/// A valid range lies within one chunk that user space posted for transmission.
+/// Returns whether the descriptor's range lies within one chunk that user space posted for
+/// transmission.
 fn is_valid_tx(umem: &Umem, slot: PortSlot, descriptor: &Descriptor) -> bool {
     let region = umem.region();
     let (chunk, offset) = region.split(descriptor.addr);

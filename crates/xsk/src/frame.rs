@@ -34,8 +34,8 @@ use crate::region::{Chunks, Region};
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
-/// Without its last line, the example compiles ([`EgressQueue`](crate::EgressQueue) has one for
-/// transmission):
+/// Without its last line, the example compiles ([`EgressQueue`](crate::EgressQueue) has an example
+/// for transmission):
 ///
 /// ```
 /// use xdpfwd_xsk::{Umem, UmemConfig};
@@ -271,7 +271,7 @@ mod tests {
     use crate::oracle::frame::{Edit, Shadow};
     use crate::{HugePages, Umem, UmemConfig};
 
-    /// Of all bytes of the neighbouring chunks; edits write other values.
+    /// The value of all bytes of the neighbouring chunks; edits write other values.
     const NEIGHBOUR: u8 = 0xee;
 
     fn umem(frame_size: u32) -> (Umem, crate::Pool) {

@@ -65,7 +65,7 @@ impl Mapping {
         }
     }
 
-    /// So that no packet causes a page fault.
+    /// Touches every page, so that no packet causes a page fault.
     fn populate(&self) -> io::Result<()> {
         match self.advise(libc::MADV_POPULATE_WRITE) {
             // Linux before 5.14 rejects this advice.

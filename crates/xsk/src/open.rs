@@ -251,7 +251,7 @@ impl Builder {
         let (umem, mut pool) = Umem::new(&self.umem)?;
         let sizes = self.ring_sizes();
         let deadline = Instant::now() + self.bind_timeout;
-        // It registers the UMEM.
+        // The UMEM is registered with this socket.
         let mut first_socket: Option<Socket> = None;
         let mut ports = Vec::with_capacity(self.queues.len());
         let mut zero_copy = true;
@@ -288,7 +288,7 @@ impl Builder {
         Ok(OpenPorts { umem, pool, ports, zero_copy, fallback: None })
     }
 
-    /// A failure is logged and not fatal.
+    /// Sets the transmit budget and busy polling. A failure is logged and not fatal.
     fn tune(&self, socket: &Socket, queue: &Queue, sizes: RingSizes) {
         // Kernels before 6.17 lack this option (ENOPROTOOPT): they send 32 packets per call, and
         // the port repeats it.
@@ -392,13 +392,13 @@ impl Queue {
     }
 }
 
-/// One batch.
+/// Minimum entries of a ring: one batch.
 const MIN_RING: u32 = 64;
 
 /// Descriptors per system call in copy mode: eight batches.
 const TX_BUDGET_DESIRED: u32 = 512;
 
-/// Per system call.
+/// Limits of busy polling per system call: microseconds and packets.
 const BUSY_POLL_MICROS: u32 = 20;
 const BUSY_POLL_BUDGET: u32 = 64;
 

@@ -20,7 +20,7 @@ use crate::umem::Umem;
 /// in the cache.
 pub struct Pool {
     umem: Umem,
-    /// With capacity for all chunks.
+    /// Numbers of the free chunks, with capacity for all.
     free: FreeList<u32>,
 }
 
@@ -130,7 +130,8 @@ impl Pool {
     }
 
     /// Takes up to `n` chunks for the kernel's fill ring and yields their addresses. The caller
-    /// must consume all: other chunks would stay recorded as `POOL`, and never be reused.
+    /// must consume the whole iterator: the remaining chunks would stay recorded as `POOL`, and
+    /// never be reused.
     #[inline]
     pub(crate) fn take_for_fill(
         &mut self,

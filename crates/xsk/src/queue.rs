@@ -111,8 +111,8 @@ impl EgressQueue {
         frames: impl IntoIterator<Item = Frame>,
         mut on_reject: impl FnMut(PushError),
     ) {
-        // Otherwise the compiler must assume that each written frame changes the fields, and reload
-        // them.
+        // Use local copies: otherwise, the compiler must assume that each written frame changes the
+        // fields, and reload them.
         let (mask, end) = (self.slots.len() - 1, self.head.wrapping_add(self.capacity));
         let (slots, region, mut tail) =
             (&mut *self.slots, NonNull::from(self.umem.region()), self.tail);
@@ -284,7 +284,7 @@ mod tests {
                     1 => {
                         let mut batch = Batch::new();
                         let mut rejected = Vec::new();
-                        // Every seventh is a runt.
+                        // Every seventh frame is a runt.
                         for index in 0..n.min(Batch::CAPACITY) {
                             let len = if index % 7 == 6 { 13 } else { 60 };
                             let frame = frame(&mut pool, len);

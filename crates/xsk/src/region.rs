@@ -49,8 +49,8 @@ impl Region {
         self.memory.base()
     }
 
-    /// Size in bytes of all chunks. The mapping can be longer: it is rounded up to whole huge
-    /// pages.
+    /// Returns the size in bytes of all chunks. The mapping can be longer: it is rounded up to
+    /// whole huge pages.
     pub(crate) fn len(&self) -> usize {
         self.frame_size as usize * self.frames as usize
     }
@@ -60,7 +60,7 @@ impl Region {
         self.frame_size
     }
 
-    /// Returns `false` if another port has the slot.
+    /// Reserves the slot for a port. Returns `false` if another port has it.
     pub(crate) fn claim(&self, slot: PortSlot) -> bool {
         let taken = self.slots.get();
         self.slots.set(taken | slot.bit());

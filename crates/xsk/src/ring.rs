@@ -12,8 +12,8 @@ use std::ptr::NonNull;
 
 use crate::sync::{AtomicU32, Entry, Ordering, Plain, fence};
 
-/// The creator of a [`Producer`] or [`Consumer`] keeps the memory at these addresses valid as long
-/// as either exists.
+/// The addresses of a ring. The creator of a [`Producer`] or [`Consumer`] keeps the memory valid as
+/// long as either exists.
 #[derive(Clone, Copy)]
 pub(crate) struct RingLayout<T> {
     pub(crate) producer: NonNull<AtomicU32>,
@@ -81,7 +81,7 @@ pub(crate) struct Producer<T> {
     ring: RingLayout<T>,
     /// Only this side writes the shared counter, so it need not be read again.
     produced: u32,
-    /// When last read; can only have advanced since then.
+    /// The consumer's counter when last read; it can only have advanced since then.
     consumed: u32,
 }
 
@@ -211,7 +211,7 @@ impl<T: Plain> Reservation<'_, T> {
 
 pub(crate) struct Consumer<T> {
     ring: RingLayout<T>,
-    /// When last read.
+    /// The producer's counter when last read.
     produced: u32,
     /// Only this side writes the shared counter.
     consumed: u32,
@@ -333,14 +333,14 @@ pub(crate) mod heap {
             })
         }
 
-        /// Without writing entries.
+        /// Advances the producer's counter, without writing entries.
         #[cfg(feature = "fake-kernel")]
         pub(crate) fn pretend_produced(&self, n: u32) {
             self.producer
                 .store(self.producer.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
         }
 
-        /// Past all entries, without reading them.
+        /// Advances the consumer's counter past all entries, without reading them.
         #[cfg(feature = "fake-kernel")]
         pub(crate) fn pretend_consumed(&self) {
             self.consumer.store(self.producer.load(Ordering::Relaxed), Ordering::Release);

@@ -15,7 +15,7 @@ use crate::ring::{Consumer, Producer, RingLayout};
 use crate::sync::{AtomicU32, Entry, Plain};
 use crate::xsk_port::{Kernel, Rings};
 
-/// In entries; powers of two.
+/// Ring sizes in entries; powers of two.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RingSizes {
     pub(crate) fill: u32,
@@ -24,7 +24,7 @@ pub(crate) struct RingSizes {
     pub(crate) tx: u32,
 }
 
-/// The socket closes with its last handle.
+/// A handle of an AF_XDP socket, which closes with its last handle.
 #[derive(Clone)]
 pub(crate) struct Socket(Rc<OwnedFd>);
 
@@ -158,7 +158,8 @@ impl Socket {
         Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
     }
 
-    /// Maximum number of descriptors per system call in copy mode. The TX ring must already exist.
+    /// Sets the maximum number of descriptors per system call in copy mode. The TX ring must
+    /// already exist.
     pub(crate) fn set_tx_budget(&self, descriptors: u32) -> io::Result<()> {
         self.set(libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &descriptors)
     }
@@ -258,7 +259,7 @@ impl Kernel for Socket {
     }
 }
 
-/// Unmapped on drop.
+/// The mapped memory of a ring, unmapped on drop.
 struct RingMap {
     base: NonNull<u8>,
     len: usize,

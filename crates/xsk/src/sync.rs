@@ -25,7 +25,7 @@ unsafe impl Plain for libc::xdp_options {}
 // SAFETY: a struct of integers. Unsafe: the compiler cannot check that.
 unsafe impl Plain for libc::xdp_statistics {}
 
-/// In memory that the other side also writes to.
+/// A ring entry, in memory that the other side also writes to.
 #[repr(transparent)]
 pub(crate) struct Entry<T>(UnsafeCell<MaybeUninit<T>>);
 

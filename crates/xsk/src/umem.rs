@@ -113,7 +113,7 @@ impl Drop for Umem {
         }
         let held = self.held();
         if held > 0 {
-            // Before any step that can panic.
+            // Leak the mapping before any step that can panic.
             mem::forget(Rc::clone(&self.0));
             tracing::warn!(
                 held,

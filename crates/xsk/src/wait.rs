@@ -71,7 +71,7 @@ impl WaitSet {
         }
     }
 
-    /// Returns whether the last wait found it readable or in error.
+    /// Returns whether the last wait found the descriptor readable or in error.
     pub fn is_ready(&self, fd: RawFd) -> bool {
         self.0.iter().any(|entry| entry.fd == fd && entry.revents != 0)
     }

@@ -118,7 +118,8 @@ impl XskPort {
         posted > 0
     }
 
-    /// `None` if the range exceeds its chunk, or the kernel did not own the chunk.
+    /// Returns the received frame; `None` if the range exceeds its chunk, or the kernel did not own
+    /// the chunk.
     #[inline]
     pub(crate) fn accept(
         chunks: Chunks<'_>,
@@ -149,9 +150,9 @@ impl XskPort {
         chunks.hand_over(chunk, Owner::tx(slot), Owner::POOL).then_some(chunk as u32)
     }
 
-    /// The kernel has made progress if either number changes: unsent descriptors or completions. In
-    /// copy mode before Linux 6.17, the TX ring showed sent descriptors only after a later call, or
-    /// when the ring was empty.
+    /// Returns the numbers of unsent descriptors and of completions. If either changes, the kernel
+    /// has made progress. In copy mode before Linux 6.17, the TX ring showed sent descriptors only
+    /// after a later call, or when the ring was empty.
     fn tx_progress(&self) -> (u32, u32) {
         (self.rings.tx.pending(), self.rings.completion.available())
     }
@@ -162,7 +163,7 @@ impl XskPort {
         self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
     }
 
-    /// As long as a call stops early but makes progress.
+    /// Repeats the call as long as it stops early but makes progress.
     fn wake_tx_until_done(&mut self) {
         let start_progress = self.tx_progress();
         let mut dropped = false;
@@ -202,7 +203,7 @@ impl XskPort {
         }
     }
 
-    /// In another UMEM, the same chunk numbers mean other bytes.
+    /// Panics for a pool of another UMEM, in which the same chunk numbers mean other bytes.
     #[inline]
     fn check_pool(&self, pool: &Pool) {
         assert!(self.umem.is_same(pool.umem()), "the pool and the port belong to different UMEMs");

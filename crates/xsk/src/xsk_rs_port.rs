@@ -120,7 +120,7 @@ impl XskRsPort {
         }
     }
 
-    /// Returns whether the packet fits there.
+    /// Moves the packet to the offset at which `xsk-rs` sends it. Returns whether it fits there.
     fn move_to_tx_offset(frame: &mut Frame) -> bool {
         const TX_OFFSET: usize = XDP_PACKET_HEADROOM as usize;
         let len = frame.len();
@@ -184,8 +184,8 @@ impl XskRsPort {
         self.sizes.tx.saturating_sub(self.tx.borrow_mut().nb_free_exact())
     }
 
-    /// Without backoff. The wake-up of `xsk-rs` makes the same system call but does not distinguish
-    /// errors.
+    /// Wakes the kernel, without backoff. The wake-up of `xsk-rs` makes the same system call but
+    /// does not distinguish errors.
     fn wake_tx(&mut self) {
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
@@ -264,7 +264,7 @@ impl Port for XskRsPort {
         let before = queue.len();
         while !queue.is_empty() && self.post(queue) > 0 {}
         if self.has_unsent() {
-            // Before reading the wake-up flag, as in `receive`.
+            // The fence must precede the read of the wake-up flag, as in `receive`.
             fence(Ordering::SeqCst);
             if self.tx.get_mut().needs_wakeup() {
                 self.wake_tx();

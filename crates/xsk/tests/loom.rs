@@ -18,7 +18,7 @@ use sync::Weaken;
 #[allow(dead_code, reason = "the fake kernel uses the rest")]
 mod ring;
 
-/// One ordering per thread can be weakened.
+/// Replaces `crate::sync` of ring.rs. One ordering per thread can be weakened.
 mod sync {
     use std::cell::Cell;
     use std::mem::MaybeUninit;
@@ -100,7 +100,7 @@ mod sync {
 /// The counters wrap after the first entry.
 const START: u32 = u32::MAX;
 
-/// The handle keeps the ring's memory alive.
+/// One end of a ring, with a handle that keeps the ring's memory alive.
 struct End<E> {
     end: E,
     _ring: Rc<HeapRing<u64>>,

@@ -139,7 +139,8 @@ fn failed_wake_up_is_repeated_without_new_frames() {
     );
 }
 
-/// Whatever the kernel returns. The allowed number of wake-ups depends on the elapsed time.
+/// For each error, and for ignored wake-ups. The allowed number of wake-ups depends on the elapsed
+/// time.
 #[test]
 fn wake_ups_without_effect_back_off() {
     let errors = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO].map(|errno| {
@@ -158,7 +159,7 @@ fn wake_ups_without_effect_back_off() {
             port.transmit(&mut queue);
             port.receive(&mut Batch::new(), &mut pool);
         }
-        // Pauses of 10, 20, 40, … 640 µs allow seven wake-ups in the first 1.3 ms, then one per 640
+        // Pauses of 10, 20, 40, … 640 µs allow eight wake-ups in the first 1.3 ms, then one per 640
         // µs; twice, for transmission and reception.
         let max = 2 * (8 + start.elapsed().as_micros() / 640);
         assert!(

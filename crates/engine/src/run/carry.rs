@@ -16,7 +16,7 @@ pub(crate) struct Retired {
     pub(crate) swapped: Vec<SwapResult>,
 }
 
-/// By stage and row key. Counters with the same key are in the order of their rows.
+/// Counters by stage and row key. Those with the same key are in the order of their rows.
 #[derive(Debug, Default)]
 pub(crate) struct CarriedCounters(BTreeMap<StageId, HashMap<String, Vec<u64>>>);
 
@@ -38,7 +38,8 @@ impl CarriedCounters {
         }
     }
 
-    /// Of several rows with the same key, the first gets the first carried counter, and so on.
+    /// Adds the carried counters to those of the stage's rows. Of several rows with the same key,
+    /// the first gets the first carried counter, and so on.
     pub(crate) fn add_to(&self, stage: &StageId, keys: &[String], counters: &mut [u64]) {
         let Some(carried) = self.0.get(stage) else { return };
         let mut occurrences: HashMap<&str, usize> = HashMap::new();

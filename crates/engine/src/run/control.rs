@@ -139,7 +139,7 @@ impl Control {
                 wake_at.saturating_duration_since(now)
             };
             // epoll rounds timeouts down to milliseconds. Add 1 ms to avoid a busy loop in the last
-            // one.
+            // millisecond.
             let timeout =
                 if remaining.is_zero() { remaining } else { remaining + Duration::from_millis(1) };
             match self.poll.poll(&mut self.events, Some(timeout)) {

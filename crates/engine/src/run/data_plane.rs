@@ -166,6 +166,7 @@ impl DataPlane {
         inspect::tables(&self.plan, &counted, &self.carried)
     }
 
+    /// Adds the row counters of stages that workers have replaced to the carried counters.
     pub(super) fn absorb_retired(&mut self) {
         let mut has_changed = false;
         while let Ok(Retired { plan, swapped }) = self.retired.1.try_recv() {
@@ -233,7 +234,8 @@ impl DataPlane {
         for (attachment, port) in self.attachments.iter().zip(&self.plan.ports) {
             attachment.stop_delivery(port.queues);
         }
-        // In parallel: a worker whose port cannot transmit takes the whole `DRAIN_TIMEOUT`.
+        // Drain all workers in parallel: one whose port cannot transmit takes the whole
+        // `DRAIN_TIMEOUT`.
         let channels: Vec<_> = self.workers.iter().map(RunningWorker::drain).collect();
         let deadline = Instant::now() + DRAIN_TIMEOUT + REPLY_TIMEOUT;
         let mut counted: RowCounters = vec![Vec::new(); self.plan.paths.len()];

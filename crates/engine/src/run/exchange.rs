@@ -86,6 +86,7 @@ impl DataPlane {
         Ok(predecessors)
     }
 
+    /// Adds the row counters of the replaced programs to the carried counters.
     pub(crate) fn carry_from_programs(
         &mut self,
         old_plan: &Plan,
@@ -94,7 +95,7 @@ impl DataPlane {
         if predecessors.is_empty() {
             return;
         }
-        // Until the counters of the replaced programs are final.
+        // Wait until the counters of the replaced programs are final.
         thread::sleep(GRACE_PERIOD);
         let paths =
             old_plan.paths.iter().flat_map(|path| path.stages.iter().map(move |_| path.from));

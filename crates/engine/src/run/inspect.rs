@@ -11,7 +11,7 @@ use crate::run::carry::CarriedCounters;
 pub struct Inspection {
     /// The number of workers.
     pub workers: usize,
-    /// Those that replied. The tables lack the counters of the others.
+    /// The number of workers that replied. The tables lack the counters of the others.
     pub answered: usize,
     /// The tables of all stages.
     pub tables: Vec<TableReport>,
@@ -25,7 +25,7 @@ pub struct TableReport {
     pub path: Option<String>,
     /// Stage name.
     pub stage: String,
-    /// Where it runs: `"user"` or `"kernel"`.
+    /// Where the stage runs: `"user"` or `"kernel"`.
     pub place: &'static str,
     /// Name, columns and rows.
     #[serde(flatten)]
@@ -52,7 +52,7 @@ impl TableReport {
     }
 }
 
-/// By path, stage and row (such as a filter rule): of one worker, or summed.
+/// Counters by path, stage and row (such as a filter rule): of one worker, or summed.
 pub(crate) type RowCounters = Vec<Vec<Vec<u64>>>;
 
 pub(crate) fn add_rows(sum: &mut [Vec<Vec<u64>>], rows: &[Vec<Vec<u64>>]) {
@@ -82,8 +82,8 @@ pub(crate) fn tables_of_plans(plan: &Plan) -> Vec<TableReport> {
     reports
 }
 
-/// Row counters are the sums of `counted` (from workers and XDP programs) and `carried` (from
-/// replaced stages).
+/// Returns the inspection tables. Their row counters are the sums of `counted` (from workers and
+/// XDP programs) and `carried` (from replaced stages).
 pub(crate) fn tables(
     plan: &Plan,
     counted: &RowCounters,
@@ -99,7 +99,7 @@ pub(crate) fn tables(
     for ((path, position), (id, stage)) in stages.zip(plan.stages_with_ids()) {
         let Some(inspectable) = stage.plan.as_inspectable() else { continue };
         let keys = inspectable.counter_keys();
-        // They belong to the stage's plan: return them once per plan.
+        // Tables without row counters belong to the stage's plan: return them once per plan.
         if keys.is_empty() {
             let plan = std::sync::Arc::as_ptr(&stage.plan).cast::<()>();
             if seen_plans.contains(&plan) {

@@ -8,7 +8,7 @@ use xdpfwd_xsk::clock;
 /// CPU cycles of the workers. The cycles of all `tasks` equal `busy_cycles` plus `idle_cycles`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ledger {
-    /// Whether it is on.
+    /// Whether the workers measure cycles (key `ledger`).
     pub on: bool,
     /// Time-stamp-counter cycles per second.
     pub cycles_per_second: f64,

@@ -172,7 +172,7 @@ impl DataPlane {
             };
             match remote.ask(swap, REPLY_TIMEOUT) {
                 Ok(names) => restarted_stages.extend(names),
-                // The worker replaces its stages when it later runs the command.
+                // The worker replaces its stages when it later runs `swap`.
                 Err(_) => unconfirmed = Some(ReloadError::Unconfirmed(worker_number)),
             }
         }

@@ -58,7 +58,7 @@ impl ControlSocket {
     ///
     /// Replaces a socket file on which no process listens; fails if one listens.
     pub fn open(path: &Path, control: &Control) -> io::Result<Self> {
-        // Owner-only permissions from the start.
+        // With this umask, only the owner has access from the start.
         let bind = || {
             let previous = umask(Mode::from_bits_truncate(0o177));
             let bound = UnixListener::bind(path);
@@ -77,7 +77,8 @@ impl ControlSocket {
         let (sender, requests) = mpsc::sync_channel(MAX_QUEUED_REQUESTS);
         let waker = control.waker();
         let serve = move || {
-            // Ends with the process. Serves one client at a time; timeouts limit slow clients.
+            // The thread ends with the process. It serves one client at a time; timeouts limit slow
+            // clients.
             for stream in listener.incoming() {
                 let served = stream.and_then(|stream| serve_client(&stream, &sender, &waker));
                 if let Err(error) = served {
@@ -107,6 +108,7 @@ impl Drop for ControlSocket {
     }
 }
 
+/// Returns whether `path` is a socket file on which no process listens.
 fn is_abandoned(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     is_socket

@@ -69,7 +69,7 @@ impl DataPlane {
         check_umem_sharing(&plan)?;
         check_kernel_stages(&plan)
             .map_err(|(stage, why)| StartError::NotInKernel { stage, why })?;
-        // Before changing the network.
+        // Acquire external resources before changing the network.
         plan.acquire(None).map_err(|(stage, source)| StartError::Resource { stage, source })?;
         let acquired = plan.clone();
         Self::start_acquired(plan, interfaces, control, deliver)
@@ -195,8 +195,8 @@ impl DataPlane {
                 }
             }
         }
-        // Only when all workers are ready, so that no packets wait for a worker that does not run
-        // yet.
+        // Start delivery only when all workers are ready, so that no packets wait for a worker that
+        // does not run yet.
         for ready_worker in ready_workers.iter().filter(|_| deliver) {
             result = result.and_then(|()| self.start_delivery(ready_worker));
         }
@@ -349,7 +349,7 @@ fn wait_ready(
     }
 }
 
-/// Logs failures.
+/// Defers the interrupts of ports that use XDP, for busy polling. Logs failures.
 fn defer_interrupts(plan: &Plan, interfaces: &[Interface]) -> Vec<DeferredInterrupts> {
     let defer = |interface: &Interface| match DeferredInterrupts::enable(interface) {
         Ok(deferred) => Some(deferred),

@@ -29,7 +29,7 @@ pub(crate) struct Setup {
     pub(crate) sockets: Vec<Vec<PacketSocket>>,
 }
 
-/// Returns an empty list if the plan has no stages.
+/// Returns the ports as stages see them, or an empty list if the plan has no stages.
 pub(crate) fn ports_for_stages(plan: &Plan) -> Ports {
     match plan.stages().next() {
         Some(_) => describe_ports(&plan.ports),
@@ -119,8 +119,8 @@ pub(crate) fn run(
     }
 }
 
-/// After a panic, wakes the control thread and continues without stages, so that the worker can
-/// still be drained and report.
+/// Runs the worker. After a panic, wakes the control thread and continues without stages, so that
+/// the worker can still be drained and report.
 fn run_worker(
     worker: &mut Worker<PlannedChain>,
     mailbox: &Mailbox<PlannedChain>,
@@ -200,6 +200,7 @@ struct WorkerPorts {
     fallback: Option<Fallback>,
 }
 
+/// Returns the queues of a port that the worker serves.
 pub(crate) fn queues_of(
     worker: usize,
     plan: &Plan,

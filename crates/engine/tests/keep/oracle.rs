@@ -19,6 +19,7 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
+/// Decides which frames one `keep` rule keeps.
 pub(crate) struct Oracle<'a> {
     pub(crate) rule: KeepRule,
     pub(crate) addresses: &'a OwnAddresses,
@@ -31,7 +32,8 @@ impl<'a> Oracle<'a> {
         Self { rule, addresses, kept_datagrams: HashSet::new() }
     }
 
-    /// A kept first fragment makes later calls keep the other fragments of its datagram.
+    /// Returns whether the rule keeps the frame. A kept first fragment makes later calls keep the
+    /// other fragments of its datagram.
     pub(crate) fn keeps(&mut self, frame: &[u8]) -> bool {
         let Some((destination, _)) = frame.split_first_chunk::<6>() else { return false };
         let is_to_group = destination[0] & 1 == 1;
@@ -143,8 +145,8 @@ impl<'a> Oracle<'a> {
         kept
     }
 
-    /// Returns whether it is Neighbor Discovery to this host, or multicast about an address of this
-    /// host. `is_own`: the destination is this host.
+    /// Returns whether the packet is Neighbor Discovery to this host, or multicast about an address
+    /// of this host. `is_own`: the destination is this host.
     fn is_nd_for_host(&self, headers: &Headers, l3: &[u8], l4: &[u8], is_own: bool) -> bool {
         // Neighbor Discovery has code 0.
         let &[kind, 0, _, _, _, _, _, _, ref rest @ ..] = l4 else { return false };

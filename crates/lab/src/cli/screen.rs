@@ -41,7 +41,7 @@ impl Drop for Progress {
     }
 }
 
-/// Also succeeds if the reader has closed its end (`| head`).
+/// Prints to stdout. Also succeeds if the reader has closed its end of a pipe (`| head`).
 pub(super) fn print(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

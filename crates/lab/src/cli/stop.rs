@@ -40,7 +40,7 @@ impl Stop {
         Ok(())
     }
 
-    /// Ends early if the flag is set.
+    /// Sleeps until the time `from` + `time`. Ends early if the flag is set.
     pub(super) fn sleep_until(&self, from: Instant, time: Duration) {
         while !self.is_set() {
             match time.checked_sub(from.elapsed()) {

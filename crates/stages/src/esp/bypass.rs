@@ -3,6 +3,7 @@
 use super::values::Bypassed;
 use xdpfwd_wire::{EtherType, Headers, IpProtocol, IpVersion, Status};
 
+/// The kinds of packets that pass unchanged: the key `bypass`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bypass {
     arp: bool,
@@ -56,7 +57,8 @@ impl Bypass {
     }
 }
 
-/// A router cannot have forwarded such a message: its hop limit must be 255 (RFC 4861).
+/// Returns whether this is a Neighbor Discovery message. Its hop limit must be 255: no router has
+/// forwarded it (RFC 4861).
 fn is_nd(frame: &[u8], headers: &Headers) -> bool {
     const HOP_LIMIT_OFFSET: usize = 7;
     let is_icmp = headers.ip_version == Some(IpVersion::V6)
@@ -80,7 +82,8 @@ fn is_ike(frame: &[u8], headers: &Headers) -> bool {
             )
 }
 
-/// The marker of RFC 3948, 2.2.
+/// Returns whether a UDP payload starts with the marker of packets that are not ESP (RFC 3948,
+/// 2.2).
 pub(super) fn has_non_esp_marker(payload: &[u8]) -> bool {
     payload.first_chunk::<4>() == Some(&[0; 4])
 }

@@ -114,7 +114,7 @@ impl Element for Spanned<InboundTable> {
     const LIST: &'static str = "a list of tables, [[stage.NAME.sa]]";
 }
 
-/// Maximum per stage.
+/// Maximum number of SAs per stage.
 const MAX_SAS: usize = 1024;
 /// In bytes.
 const DEFAULT_MTU: u64 = 1500;
@@ -433,7 +433,7 @@ impl OutboundTable {
         }
     }
 
-    /// `None` in transport mode.
+    /// Returns the outer header; `None` in transport mode.
     fn outer(&self) -> Result<Option<OuterHeader>, Vec<PlanDiagnostic>> {
         let error = |location, message: &str| {
             Err(vec![PlanDiagnostic { location, message: message.to_owned() }])

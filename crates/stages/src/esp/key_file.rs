@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::private_file::{self, OpenFailure, create_durably, effective_user, forbid_core_dumps};
 
-/// In bytes.
+/// Maximum size of a key file in bytes.
 const MAX_SIZE: usize = 4096;
 
 /// A failure to read a key file. The message does not reveal the content.

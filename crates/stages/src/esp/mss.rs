@@ -59,7 +59,7 @@ mod tests {
         (frame, l4 + 22)
     }
 
-    /// Over IPv4, without a VLAN tag.
+    /// Returns [`frame`] of a SYN over IPv4, without a VLAN tag.
     fn ipv4_syn() -> (Vec<u8>, usize) {
         let (v6, tagged) = (false, false);
         frame(v6, tagged, SYN)
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn clamp_changes_only_tcp() {
         let (mut frame, _) = ipv4_syn();
-        frame[23] = 253;
+        frame[23] = 253; // the IPv4 protocol, for experiments
         let headers = Headers::parse(&frame);
         assert!(!clamp(&mut frame, &headers, 1300));
     }

@@ -32,7 +32,7 @@ pub struct EspOpen {
 
 /// The stage's state, used by one worker only.
 struct Opener {
-    /// For each SA, whether this worker polls its queue, and so owns it.
+    /// For each SA, whether this worker polls the SA's queue, and so owns the SA.
     owns: Vec<bool>,
     /// The anti-replay window of each SA; `None` if this worker does not hold it.
     windows: Vec<Option<HeldWindow>>,
@@ -46,6 +46,7 @@ const OPENED: usize = 0;
 const BYPASSED: usize = 1;
 const MSS_LOWERED: usize = 2;
 
+/// A packet to decapsulate.
 #[derive(Clone, Copy, Default)]
 struct Job {
     /// [`NONE`] if decapsulation is not needed, or done.
@@ -285,7 +286,9 @@ enum Found {
     },
     /// A fragment of ESP, or of UDP that may carry ESP.
     Fragment,
+    /// A NAT keepalive (RFC 3948).
     Keepalive,
+    /// No ESP.
     Nothing,
 }
 

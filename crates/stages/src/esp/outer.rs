@@ -30,7 +30,7 @@ pub(super) struct InnerFields {
 }
 
 impl OuterHeader {
-    /// `None` if the IP versions differ.
+    /// Returns `None` if the IP versions of the addresses differ.
     pub(super) fn new(
         source: IpAddr,
         destination: IpAddr,

@@ -98,7 +98,7 @@ impl Settings<Seal> {
 }
 
 impl<D: StageDirection> Plan<D> {
-    /// One line, with up to three SAs.
+    /// Returns one line, with up to three SAs.
     pub(super) fn describe(&self) -> String {
         const MAX_NAMED: usize = 3;
         let name = |sa: &D::Sa| {
@@ -123,8 +123,7 @@ impl<D: StageDirection> Plan<D> {
 impl<D: StageDirection> ResourceOwner for Plan<D> {
     fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError> {
         let Settings { sas, state_path, was_acquired, .. } = &*self.0;
-        // After the first acquisition, the SAs keep the numbers of that file, which may be closed
-        // by now.
+        // The SAs keep the numbers of the file that was acquired first, which may be closed by now.
         if was_acquired.swap(true, Ordering::Relaxed) {
             let message = "the plan of an ESP stage can acquire its state file only once; plan the \
                            stage again";
@@ -185,7 +184,7 @@ fn state_files<D: StageDirection>(others: &[&dyn Any]) -> impl Iterator<Item = A
     plans::<D>(others).filter_map(|plan| plan.0.state.load_full())
 }
 
-/// Returns another plan's open file if there is one.
+/// Returns another plan's open file if there is one; otherwise opens the file.
 fn state_file<D: StageDirection>(
     path: &Path,
     others: &[&dyn Any],
@@ -236,7 +235,7 @@ fn check_key(
     Ok(())
 }
 
-/// RFC 8221, section 4, forbids static keys in production.
+/// Logs a warning for each SA: RFC 8221, section 4, forbids static keys in production.
 fn warn_of_static_keys<'a>(sas: impl Iterator<Item = &'a Association>) {
     for sa in sas {
         tracing::warn!(

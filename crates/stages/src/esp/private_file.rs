@@ -10,17 +10,19 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::prctl;
 use nix::unistd::Uid;
 
-/// The owner that callers require of files.
+/// Returns the effective user, whom callers require as the owner of files.
 pub(super) fn effective_user() -> u32 {
     Uid::effective().as_raw()
 }
 
-/// Also prevents other processes of the user from reading this one's memory.
+/// Disables core dumps of this process. Also prevents other processes of the user from reading its
+/// memory.
 pub(super) fn forbid_core_dumps() -> io::Result<()> {
     Ok(prctl::set_dumpable(false)?)
 }
 
-/// Does not follow a symbolic link, and does not block on a FIFO without a writer.
+/// Opens a file for reading. Does not follow a symbolic link, and does not block on a FIFO without
+/// a writer.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
@@ -46,7 +48,7 @@ impl From<io::Error> for OpenFailure {
     }
 }
 
-/// Does not wait. Returns `None` if another file description holds the lock.
+/// Locks a file without waiting. Returns `None` if another file description holds the lock.
 pub(super) fn try_lock(file: File) -> io::Result<Option<Flock<File>>> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(locked) => Ok(Some(locked)),
@@ -67,13 +69,13 @@ pub(super) fn create_durably(path: &Path, text: &[u8]) -> io::Result<()> {
     })
 }
 
-/// Fails if the file exists.
+/// Creates a file to which only its owner has access. Fails if the file exists.
 pub(super) fn create_new(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW.bits();
     OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
 }
 
-/// Lets the file's name survive a crash.
+/// Writes the file's folder to disk, so that the file's name survives a crash.
 pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }

@@ -14,7 +14,7 @@ use super::state_file::{InboundProgress, OutboundNumbers, StateFile, StateFileEr
 use super::values::{Backend, Mode};
 use xdpfwd_pipeline::{Cell, QueueBinding, Reason, Table, Unit};
 
-/// Without the key.
+/// An SA's row of the inspection table. Does not contain the key.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SaStatus {
     direction: &'static str,
@@ -116,12 +116,12 @@ pub(super) struct Limits {
     pub(super) hard_bytes: Option<u64>,
 }
 
-/// What does not depend on the direction of an SA.
+/// The part of an SA that both directions have.
 pub(super) struct Association {
     pub(super) spi: u32,
     pub(super) transform: Transform,
     pub(super) fingerprint: Fingerprint,
-    /// Of key and salt, so the same for all transforms.
+    /// Fingerprint of key and salt, so the same for all transforms.
     pub(super) identity: Fingerprint,
     pub(super) mode: Mode,
     pub(super) esn: bool,
@@ -135,15 +135,15 @@ pub(super) struct Association {
 pub(super) trait SecurityAssociation: Sized + Send + Sync + 'static {
     fn association(&self) -> &Association;
 
-    /// Shares the state of the same SA among `others`, those of other plans. Without one, creates
-    /// it from the state file.
+    /// Shares the state with the same SA of another plan, if it is among `others`. Otherwise,
+    /// creates the state from the state file.
     fn acquire<'a>(
         &self,
         state: &Arc<StateFile>,
         others: impl Iterator<Item = &'a Self>,
     ) -> Result<(), StateFileError>;
 
-    /// Two SAs with equal keys drop the same packets.
+    /// Returns a text. Two SAs with equal texts drop the same packets.
     fn verdict_key(&self) -> String;
 
     fn status(&self) -> SaStatus;
@@ -182,7 +182,7 @@ pub(super) struct Inbound {
 
 /// State that survives a reload.
 pub(super) struct InboundShared {
-    /// A lock-free slot, empty while a worker holds the window.
+    /// The anti-replay window, in a lock-free slot that is empty while a worker holds the window.
     window: ArrayQueue<Window>,
     progress: Arc<InboundProgress>,
     pub(super) counts: Counts,
@@ -190,7 +190,7 @@ pub(super) struct InboundShared {
     pub(super) bytes: AtomicU64,
 }
 
-/// For all workers together.
+/// An SA's counts, for all workers together.
 #[derive(Default)]
 pub(super) struct Counts {
     pub(super) packets: AtomicU64,
@@ -207,7 +207,7 @@ struct DropCounts([(AtomicU16, AtomicU64); DropCounts::MAX]);
 impl DropCounts {
     /// Maximum number of drop reasons per SA.
     const MAX: usize = 24;
-    /// Other counters have the number of their reason plus 1.
+    /// ID of a free counter; the ID of a used one is the number of its reason plus 1.
     const FREE: u16 = 0;
 
     fn count(&self, reason: Reason) {
@@ -270,7 +270,8 @@ impl Counts {
 }
 
 impl Association {
-    /// Ignores settings that a reload may change.
+    /// Returns whether `other` is this SA, perhaps with other values of settings that a reload may
+    /// change.
     fn is_same(&self, other: &Self) -> bool {
         (self.spi, self.fingerprint, self.esn, self.mode)
             == (other.spi, other.fingerprint, other.esn, other.mode)
@@ -396,8 +397,8 @@ impl Inbound {
     pub(super) fn take_window(&self) -> Option<HeldWindow> {
         let shared = Arc::clone(self.shared.get()?);
         let mut window = shared.window.pop()?;
-        // A reload may have changed the size. In the new window, all numbers up to the highest are
-        // received.
+        // A reload may have changed the size. The new window counts all numbers up to the highest
+        // as received.
         if window.size() != self.window {
             let highest = window.highest();
             window = Window::new(self.window, self.sa.esn).unwrap_or(window);
@@ -480,7 +481,7 @@ fn slot(window: Option<Window>) -> ArrayQueue<Window> {
     slot
 }
 
-/// Dropping it returns the window to its slot.
+/// An anti-replay window that a worker holds. Dropping it returns the window to its slot.
 pub(super) struct HeldWindow {
     /// `None` only during drop.
     window: Option<Window>,

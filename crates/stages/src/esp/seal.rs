@@ -50,6 +50,7 @@ const BYPASSED: usize = 1;
 const ICMP_SENT: usize = 2;
 const MSS_LOWERED: usize = 3;
 
+/// A packet to encapsulate.
 #[derive(Clone, Copy, Default)]
 struct Job {
     /// [`NONE`] if encapsulation is not needed, or done.
@@ -154,8 +155,8 @@ impl Stage for EspSeal {
         Some(Vec::new())
     }
 
-    /// Sets the limits again: an old stage on another worker may have set the old ones in the
-    /// meantime.
+    /// Sets this plan's limits again: a stage of the old plan on another worker may have set the
+    /// old limits in the meantime.
     fn restore(&mut self, _: &[u8]) -> Result<(), SnapshotError> {
         self.settings.sas.iter().for_each(Outbound::limit);
         Ok(())
@@ -469,7 +470,7 @@ fn set_identification(frame: &mut Frame, ip_start: usize, ident: u16) {
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
-/// IPv6 requires the checksum (RFC 8200, section 8.1).
+/// Sets the UDP checksum, which IPv6 requires (RFC 8200, section 8.1).
 #[cold]
 fn set_udp_checksum(frame: &mut Frame, headers: &Headers, udp_start: usize) {
     let Some(addresses) = headers.addresses(frame) else { return };

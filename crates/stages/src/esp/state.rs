@@ -122,7 +122,7 @@ struct Sa {
 }
 
 impl State {
-    /// In bytes; enough for [`Self::MAX_SAS`] SAs.
+    /// Maximum length of the text in bytes; enough for [`Self::MAX_SAS`] SAs.
     pub const MAX_LEN: usize = 16 << 20;
     /// Maximum number of SAs.
     pub const MAX_SAS: usize = 65_536;

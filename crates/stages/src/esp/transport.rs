@@ -45,7 +45,7 @@ pub(super) fn esp_position(frame: &[u8], headers: &Headers) -> Option<Position> 
     }
 }
 
-/// Returns `None` if the headers cannot be parsed.
+/// Returns the position after all IP headers, or `None` if the headers cannot be parsed.
 #[inline]
 pub(super) fn upper_position(frame: &[u8], headers: &Headers) -> Option<Position> {
     match headers.ip_version? {
@@ -66,6 +66,7 @@ fn ipv4_position(headers: &Headers) -> Option<Position> {
 
 struct Step {
     position: Position,
+    /// The kind of the header before the position.
     previous: IpProtocol,
 }
 

@@ -154,7 +154,7 @@ impl<'de> Deserialize<'de> for FileName {
 pub(super) struct List<T>(pub(super) Vec<T>);
 
 pub(super) trait Element {
-    /// What an error expects instead of a value that is not a list.
+    /// The list that the error for another value describes as expected.
     const LIST: &'static str;
 }
 
@@ -208,8 +208,8 @@ impl<'de, T: Deserialize<'de> + Element> Deserialize<'de> for List<T> {
 
 struct QuotedVisitor<T> {
     expected: &'static str,
-    /// Parses the value, or returns an error message. An empty message stands for the expected
-    /// value.
+    /// Parses the value, or returns an error message. If it is empty, the error states `expected`
+    /// instead.
     parse: fn(&str) -> Result<T, String>,
 }
 

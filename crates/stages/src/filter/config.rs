@@ -130,8 +130,8 @@ fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
     classifier
 }
 
-/// Maximum rules per bucket with which planning searches for shadowed rules, which never decide.
-/// With more, the search would take too long, and the plan warns of slow lookups.
+/// Maximum rules per hash bucket with which planning searches for shadowed rules, which never
+/// decide. With more, the search would take too long, and the plan warns of slow lookups.
 const LONG_BUCKET: usize = 512;
 
 /// Maximum number of rules named in a diagnostic.

@@ -32,8 +32,8 @@ impl XdpOffload for Offload {
     }
 }
 
-/// In the order of `enum reason` in `bpf/filter.h`, whose first value, `REASON_POLICY`, is no
-/// packet exception.
+/// The packet exceptions (packets that can mislead a filter) in the order of `enum reason` in
+/// `bpf/filter.h`, whose first value, `REASON_POLICY`, is no packet exception.
 const EXCEPTIONS: [PacketException; 6] = [
     PacketException::NotIp,
     PacketException::Malformed,
@@ -114,7 +114,7 @@ pub fn map_contents(image: Image) -> XdpTables {
     tables
 }
 
-/// In the layout of `bpf/filter.h`.
+/// Returns the bytes of `struct filter` in `bpf/filter.h`.
 fn filter_struct(rules: &[Rule], default: Verdict, exceptions: ExceptionPolicy) -> Vec<u8> {
     let has_continue = rules.iter().any(|rule| rule.verdict.is_none());
     // The values of `enum exception_action`.

@@ -1,4 +1,4 @@
-//! The packet fields that rules match, and packet exceptions.
+//! The packet fields that rules match, and packet exceptions: packets that can mislead a filter.
 
 use xdpfwd_filter::{Addresses, Fragment, Key, L4};
 
@@ -108,7 +108,7 @@ pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Inspection {
     }
 }
 
-/// `None` if the frame is too short for one of the fields.
+/// Returns the fields that rules match, or `None` if the frame is too short for one of them.
 #[inline]
 fn key(frame: &[u8], headers: &Headers) -> Option<Key> {
     let l3 = headers.l3(frame);

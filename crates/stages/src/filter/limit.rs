@@ -1,8 +1,8 @@
 //! Rate limits: token buckets that all workers share.
 //!
-//! A bucket is a single time, `empty_at`. It holds the tokens earned since then, but at most the
-//! burst. Taking tokens advances `empty_at` by the time to earn them (the inverse of the generic
-//! cell rate algorithm, ITU-T I.371).
+//! A bucket is a single time, `empty_at`. The bucket holds the tokens earned since then, but at
+//! most the burst. Taking tokens advances `empty_at` by the time to earn them (the inverse of the
+//! generic cell rate algorithm, ITU-T I.371).
 //!
 //! A worker takes tokens for several packets at once and spends them locally. So workers contend
 //! for a bucket a few thousand times per second instead of once per packet.
@@ -53,7 +53,7 @@ impl Rate {
     }
 }
 
-/// `empty_at` in steps. Initially full.
+/// The time `empty_at` in steps. A new bucket is full.
 #[derive(Debug, Default)]
 pub(super) struct Bucket(AtomicU64);
 
@@ -82,7 +82,7 @@ pub(super) struct Meter {
     rate: Rate,
     unit: Unit,
     bucket: Arc<Bucket>,
-    /// Taken from the bucket and not yet spent.
+    /// Tokens taken from the bucket and not yet spent.
     credit: u64,
 }
 
@@ -209,14 +209,15 @@ mod tests {
         Limit { rate, unit, burst, per: Per::Rule }
     }
 
-    /// In clock cycles after a start time, before which every bucket has had time to fill.
+    /// Returns a time in clock cycles, `seconds` after a start time; until then, every bucket has
+    /// had time to fill.
     fn at(seconds: f64) -> u64 {
         (clock::cycles_per_second() * (100.0 + seconds)) as u64
     }
 
     const ONE_WORKER: usize = 1;
 
-    /// How many of `packets` packets of `bytes` bytes pass.
+    /// Returns how many of `packets` packets of `bytes` bytes pass.
     fn passed(meter: &mut Meter, packets: usize, bytes: usize, now: u64) -> usize {
         (0..packets).filter(|_| meter.passes(bytes, now)).count()
     }

@@ -18,7 +18,7 @@ const QUEUE_CAPACITY: usize = 256;
 #[derive(Clone, Debug)]
 pub(crate) struct LogWriter(Option<Arc<WriterHandle>>);
 
-/// The thread ends with the last handle.
+/// The writer thread, which ends when this handle is dropped. The plan and its stages share it.
 #[derive(Debug)]
 struct WriterHandle {
     samples: Arc<SampleQueue>,

@@ -7,18 +7,19 @@ use xdpfwd_pipeline::{Cell, Table, Unit};
 /// The counter key and table text of the default verdict. No rule has this text.
 const DEFAULT: &str = "(default)";
 
-/// The text of each rule, then [`DEFAULT`].
+/// Returns the text of each rule, then [`DEFAULT`].
 pub(crate) fn counter_keys<R: fmt::Display>(rules: &[R]) -> Vec<String> {
     rules.iter().map(ToString::to_string).chain([DEFAULT.to_owned()]).collect()
 }
 
-/// A worker's counters in the order of [`counter_keys`]: the packets of each rule, then those with
-/// the default verdict.
+/// Returns a worker's counters in the order of [`counter_keys`]: the packets of each rule, then
+/// those with the default verdict.
 pub(crate) fn row_counters(rules: &[u64], default: u64) -> Vec<u64> {
     rules.iter().copied().chain([default]).collect()
 }
 
-/// The columns are `rule` (from 0), `packets` and `text`. The last row, the default, has no number.
+/// Returns the inspection table with the columns `rule` (its number, from 0), `packets` and `text`.
+/// The last row, the default, has no number.
 pub(crate) fn table<R: fmt::Display>(rules: &[R], counters: &[u64]) -> Table {
     let mut table =
         Table::new("rules", &[("rule", None), ("packets", Some(Unit::Packets)), ("text", None)]);

@@ -135,7 +135,7 @@ fn read_file(path: &Path) -> io::Result<String> {
     if file.take(MAX_FILE_SIZE + 1).read_to_string(&mut text)? as u64 > MAX_FILE_SIZE {
         return Err(io::Error::other("larger than 64 MiB"));
     }
-    // As in the configuration file.
+    // Skip a byte-order mark, as in the configuration file.
     if let Some(without_mark) = text.strip_prefix('\u{feff}') {
         text = without_mark.to_owned();
     }

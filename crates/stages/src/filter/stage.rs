@@ -102,7 +102,7 @@ impl Filter {
         while let Some(rule_index) = next {
             let rule = &self.program.rules[rule_index as usize];
             self.hits[rule_index as usize] += 1;
-            // Every n-th packet of a rule with `log 1/n`.
+            // Log every n-th packet of a rule with `log 1/n`.
             self.modifiers.sample(rule_index, rule, self.hits[rule_index as usize], key, bytes);
             if !self.modifiers.passes(rule_index, key, bytes, now) {
                 return Outcome { drop: Some(Reason::RATE_LIMIT), rule: Some(rule_index) };

@@ -177,12 +177,13 @@ fn packet_is_encapsulated_by_first_sa_with_matching_selector() {
     outcome.unwrap();
 }
 
-/// `bits` is the length of an IPv4 prefix.
+/// Returns the mask of the host bits of an IPv4 prefix with this length.
 fn host_mask(bits: u8) -> u32 {
     u32::MAX.checked_shr(bits.into()).unwrap_or(0)
 }
 
-/// Compares bit by bit, unlike the implementation under test.
+/// Returns whether the prefix contains the address. Compares bit by bit, unlike the implementation
+/// under test.
 fn contains(prefix: &str, address: std::net::IpAddr) -> bool {
     let (base, bits) = prefix.split_once('/').unwrap();
     let version_and_bytes = |address: std::net::IpAddr| match address {
@@ -204,7 +205,7 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
             "spi = {spi}, transform = 'aes-128-gcm', source = '192.0.2.9', destination = '{destination}'{udp}"
         )
     };
-    // Each has the key of the inbound SA at the same index in `opens`.
+    // Each SA has the key of the inbound SA at the same index in `opens`.
     let seals = [
         seal_sa("192.0.2.1", "", 4096),
         seal_sa("192.0.2.2", "", 4096),
@@ -254,8 +255,8 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
     };
     let to_other_destination = altered(0, &|frame| frame[33] = 3);
     assert_eq!(open.send_one(&to_other_destination), Disposition::Dropped("no_sa"));
-    // Send the packet to the other SA with the same SPI, which has already received number 1. With
-    // number 2, the packet is no replay: the SA checks the ICV with its own key.
+    // Send the packet to the other SA with the same SPI, which has already received sequence number
+    // 1. With number 2, the packet is no replay: the SA checks the ICV with its own key.
     let to_other_sa = altered(0, &|frame| (frame[33], frame[41]) = (2, 2));
     assert_eq!(open.send_one(&to_other_sa), Disposition::Dropped("bad_tag"));
     let to_any_destination = altered(3, &|frame| frame[33] = 77);
@@ -271,7 +272,7 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
     open.assert_balanced();
 }
 
-/// Has an MSS of 1460 and an invalid checksum.
+/// Returns a TCP SYN with an MSS of 1460 and an invalid checksum.
 fn syn() -> Vec<u8> {
     let tcp =
         [&[0, 1, 0, 2][..], &[0; 8], &[0x60, 2, 0, 0, 0, 0, 0, 0], &[2, 4, 0x05, 0xb4]].concat();

@@ -38,8 +38,8 @@ fn number_is_accepted_once_and_only_if_in_or_above_window() {
                 let number = (highest + step).clamp(1, PACKETS as i32);
                 let index = number as usize - 1;
                 let expected = if number <= highest - window {
-                    // With ESN, a number below the window is taken for one above it with the same
-                    // lower 32 bits, so the ICV is invalid (RFC 4303, A2.2).
+                    // With ESN, a sequence number below the window is taken for one above it with
+                    // the same lower 32 bits, so the ICV is invalid (RFC 4303, A2.2).
                     Disposition::Dropped(if esn { "bad_tag" } else { "late" })
                 } else if accepted.insert(number) {
                     Disposition::Passed(packets[index].clone())

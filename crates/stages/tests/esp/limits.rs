@@ -1,5 +1,5 @@
-//! Tests of the counters of SAs, and of their limits: packets, bytes, sequence numbers, and numbers
-//! that the state file reserves.
+//! Tests of the counters of SAs, and of their limits: packets, bytes, 32-bit sequence numbers, and
+//! the sequence numbers that the state file reserves.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -120,7 +120,7 @@ fn sa_without_esn_drops_packets_after_last_32_bit_number() {
 }
 
 #[test]
-fn numbers_run_out_when_state_file_cannot_be_written() {
+fn encapsulation_ends_when_state_file_cannot_reserve_sequence_numbers() {
     let folder = Folder::new();
     let plan = plan_seal(&folder, SEAL, "");
     let mut bench = bench(&plan);

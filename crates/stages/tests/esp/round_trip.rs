@@ -8,7 +8,7 @@ use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 
 use super::support::*;
 
-/// ESP does not protect the header before it, so it must not hide damage to that header.
+/// ESP does not protect the IP header before it, so the stages must not hide damage to that header.
 #[test]
 fn invalid_ip_checksum_stays_invalid() {
     let folder = Folder::new();
@@ -26,7 +26,7 @@ fn invalid_ip_checksum_stays_invalid() {
         before[22] ^= 4;
         let sealed = seal.forward(&[before.clone(), udp_v4(20)]);
         let is_valid = |frame: &[u8]| ones_complement_sum(&frame[14..34]) == 0;
-        // In tunnel mode, that of the outer header.
+        // In tunnel mode, `is_valid` checks the outer header.
         assert_eq!(
             sealed.iter().map(|frame| is_valid(frame)).collect::<Vec<_>>(),
             [mode == "tunnel", true]

@@ -67,7 +67,7 @@ fn paths_and_workers_never_share_iv_or_number() {
         sealed.iter().for_each(|sealed| seen.check_and_add(sealed));
         let count = seen.numbers.len();
         assert_eq!(count, (run + 1) * sealed.iter().map(Vec::len).sum::<usize>());
-        // A closed state file leaves no gap in the numbers.
+        // A closed state file leaves no gap in the sequence numbers.
         drop(plan);
         let highest = *seen.numbers.iter().max().unwrap();
         assert_eq!(highest as usize, count);
@@ -86,9 +86,9 @@ fn run_after_crash_repeats_no_number_or_iv() {
         let state = folder.read("seal.state");
         let sealed = bench.forward(&packets);
         seen.check_and_add(&sealed);
-        // The numbers are above those that the peer has received.
+        // The sequence numbers are above those that the peer has received.
         assert_eq!(open.forward(&sealed), packets, "after {crash} crashes");
-        // The state file reserves 2^20 numbers at a time.
+        // The state file reserves 2^20 sequence numbers at a time.
         assert_eq!(sequence_number(&sealed[0]), crash << 20 | 1);
         drop(bench);
         drop(plan);
@@ -108,7 +108,7 @@ fn window_after_restart_rejects_all_up_to_highest_received_number() {
     let sealed = bench(&plan_seal(&folder, SEAL, "")).forward(&packets);
     let open = plan_open(&folder, OPEN, "");
     let mut bench = bench(&open);
-    // Receive numbers 11 to 50, except number 46.
+    // Receive sequence numbers 11 to 50, except number 46.
     let received: Vec<_> = (10..50).filter(|n| *n != 45).map(|n| sealed[n].clone()).collect();
     bench.forward(&received);
     bench.assert_balanced();

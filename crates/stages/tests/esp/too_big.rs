@@ -5,7 +5,7 @@ use xdpfwd_pipeline::{BuildCx, NamedStage, PortAddress, PortId, PortInfo, Ports}
 
 use super::support::*;
 
-/// IPv4 and IPv6.
+/// An IPv4 and an IPv6 address.
 type AddressPair = [Option<&'static str>; 2];
 
 #[test]
@@ -97,7 +97,7 @@ fn too_big_packet_is_answered_with_mtu_that_fits() {
     assert_eq!((mtus.next(), answered.len()), (None, 12 * 2 * 2));
 }
 
-/// RFC 1122, section 3.2.2; RFC 1812, section 4.3.2.7; RFC 4443, section 2.4 (e).
+/// Forbidden by RFC 1122, section 3.2.2; RFC 1812, section 4.3.2.7; RFC 4443, section 2.4 (e).
 #[test]
 fn forbidden_icmp_message_is_not_sent() {
     let payload = vec![0; 1500];
@@ -155,8 +155,8 @@ fn forbidden_icmp_message_is_not_sent() {
         }
     }
     assert_eq!(bench.counter("icmp_sent"), 6);
-    // Not encapsulated without the don't-fragment bit either: routers would fragment the ESP
-    // packet, and the receiver would drop the fragments.
+    // A packet without the don't-fragment bit is not encapsulated either: routers would fragment
+    // the ESP packet, and the receiver would drop the fragments.
     let fragmentable = ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0, &udp(1, 2, &payload));
     assert!(!matches!(bench.send_one(&fragmentable), Disposition::Passed(_)));
     bench.assert_balanced();

@@ -187,7 +187,7 @@ fn xsk_rs_config(
     config.build().map_err(|error: UmemConfigBuilderError| error.to_string().into())
 }
 
-/// The kernel's error, or the message of xsk-rs if there is none.
+/// Returns the kernel's error, or the message of xsk-rs if there is none.
 fn cause(error: &dyn Error) -> io::Error {
     let kernel = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     match kernel.and_then(io::Error::raw_os_error) {

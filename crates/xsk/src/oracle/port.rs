@@ -156,14 +156,14 @@ pub fn decode_config(faults: u8, a: u8, b: u8) -> FakeKernelConfig {
 pub struct PortModel {
     sizes: FakeRingSizes,
     ports: [Option<ModelPort>; PORTS],
-    /// With their expected content.
+    /// Held frames with their expected content.
     held: VecDeque<(Frame, Shadow)>,
     umem: Umem,
     pool: Pool,
-    /// For [`Step::Foreign`].
+    /// Another UMEM, for [`Step::Foreign`].
     other: (Umem, Pool),
     lost: u32,
-    /// Retired when their port was closed or dropped.
+    /// Number of chunks that the kernel owned when their port was closed or dropped.
     closed: u32,
     /// Packets of 8 bytes or more start with their number, so no two of them are equal.
     packets_made: u64,
@@ -173,9 +173,9 @@ struct ModelPort {
     port: XskPort,
     kernel: FakeKernel,
     queue: EgressQueue,
-    /// `None` stands for an invalid descriptor.
+    /// Packets not received yet; `None` stands for an invalid descriptor.
     arrived: VecDeque<Option<Vec<u8>>>,
-    /// In the egress queue and the TX ring, in order.
+    /// Packets in the egress queue and the TX ring, in order.
     to_send: VecDeque<Vec<u8>>,
     received: u64,
     transmitted: u64,
@@ -489,7 +489,7 @@ impl PortModel {
         self.other.1.free(frame).expect("the pool rejected its own frame");
     }
 
-    /// Takes the index modulo the number of held frames.
+    /// Removes a held frame; takes the index modulo their number.
     fn take_held(&mut self, index: usize) -> Option<(Frame, Shadow)> {
         let index = index.checked_rem(self.held.len())?;
         self.held.remove(index)
@@ -564,7 +564,7 @@ impl ModelPort {
     }
 }
 
-/// Takes the index modulo the number of held frames.
+/// Returns a held frame; takes the index modulo their number.
 fn pick(held: &mut VecDeque<(Frame, Shadow)>, index: usize) -> Option<&mut (Frame, Shadow)> {
     let index = index.checked_rem(held.len())?;
     held.get_mut(index)

@@ -21,7 +21,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Also locks the file and reads its state.
+    /// Opens and locks the file, and reads its state.
     pub(super) fn open(given: &Path) -> Result<(Self, State), StateFileProblem> {
         let path = canonicalize(given).map_err(|error| read_problem(error, given))?;
         let current = open_and_lock(&path, given)?;
@@ -29,12 +29,13 @@ impl Disk {
         Ok((Self { path, current }, state))
     }
 
-    /// Without symbolic links.
+    /// Returns the path without symbolic links.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Once this function returns `Ok`, the new state survives a crash.
+    /// Replaces the file by one with the new state, which survives a crash once this function
+    /// returns `Ok`.
     pub(super) fn write(&mut self, state: &State) -> Result<(), WriteFailure> {
         let mut name = self.path.clone().into_os_string();
         name.push(".new");
@@ -47,7 +48,7 @@ impl Disk {
         }
         let file = create_new(new_path)?;
         self.current = self.replace(file, new_path, state).inspect_err(|_| {
-            // The disk may be full.
+            // The disk may be full: free the space.
             let _ = fs::remove_file(new_path);
         })?;
         Ok(sync_folder_of(&self.path)?)
@@ -76,6 +77,7 @@ impl Disk {
     }
 }
 
+/// Returns whether `path` still names the open file.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let (opened, at_path) = (file.metadata()?, fs::symlink_metadata(path)?);
     Ok((opened.dev(), opened.ino()) == (at_path.dev(), at_path.ino()))

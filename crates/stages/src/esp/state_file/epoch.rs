@@ -12,8 +12,8 @@ use super::error::StateFileProblem;
 /// Maximum seconds by which the clock may be behind the last epoch at the start of a run.
 const MAX_BEHIND: u64 = 5;
 
-/// Returns the epoch of this run, later than the stored one. Waits if the clock is behind that one
-/// by at most [`MAX_BEHIND`]. `path` is the state file, for messages.
+/// Returns the epoch of this run, later than the stored one. Waits if the clock is behind the
+/// stored one by at most [`MAX_BEHIND`]. `path` is the state file, for messages.
 pub(super) fn next_epoch(stored: u32, path: &Path) -> Result<Epoch, StateFileProblem> {
     let mut is_logged = false;
     loop {
@@ -36,7 +36,7 @@ pub(super) fn next_epoch(stored: u32, path: &Path) -> Result<Epoch, StateFilePro
     }
 }
 
-/// In seconds since 1970.
+/// Returns the time in seconds since 1970.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -23,8 +23,8 @@ const CHECK_WRITER: Duration = Duration::from_secs(1);
 
 /// An open state file: locked, with its epoch written, and with a writer thread.
 ///
-/// Keep a reference while sequence numbers or IVs from the file are in use. When the last one is
-/// dropped, no more numbers are given out, and the next unused number of each SA is written.
+/// Keep a reference while sequence numbers or IVs from the file are in use. When the last reference
+/// is dropped, no more numbers are given out, and the next unused number of each SA is written.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
@@ -67,7 +67,7 @@ impl StateFile {
         })
     }
 
-    /// The path without symbolic links.
+    /// Returns the path without symbolic links.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -96,7 +96,7 @@ impl StateFile {
         Ok(numbers)
     }
 
-    /// Does not wait until a number is available.
+    /// Like [`outbound`](Self::outbound), but does not wait until a number is available.
     fn numbers(
         &self,
         spi: u32,

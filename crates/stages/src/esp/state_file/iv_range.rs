@@ -24,7 +24,7 @@ impl StateFile {
     /// Never waits.
     pub fn iv_range(self: &Arc<Self>) -> Option<IvRange> {
         let mut ivs = self.shared.free_ivs.pop()?;
-        // The previous owner may have used it in an earlier epoch.
+        // The previous owner may have used the range in an earlier epoch.
         ivs.advance_to(self.shared.epoch());
         Some(IvRange { ivs, has_requested: false, file: Arc::clone(self) })
     }

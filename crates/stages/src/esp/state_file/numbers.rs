@@ -121,7 +121,7 @@ impl OutboundNumbers {
     }
 }
 
-/// Returns the limit, or the largest limit that the state file can store if lower.
+/// Returns the limit, but at most the largest that the state file can store.
 fn storable(limit: Option<u64>) -> u64 {
     limit.unwrap_or(u64::MAX).min(State::MAX_NUMBER - 1)
 }
@@ -143,13 +143,13 @@ impl InboundProgress {
         }
     }
 
-    /// Only for the worker that owns the SA.
+    /// Sets the highest number. Only for the worker that owns the SA.
     #[inline]
     pub fn set_highest(&self, number: u64) {
         self.highest.store(number, Ordering::Relaxed);
     }
 
-    /// After a restart, all numbers up to this one count as received.
+    /// Returns the highest number. After a restart, all numbers up to it count as received.
     pub fn highest(&self) -> u64 {
         self.highest.load(Ordering::Relaxed)
     }

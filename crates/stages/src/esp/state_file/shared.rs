@@ -11,7 +11,7 @@ use super::error::WriteFailure;
 use super::numbers::{InboundProgress, OutboundNumbers};
 use crate::esp::state::{Direction, SequenceState, State};
 
-/// What a [`StateFile`](super::StateFile) shares with its writer thread and IV ranges.
+/// The state that a [`StateFile`](super::StateFile) shares with its writer thread and IV ranges.
 ///
 /// Workers use only the atomics and `free_ivs`, so they never wait. Only the control and the writer
 /// thread lock `entries`.
@@ -19,9 +19,11 @@ use crate::esp::state::{Direction, SequenceState, State};
 pub(super) struct Shared {
     /// The epoch (upper 32 bits of IVs) in the file. Workers may use its IVs.
     epoch: AtomicU32,
+    /// The latest epoch that a worker has requested.
     pub(super) epoch_wanted: AtomicU32,
     /// Makes the writer thread write a last time and end.
     pub(super) stopping: AtomicBool,
+    /// The IV ranges that no worker uses.
     pub(super) free_ivs: ArrayQueue<Ivs>,
     entries: Mutex<Entries>,
     /// Notified after each write.

@@ -23,7 +23,7 @@ use crate::esp::state::{Direction, SaState, SequenceState, State};
 /// The argument `extended`: extended sequence numbers.
 const ESN: bool = true;
 
-/// Repeats one digit.
+/// Returns a fingerprint of one repeated digit.
 fn fingerprint(digit: &str) -> Fingerprint {
     digit.repeat(16).parse().unwrap()
 }
@@ -64,7 +64,7 @@ fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Returns `None` if more than `max` numbers are available.
+/// Reserves all available sequence numbers and returns their count, or `None` if it exceeds `max`.
 fn drain(outbound: &OutboundNumbers, max: u64) -> Option<u64> {
     let mut count = 0;
     loop {
@@ -243,7 +243,7 @@ fn iv_ranges_of_workers_and_runs_are_disjoint() {
 }
 
 #[test]
-fn close_writes_next_unused_numbers() {
+fn close_writes_next_unused_sequence_numbers() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
@@ -267,8 +267,8 @@ fn close_writes_next_unused_numbers() {
     );
     assert_eq!(sequence_of(&path, Direction::In, 400), Some(SequenceState::In { highest: 4711 }));
     assert_eq!(sequence_of(&path, Direction::In, 401), Some(SequenceState::In { highest: 0 }));
-    // After closing, no more numbers: a later run may use them, because the file states that they
-    // are unused.
+    // After closing, `reserve` returns no numbers: a later run may use them, because the file
+    // states that they are unused.
     assert_eq!(outbound.reserve(1), Err(Exhausted::Limit));
 
     // The same SPI with another key is another SA. The entries of unused SAs remain in the file.
@@ -365,7 +365,7 @@ fn copy_as_after_crash(path: &Path, folder: &Folder, number: usize) -> PathBuf {
 }
 
 #[test]
-fn no_number_is_reused_after_crash() {
+fn no_sequence_number_is_reused_after_crash() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
@@ -411,7 +411,7 @@ fn no_iv_is_reused_after_crash() {
     let other_before = other.reserve(1).unwrap().start;
     let (mut last, mut epochs) = (0, BTreeSet::new());
     for number in 0..12 {
-        // Each takes a quarter of an epoch's IVs.
+        // Each iteration takes a quarter of an epoch's IVs.
         let mut range = None;
         wait_until("the next epoch is written", || {
             range = ivs.reserve(Ivs::PER_EPOCH / 4);

@@ -11,11 +11,11 @@ use super::numbers::{InboundProgress, OutboundNumbers};
 use super::shared::{Entry, Shared};
 use crate::esp::state::{SaState, SequenceState, State};
 
-/// If the progress of inbound SAs has changed.
+/// Time between two writes of the progress of inbound SAs, if it has changed.
 pub(super) const INBOUND_INTERVAL: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Once `stopping` is set, the thread writes a last time and ends.
+/// Starts the thread. Once `stopping` is set, it writes a last time and ends.
 pub(super) fn spawn(shared: Arc<Shared>, disk: Disk) -> io::Result<JoinHandle<()>> {
     let writer = Writer { shared, disk, has_failed: false };
     thread::Builder::new().name("esp-state".into()).spawn(move || writer.run())
@@ -31,12 +31,13 @@ struct Writer {
 /// A state to write, and the numbers that it reserves.
 struct Snapshot {
     state: State,
-    /// Each with its `next` in `state`.
+    /// The numbers of the outbound SAs, each with its `next` in `state`.
     outbound: Vec<(Arc<OutboundNumbers>, u64)>,
-    /// Each with its `highest` in `state`.
+    /// The progress of the inbound SAs, each with its `highest` in `state`.
     inbound: Vec<(Arc<InboundProgress>, u64)>,
-    /// The last write that a caller has requested.
+    /// Number of the last write that a caller has requested.
     requested: u64,
+    /// Whether a caller waits for the write.
     is_awaited: bool,
     /// Whether a worker or a caller needs the write.
     is_due: bool,
@@ -77,7 +78,8 @@ impl Writer {
         }
     }
 
-    /// On success, allows the numbers and the epoch of the snapshot.
+    /// Writes the snapshot. On success, allows workers to use its numbers and epoch. Returns
+    /// whether it succeeded.
     fn write(&mut self, snapshot: &Snapshot) -> bool {
         let failure = self.disk.write(&snapshot.state).err();
         match &failure {
@@ -110,7 +112,8 @@ impl Writer {
 }
 
 impl Snapshot {
-    /// If `is_last`, stops giving out numbers, and takes the next unused number of each SA.
+    /// Takes the state to write. If `is_last`, stops giving out numbers, and takes the next unused
+    /// number of each SA.
     fn take(shared: &Shared, is_last: bool) -> Self {
         let entries = shared.lock();
         let (epoch, wanted) =
