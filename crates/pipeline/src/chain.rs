@@ -40,8 +40,8 @@ pub struct NamedStage {
     pub name: String,
     /// The stage.
     pub stage: Box<dyn Stage>,
-    /// Type of the stage or its plan. On a reload, a stage takes over counters and state only from
-    /// the same kind.
+    /// The type of the stage ([`new`](Self::new)) or of its plan ([`build`](Self::build)). On a
+    /// reload, a stage takes over counters and state only from an old stage of the same type.
     kind: TypeId,
 }
 
@@ -76,6 +76,7 @@ impl Chain for Vec<NamedStage> {
     }
 }
 
+/// Returns the name of a type, without its module and its generic arguments.
 pub(crate) fn short_name<T>() -> String {
     let path = std::any::type_name::<T>();
     path.split('<').next().and_then(|path| path.rsplit("::").next()).unwrap_or(path).to_owned()
@@ -87,7 +88,7 @@ macro_rules! tuple_chain {
             #[inline]
             fn walk(&mut self, visitor: &mut impl Visitor) {
                 $(if !visitor.visit($index, &mut self.$index) { return; })*
-                let _ = visitor;
+                let _ = visitor; // unused in the empty tuple
             }
 
             fn names(&self) -> Vec<String> {

@@ -20,8 +20,8 @@ pub struct Cx<'a> {
     pub(crate) egress: &'a mut Egress,
     pub(crate) drops: &'a mut Drops,
     pub(crate) account: &'a mut StageAccount,
-    /// Number of frames that the worker's stages may still hold.
-    pub(crate) quota: &'a mut u32,
+    /// Number of further frames that the worker's stages may hold.
+    pub(crate) hold_quota_left: &'a mut u32,
 }
 
 impl Cx<'_> {
@@ -47,35 +47,38 @@ impl Cx<'_> {
         self.to
     }
 
-    /// Returns false if the quota is used up.
+    /// Counts one more frame as held by the stage. Returns false if the worker's stages already
+    /// hold as many frames as they may.
     #[inline]
-    pub(crate) fn take_quota(&mut self) -> bool {
-        if *self.quota == 0 {
+    pub(crate) fn take_hold_quota(&mut self) -> bool {
+        if *self.hold_quota_left == 0 {
             return false;
         }
-        *self.quota -= 1;
+        *self.hold_quota_left -= 1;
         self.account.held += 1;
         true
     }
 
+    /// Counts one frame less as held by the stage. Does nothing if the stage holds none: the frame
+    /// may be one that another stage has held.
     #[inline]
-    fn return_quota(&mut self) {
+    fn return_hold_quota(&mut self) {
         if self.account.held > 0 {
             self.account.held -= 1;
-            *self.quota = self.quota.saturating_add(1);
+            *self.hold_quota_left = self.hold_quota_left.saturating_add(1);
         }
     }
 
     /// Returns an empty frame, which counts as held until it is emitted, dropped or freed. Returns
-    /// `None` if the pool is empty or the quota is used up: a worker's stages together may hold at
-    /// most a quarter of its frames.
+    /// `None` if the pool is empty, or if the worker's stages already hold a quarter of its frames,
+    /// which is the limit.
     pub fn alloc(&mut self) -> Option<Frame> {
-        if !self.take_quota() {
+        if !self.take_hold_quota() {
             return None;
         }
         let frame = self.pool.alloc();
         if frame.is_none() {
-            self.return_quota();
+            self.return_hold_quota();
         }
         frame
     }
@@ -84,7 +87,7 @@ impl Cx<'_> {
     /// the port does not exist, or its queue is full or refuses the frame, the frame is dropped and
     /// counted.
     pub fn emit(&mut self, frame: Frame, to: PortId) {
-        self.return_quota();
+        self.return_hold_quota();
         if let Err((reason, frame)) = self.egress.push(to, self.queue_index, frame) {
             self.discard(frame, reason);
         }
@@ -92,14 +95,14 @@ impl Cx<'_> {
 
     /// Drops a held or allocated frame, and counts the drop.
     pub fn drop(&mut self, frame: Frame, reason: impl Into<Reason>) {
-        self.return_quota();
+        self.return_hold_quota();
         self.discard(frame, reason.into());
     }
 
     /// Returns a frame to the pool without counting a drop: an allocated frame that is not used, or
     /// the frame of a packet that the stage has merged into another one.
     pub fn free(&mut self, frame: Frame) {
-        self.return_quota();
+        self.return_hold_quota();
         #[cfg(feature = "testing")]
         let chunk = frame.chunk();
         match self.pool.free(frame) {

@@ -5,17 +5,18 @@ use xdpfwd_xsk::{Batch, EgressQueue, Frame, PushError, Umem};
 use crate::reason::Reason;
 use crate::verdict::PortId;
 
-/// Maximum number of batches per port queue and iteration. Their packets are transmitted together,
-/// to save system calls. Receiving stops at the first partial batch, so this adds no latency.
+/// Maximum number of batches that a worker receives from a port queue in one iteration. Their
+/// packets are transmitted together, to save system calls. Receiving stops at the first partial
+/// batch, so this adds no latency.
 pub(crate) const BURST: usize = 4;
 
-/// One queue for each port and queue index. A packet leaves on the queue that has the index of its
-/// ingress queue.
+/// A worker's egress queues: one for each queue that the worker serves of each port. A packet that
+/// arrived on a port's queue with index N leaves on the egress port's queue with index N.
 pub(crate) struct Egress {
     queues: Vec<EgressQueue>,
     queues_per_port: usize,
-    /// Whether a queue may lack room for another batch.
-    crowded: bool,
+    /// Whether a push has left less room in a queue than a batch needs.
+    nearly_full: bool,
 }
 
 /// Capacity of an egress queue in frames: as many as the worker receives from two queues in one
@@ -36,7 +37,7 @@ impl Egress {
     pub(crate) fn new(umem: &Umem, ports: usize, queues_per_port: usize) -> Self {
         let queues =
             (0..ports * queues_per_port).map(|_| EgressQueue::new(umem, EGRESS_CAPACITY)).collect();
-        Self { queues, queues_per_port, crowded: false }
+        Self { queues, queues_per_port, nearly_full: false }
     }
 
     /// Returns the index in `queues`. The worker's list of port queues has the same order.
@@ -45,7 +46,8 @@ impl Egress {
         usize::from(port.0) * self.queues_per_port + queue_index
     }
 
-    /// Returns a refused frame with the drop reason.
+    /// Moves a frame to the egress queue of a port. If the frame is refused, returns it with the
+    /// drop reason.
     #[inline]
     pub(crate) fn push(
         &mut self,
@@ -58,12 +60,12 @@ impl Egress {
             return Err((Reason::NO_SUCH_PORT, frame));
         };
         let pushed = queue.push(frame).map_err(reason_and_frame);
-        self.crowded |= queue.room() < Batch::CAPACITY;
+        self.nearly_full |= queue.room() < Batch::CAPACITY;
         pushed
     }
 
-    /// Moves a batch to the queue at `index`, which must exist. Passes refused frames to the
-    /// closure, with the drop reason.
+    /// Moves a batch to the queue at `index`, which must exist. Passes each frame that the queue
+    /// refuses to the closure, with the drop reason.
     #[inline]
     pub(crate) fn push_batch(
         &mut self,
@@ -76,13 +78,14 @@ impl Egress {
             let (reason, frame) = reason_and_frame(error);
             refused(reason, frame);
         });
-        self.crowded |= queue.room() < Batch::CAPACITY;
+        self.nearly_full |= queue.room() < Batch::CAPACITY;
     }
 
-    /// Returns whether a queue may lack room for another batch, and clears this flag.
+    /// Returns whether, since the last call, a push has left less room in a queue than a batch
+    /// needs.
     #[inline]
-    pub(crate) fn take_crowded(&mut self) -> bool {
-        std::mem::take(&mut self.crowded)
+    pub(crate) fn take_nearly_full(&mut self) -> bool {
+        std::mem::take(&mut self.nearly_full)
     }
 
     #[inline]
@@ -96,6 +99,7 @@ impl Egress {
         self.queues.iter().flat_map(EgressQueue::iter).any(|frame| frame.chunk() == chunk)
     }
 
+    /// Returns the number of frames in all queues.
     pub(crate) fn waiting(&self) -> usize {
         self.queues.iter().map(EgressQueue::len).sum()
     }

@@ -1,4 +1,4 @@
-//! A log of the frames that stages drop and free, for the test bench.
+//! A log of the frames that stages or the worker drop or free, for the test bench.
 
 use std::cell::RefCell;
 
@@ -16,6 +16,7 @@ pub(crate) enum FrameEvent {
 pub(crate) type FrameEvents = Vec<(u32, FrameEvent)>;
 
 thread_local! {
+    /// `None` while no [`record`] runs on this thread.
     static LOG: RefCell<Option<FrameEvents>> = const { RefCell::new(None) };
 }
 

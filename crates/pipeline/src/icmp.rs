@@ -16,9 +16,9 @@ pub struct IcmpErrors {
 
 impl IcmpErrors {
     /// Creates a sender for one worker. `per_second` limits the messages of all workers together;
-    /// each may send an equal share, and at least one per second unless `per_second` is 0. The
-    /// source address is that in `sources`, otherwise that of the path's ingress interface or, if
-    /// unknown, the destination of the packet.
+    /// each worker may send an equal share, and at least one per second unless `per_second` is 0.
+    /// The source address is that in `sources`, otherwise that of the path's ingress interface or,
+    /// if unknown, the destination address of the packet that the message answers.
     pub fn new(per_second: u32, sources: Sources, cx: &BuildCx<'_>) -> Self {
         let ingress = cx.from_port();
         Self {
@@ -68,7 +68,8 @@ fn rewrite(frame: &mut Frame, headers: &Headers, problem: Problem, sources: &Sou
 
 /// A token bucket for the messages of one worker, full at first.
 ///
-/// Unlike the filter's rate limits, it is not shared by workers, and may have rate 0.
+/// Differs from the rate limits of the stage `filter`: each worker has its own bucket, and the rate
+/// may be 0.
 #[derive(Clone, Debug)]
 struct TokenBucket {
     tokens: f64,
@@ -79,8 +80,9 @@ struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// The rate is an equal share of `per_second`, and at least one per second unless `per_second`
-    /// is 0. The bucket holds the messages of a tenth of a second, but at least one.
+    /// Creates the bucket of one of `workers` workers. Its rate is an equal share of `per_second`,
+    /// and at least one per second unless `per_second` is 0. The bucket holds the messages of a
+    /// tenth of a second, but at least one.
     fn new(per_second: u32, workers: usize, cycles_per_second: f64) -> Self {
         if per_second == 0 {
             return Self { tokens: 0.0, max_tokens: 0.0, tokens_per_cycle: 0.0, last_refill: 0 };
@@ -91,8 +93,8 @@ impl TokenBucket {
         Self { tokens: max_tokens, max_tokens, tokens_per_cycle, last_refill: 0 }
     }
 
-    /// Refills the bucket. If the clock has jumped back, adds no token and continues from the new
-    /// time.
+    /// Refills the bucket for the time since the last call, and returns whether it has a token. If
+    /// the clock has jumped back, adds no token and continues from the new time.
     fn has_token(&mut self, now_cycles: u64) -> bool {
         let elapsed = now_cycles.saturating_sub(self.last_refill);
         self.last_refill = now_cycles;

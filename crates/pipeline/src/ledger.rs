@@ -1,8 +1,8 @@
 //! The ledger: where a worker's cycles go.
 //!
 //! After each step of a batch the worker takes a time stamp, and adds the time since the previous
-//! stamp to the account of that step. All accounts add up to the elapsed time. The cost of the
-//! stamps ([`stamp_cost`] each) has its own account.
+//! stamp to the account of that step. All accounts add up to the elapsed time. Taking the stamps
+//! costs time too ([`stamp_cost`] each), which has its own account.
 
 use std::sync::OnceLock;
 
@@ -43,7 +43,7 @@ impl StageAccount {
         }
     }
 
-    /// Adds the account of the same stage on another worker.
+    /// Adds the numbers of another account, such as that of the same stage on another worker.
     pub fn add(&mut self, other: &Self) {
         self.calls += other.calls;
         self.packets += other.packets;
@@ -67,7 +67,8 @@ pub enum Task {
     Enqueue,
     /// Handing frames to TX rings.
     Transmit,
-    /// System calls that make the kernel send, in copy mode through its whole transmit path.
+    /// System calls that make the kernel send. In copy mode, they run the kernel's whole transmit
+    /// path.
     Wake,
     /// Reclaiming transmitted frames.
     Reclaim,
@@ -113,7 +114,7 @@ impl Task {
         }
     }
 
-    /// Returns whether the worker has no work.
+    /// Returns whether a worker runs this task because it has no work.
     pub fn is_idle(self) -> bool {
         matches!(self, Self::Poll | Self::Wait)
     }
@@ -146,7 +147,7 @@ impl TaskAccount {
 pub struct LedgerReport {
     /// Whether the ledger is on.
     pub is_on: bool,
-    /// Indexed by [`Task`].
+    /// The account of each task, indexed by [`Task`].
     tasks: [TaskAccount; Task::ALL.len()],
     /// Cycles of all stages without the stamps.
     pub stages: u64,
@@ -165,7 +166,7 @@ impl LedgerReport {
         Task::ALL.into_iter().filter(|task| task.is_idle()).map(|task| self.task(task).cycles).sum()
     }
 
-    /// Returns all other cycles.
+    /// Returns the cycles of the tasks that are not idle, of the stages and of the stamps.
     pub fn busy_cycles(&self) -> u64 {
         let tasks =
             Task::ALL.into_iter().filter(|task| !task.is_idle()).map(|task| self.task(task).cycles);
@@ -193,10 +194,11 @@ pub fn stamp_cost() -> u64 {
     static COST: OnceLock<u64> = OnceLock::new();
     *COST.get_or_init(|| {
         let mut minimum = u64::MAX;
-        // Two consecutive clock reads overlap in the processor, so their difference may be too
-        // small.
+        const AVERAGES: usize = 256;
+        // Clock reads per average. Two consecutive reads overlap in the processor, so the
+        // difference of only two may be too small.
         const READS: u64 = 64;
-        for _ in 0..256 {
+        for _ in 0..AVERAGES {
             let start = clock::cycles();
             (1..READS).for_each(|_| _ = std::hint::black_box(clock::cycles()));
             minimum = minimum.min(clock::cycles().wrapping_sub(start) / READS);
@@ -205,11 +207,13 @@ pub fn stamp_cost() -> u64 {
     })
 }
 
+/// The accounts of one worker's tasks.
 pub(crate) struct TaskLedger {
     on: bool,
     /// Time of the last stamp, in cycles.
     last_stamp: u64,
-    /// `cycles` includes the stamps, whose number is `calls`.
+    /// The account of each task, indexed by [`Task`]. Here, `cycles` includes the cost of the
+    /// stamps; there is one stamp per call.
     tasks: [TaskAccount; Task::ALL.len()],
     /// Checks of empty rings in this iteration.
     empty_looks: TaskAccount,
@@ -237,7 +241,8 @@ impl TaskLedger {
         }
     }
 
-    /// Stops, at `now`, the clock that stages see. The accounts still use the real clock.
+    /// Stops the clock that stages see; it stays at `now` (in cycles). The accounts still use the
+    /// real clock.
     #[cfg(feature = "testing")]
     pub(crate) fn freeze(&mut self, now: u64) {
         self.frozen_time = Some(now);
@@ -253,7 +258,7 @@ impl TaskLedger {
         clock::cycles()
     }
 
-    /// `port_counters` are the counters of all ports.
+    /// Switches the ledger on or off. `port_counters` is the sum over all ports.
     pub(crate) fn switch(&mut self, on: bool, port_counters: Counters) {
         match (self.on, on) {
             (false, true) => {
@@ -269,7 +274,7 @@ impl TaskLedger {
         self.on = on;
     }
 
-    /// The time since the last stamp goes to no account.
+    /// Takes a stamp. The time since the previous stamp goes to no account.
     pub(crate) fn begin(&mut self) {
         self.last_stamp = clock::cycles();
     }
@@ -289,7 +294,7 @@ impl TaskLedger {
         if self.on { self.last_stamp } else { clock::cycles() }
     }
 
-    /// Returns the cycles since the last stamp.
+    /// Takes a stamp, and returns the cycles since the previous one.
     #[inline]
     pub(crate) fn stamp(&mut self) -> u64 {
         let now = clock::cycles();
@@ -298,7 +303,7 @@ impl TaskLedger {
         passed
     }
 
-    /// Adds the time since the last stamp to the account of a task.
+    /// Takes a stamp, and adds the time since the previous one to the account of a task.
     #[inline]
     pub(crate) fn book(&mut self, task: Task, packets: usize) {
         if self.on {
@@ -310,8 +315,8 @@ impl TaskLedger {
         }
     }
 
-    /// The end of the iteration decides whether this time counts as [`Task::Look`] or
-    /// [`Task::Poll`].
+    /// Takes a stamp after a check of an empty ring. Whether the time since the previous stamp
+    /// counts as [`Task::Look`] or [`Task::Poll`], [`end_iteration`](Self::end_iteration) decides.
     #[inline]
     pub(crate) fn book_empty_look(&mut self) {
         if self.on {
@@ -321,8 +326,8 @@ impl TaskLedger {
         }
     }
 
-    /// Adds the checks of empty rings to [`Task::Look`] if the worker was busy, else to
-    /// [`Task::Poll`].
+    /// Adds this iteration's checks of empty rings to [`Task::Look`] if the worker was busy, else
+    /// to [`Task::Poll`].
     #[inline]
     pub(crate) fn end_iteration(&mut self, busy: bool) {
         if self.on {
@@ -332,7 +337,8 @@ impl TaskLedger {
         }
     }
 
-    /// `stages` is the sum of the stages' accounts.
+    /// Returns the cycles by task so far. `port_counters` is the sum over all ports, and `stages`
+    /// the sum of the stages' accounts.
     pub(crate) fn report(&self, port_counters: Counters, stages: &StageAccount) -> LedgerReport {
         let mut counters = self.earlier_counters;
         if self.on {
@@ -340,8 +346,9 @@ impl TaskLedger {
         }
         let cost = stamp_cost();
         let mut tasks = self.tasks;
-        tasks[if self.empty_looks.calls > 0 { Task::Look as usize } else { Task::Poll as usize }]
-            .add(&self.empty_looks);
+        // Not zero only if a panic of a stage has interrupted the iteration: otherwise
+        // `end_iteration` has added these checks to a task.
+        tasks[Task::Look as usize].add(&self.empty_looks);
         let stamps = tasks.iter().map(|task| task.calls).sum::<u64>() + stages.timed_calls;
         // Ports time their wake-up system calls, which `Transmit` includes: move this time to
         // `Wake`.

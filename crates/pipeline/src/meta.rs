@@ -15,7 +15,7 @@ pub struct Meta {
     pub decrypted: bool,
     /// The headers as parsed on arrival, with offsets from the start of the frame. A stage that
     /// rewrites headers or moves the start of the frame updates them with
-    /// [`PacketMut::reparse`](crate::PacketMut::reparse). Undefined if no stage of the path
-    /// [`needs_headers`](crate::Stage::needs_headers).
+    /// [`PacketMut::reparse`](crate::PacketMut::reparse). Meaningless, for example those of an
+    /// earlier packet, if no stage of the path [needs headers](crate::Stage::needs_headers).
     pub headers: Headers,
 }

@@ -67,7 +67,7 @@ pub trait StageConfig: DeserializeOwned {
 /// The context in which a stage is planned.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanCx<'a> {
-    /// The folder of relative file names in the configuration.
+    /// The folder that relative file names in the configuration refer to.
     pub directory: &'a Path,
     /// The number of workers, each with a copy of the stage. A limit in the configuration applies
     /// to all copies together.
@@ -187,16 +187,20 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
     }
 }
 
-/// The packets that a stage drops, for comparison on a reload. A reload may change a filter in the
-/// XDP program, or move a filter into it. To let no packet pass unfiltered, the reload compares the
-/// verdicts of the old and the new stages in user space.
+/// The packets that a stage drops, for comparison on a reload.
+///
+/// A reload may change a filter in the XDP program, or move a filter into it. It cannot replace the
+/// XDP program and the stages in user space at the same moment, so meanwhile packets could pass
+/// that both the old and the new rules drop. Therefore the reload compares the verdicts of the old
+/// and the new stages in user space. If such packets could pass, it moves the new filter to user
+/// space or fails.
 #[derive(Clone, Debug)]
 pub enum Verdicts {
     /// The stage drops no packet.
     AlwaysPass,
     /// Stages with equal keys drop the same packets.
     Key(String),
-    /// Unknown: not equal to any verdicts.
+    /// Not known, so not equal to any verdicts, not even to another `Unknown`.
     Unknown,
 }
 
@@ -260,7 +264,7 @@ pub struct PlanDiagnostic {
 /// A location in a stage's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
-    /// The stage's table as a whole.
+    /// The stage's table in the configuration file, as a whole.
     Stage,
     /// A byte range of the configuration file.
     Configuration(Range<usize>),

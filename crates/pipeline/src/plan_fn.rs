@@ -70,8 +70,8 @@ impl PlanFn {
         self
     }
 
-    /// Adds an inspection table, created on the control thread for `xdpfwd ctl inspect` and the
-    /// final report.
+    /// Adds an inspection table. The closure creates the table on the control thread, for
+    /// `xdpfwd ctl inspect` and the final report.
     pub fn with_table(mut self, table: impl Fn() -> Table + Send + Sync + 'static) -> Self {
         self.tables.push(Box::new(table));
         self
@@ -167,7 +167,8 @@ mod tests {
         assert_eq!(bench.table("longest").rows, [[Cell::Number(61)]]);
     }
 
-    /// The new thread has not loaded any table yet.
+    /// Runs on a new thread, because the first load of a table on a thread is the one that could
+    /// allocate.
     #[cfg(feature = "count-allocations")]
     #[test]
     fn first_load_on_worker_does_not_allocate() {

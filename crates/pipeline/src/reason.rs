@@ -17,11 +17,12 @@ pub struct Reason(u8);
 /// allocates.
 pub const MAX_REASONS: usize = 256;
 
-/// Name and description of each registered reason, indexed by number.
+/// Name and description of each registered reason, indexed by number. Empty for the numbers of the
+/// predefined reasons, which [`CORE`] describes.
 static REASONS: [OnceLock<(&'static str, &'static str)>; MAX_REASONS] =
     [const { OnceLock::new() }; MAX_REASONS];
 
-/// Number of registered reasons, without [`CORE`]. The lock serializes registrations.
+/// Number of registered reasons, without the predefined ones. The lock serializes registrations.
 static REGISTERED: Mutex<usize> = Mutex::new(0);
 
 macro_rules! core_reasons {
@@ -33,7 +34,7 @@ macro_rules! core_reasons {
         /// The predefined reasons.
         const CORE: &[(&str, &str)] = &[$(($name, $description)),+];
 
-        // A reason's number is its position in the table.
+        // Checks that the number of each reason is its index in `CORE`.
         const _: () = {
             let mut next = 0;
             $(assert!($number == next); next += 1;)+
@@ -193,8 +194,8 @@ impl DropReason {
         Self { name, description, number: AtomicU8::new(Reason::UNREGISTERED.0) }
     }
 
-    /// Registers the reason, before the first packet, because it takes a lock. Repeated calls
-    /// return the same reason.
+    /// Registers the reason. Call it before the first packet, because it takes a lock. Repeated
+    /// calls return the same reason.
     pub fn register(&self) -> Result<Reason, ReasonError> {
         let reason = Reason::register(self.name, self.description)?;
         self.number.store(reason.0, Ordering::Relaxed);

@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 
 use crate::plan::{PlanCx, PlanError, StageConfig, StagePlan};
 
-/// A format of stage tables, such as TOML. Errors keep their type and their location in the file.
+/// A file format of stage configurations, such as TOML. A [`Registry`] returns the deserializer's
+/// errors unchanged, so they keep their location in the file.
 pub trait TableFormat: 'static {
     /// The error of the format's deserializer.
     type Error: serde::de::Error;
@@ -39,6 +40,7 @@ pub enum StagePlanError<E: std::error::Error + 'static> {
 /// The result of planning a stage.
 pub type PlanResult<E> = Result<Arc<dyn StagePlan>, StagePlanError<E>>;
 
+/// A function that plans a stage of one kind from its table in the configuration file.
 type KindPlanner<F> = dyn for<'de> Fn(
         <F as TableFormat>::Deserializer<'de>,
         &PlanCx<'_>,

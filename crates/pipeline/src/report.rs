@@ -61,7 +61,7 @@ pub struct StageReport {
     pub counters: Vec<(&'static str, u64)>,
 }
 
-/// Frame counts by location, of one or several UMEMs. `total` is the sum of the others.
+/// Frame counts by location, of one or several UMEMs. `total` is the sum of the other fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FrameCounts {
     /// All frames of the UMEM.
@@ -72,8 +72,8 @@ pub struct FrameCounts {
     pub fill: u64,
     /// Received by the kernel, waiting in an RX ring.
     pub rx: u64,
-    /// In egress queues or held by stages, according to the record of frame owners, without `Frame`
-    /// values that a stage lost.
+    /// In egress queues or held by stages, according to the UMEM's record of frame owners. Frames
+    /// whose `Frame` value a stage has lost are not included.
     pub in_flight: u64,
     /// Posted for transmission and not completed.
     pub tx: u64,

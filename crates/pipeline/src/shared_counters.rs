@@ -43,8 +43,8 @@ impl<const N: usize> SharedCounters<N> {
         }
     }
 
-    /// Returns each counter's sum over all workers. While workers count, the sums of two counters
-    /// may be a few packets apart.
+    /// Returns each counter's sum over all workers. While workers count, the sum of one counter may
+    /// include a few packets that the sum of another does not include yet.
     pub fn sums(&self) -> [u64; N] {
         let mut sums = [0_u64; N];
         for cells in &self.0 {

@@ -18,8 +18,9 @@ use crate::view::{PacketMut, View};
 /// proportional to the table's size: above some thousand entries, or for many updates per second,
 /// use a table per worker instead (`Handle::each_stage` of `xdpfwd-engine`).
 ///
-/// Only updates free replaced tables, never the workers that read them. A table still read is freed
-/// by a later update, or the drop of the last clone.
+/// A worker never frees a table that it has read. An update frees the replaced tables that no
+/// worker reads any more. Replaced tables still read are freed by a later update, or when the last
+/// clone is dropped.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -49,8 +50,8 @@ impl<T> SharedTable<T> {
         Self(Arc::new(Inner { current, replaced: Mutex::new(Vec::new()) }))
     }
 
-    /// Returns the current table. Takes no lock, and does not allocate on a worker's thread.
-    /// (Elsewhere, the first load allocates.)
+    /// Returns the current table. Takes no lock, and does not allocate on a worker's thread. (On
+    /// every other thread, the first load allocates.)
     #[inline]
     pub fn load(&self) -> Loaded<T> {
         Loaded(self.0.current.load())
@@ -92,7 +93,8 @@ impl<T> SharedTable<T> {
         self.publish(&mut self.lock_updates(), table);
     }
 
-    /// Ignores poisoning: an update that panics leaves the table unchanged.
+    /// Waits for other updates to end, and locks out further ones. Ignores poisoning: an update
+    /// that panics leaves the table unchanged.
     fn lock_updates(&self) -> MutexGuard<'_, Vec<Arc<T>>> {
         self.0.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,12 +102,12 @@ impl<T> SharedTable<T> {
     /// Replaces the current table, and frees replaced tables without readers.
     fn publish(&self, replaced: &mut Vec<Arc<T>>, table: T) {
         replaced.push(self.0.current.swap(Arc::new(table)));
-        // A count of one cannot rise again: readers can only load the current table.
+        // A replaced table without readers gets none: readers can only load the current table.
         replaced.retain(|table| Arc::strong_count(table) > 1);
     }
 }
 
-/// Loads a table, because the first load on a thread allocates.
+/// Makes the first load on this thread, which allocates, so that later loads do not.
 pub(crate) fn prepare_thread() {
     SharedTable::new(()).load();
 }
@@ -258,8 +260,8 @@ mod tests {
             let readers = loads.each_ref().map(|loads| {
                 scope.spawn(|| {
                     collected_ids.lock().unwrap().insert(thread::current().id());
-                    barrier.wait();
-                    barrier.wait();
+                    barrier.wait(); // until the identifiers of both readers are collected
+                    barrier.wait(); // until the table exists
                     let table = table.get().unwrap();
                     while !stop.load(Ordering::Relaxed) {
                         let loaded = table.load();

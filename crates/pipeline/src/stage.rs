@@ -8,8 +8,8 @@ use crate::view::View;
 /// One step of a path. A stage processes, in batches, every packet that the previous stages let
 /// pass. It may rewrite, shrink or grow a packet, and may give it a verdict.
 ///
-/// `process` runs on the data path: it must not block, allocate or log. The other methods' defaults
-/// suit a stage without held packets and state.
+/// `process` runs on the data path: it must not block, allocate or log. The defaults of the other
+/// methods suit a stage that holds no packets and has no state.
 ///
 /// ```
 /// use xdpfwd_pipeline::{Cx, Reason, Stage, View};
@@ -36,8 +36,8 @@ pub trait Stage: Any {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>);
 
     /// Returns whether the stage reads the parsed headers
-    /// ([`Meta::headers`](crate::Meta::headers)). True by default. If all stages return false, the
-    /// path's headers are not parsed.
+    /// ([`Meta::headers`](crate::Meta::headers)). True by default. If all stages of a path return
+    /// false, the worker does not parse the headers of its packets.
     fn needs_headers(&self) -> bool {
         true
     }
@@ -74,9 +74,9 @@ pub trait Stage: Any {
         Ok(())
     }
 
-    /// Retires the stage, before it is replaced or the worker ends. The stage must pass all frames
-    /// that it holds to [`Cx::emit`], [`Cx::drop`] or [`Cx::free`], or they are lost. Afterwards
-    /// only its counters are read.
+    /// Retires the stage: it processes no more packets, because it is about to be replaced or the
+    /// worker ends. The stage must pass all frames that it holds to [`Cx::emit`], [`Cx::drop`] or
+    /// [`Cx::free`], or they are lost. Afterwards only its counters are read.
     fn retire(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
     }

@@ -122,8 +122,8 @@ impl PacketMut<'_> {
 }
 
 impl View<'_> {
-    /// Returns the number of batch indexes. Packets that the stage has taken out of this batch with
-    /// [`hold`](Self::hold) still count.
+    /// Returns the number of batch indexes, including the empty ones of packets that the stage has
+    /// taken out of the batch with [`hold`](Self::hold).
     #[inline]
     pub fn len(&self) -> usize {
         self.batch.len()
@@ -175,12 +175,12 @@ impl View<'_> {
     /// Takes a packet out of the batch. The stage holds the frame until it emits, drops or frees it
     /// through [`Cx`].
     ///
-    /// Returns `None` if the index has no packet, or the quota is used up: a worker's stages
-    /// together may hold at most a quarter of its frames. The packet then stays in the batch; a
-    /// stage that cannot let it pass drops it as [`Reason::HOLD_QUOTA`].
+    /// Returns `None` if the index has no packet, or if the worker's stages already hold a quarter
+    /// of its frames, which is the limit. The packet then stays in the batch; a stage that cannot
+    /// let it pass drops it as [`Reason::HOLD_QUOTA`].
     pub fn hold(&mut self, index: usize, cx: &mut Cx<'_>) -> Option<Frame> {
         let slot = self.batch.slots_mut().get_mut(index).filter(|slot| slot.is_some())?;
-        if !cx.take_quota() {
+        if !cx.take_hold_quota() {
             return None;
         }
         self.has_taken = true;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-/// The plan of a stage whose work the XDP program can do. Packets dropped there never reach user
-/// space.
+/// The plan of a stage whose work the XDP program can do. Packets that the XDP program drops never
+/// reach user space.
 pub trait XdpOffload {
     /// Returns the program and the content of its maps.
     fn image(&self) -> &Arc<XdpImage>;
@@ -18,15 +18,16 @@ pub trait XdpOffload {
 pub struct XdpImage {
     /// The name of an embedded program, `bpf/NAME.bpf.c`.
     pub program: &'static str,
-    /// Constants that the program was compiled with, checked before it is loaded: the name of a
-    /// read-only map, and the bytes that it must contain.
+    /// Constants that the program was compiled with. For each, the name of a read-only map and the
+    /// bytes that it must contain, which is checked before the program is loaded.
     pub constants: Vec<(&'static str, Vec<u8>)>,
     /// The content of the program's maps.
     pub tables: XdpTables,
     /// The per-CPU array map of the row counters: name and number of entries. See
     /// [`Stage::row_counters`](crate::Stage::row_counters).
     pub counters: (&'static str, u32),
-    /// Images with equal keys give each packet the same verdict.
+    /// A key by which a reload compares images. Images with equal keys give each packet the same
+    /// verdict.
     pub verdict_key: String,
 }
 

@@ -1,9 +1,9 @@
 //! Packets that must arrive on a certain queue.
 
-/// A stage plan with flows that belong to one worker and so must arrive on its queue.
+/// A stage plan with flows that each belong to one worker, and so must arrive on its queue.
 pub trait QueueBound {
     /// Returns the flows with their queues. The configuration is rejected if the ingress port lacks
-    /// a queue. `xdpfwd doctor` prints commands that steer the flows.
+    /// one of these queues. `xdpfwd doctor` prints commands that steer the flows.
     fn queue_bindings(&self) -> Vec<QueueBinding>;
 }
 

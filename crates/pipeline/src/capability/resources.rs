@@ -12,8 +12,8 @@ pub trait ResourceOwner {
     /// type to share their resources. After an error, the plan must hold no resource.
     fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError>;
 
-    /// Releases the resources: after the stage has left the data plane, or if the start or reload
-    /// fails after `acquire`. May run more than once. Does nothing by default.
+    /// Releases the resources. Runs after the stage has left the data plane, or if the start or
+    /// reload fails after `acquire`. May run more than once. Does nothing by default.
     fn release(&self) {}
 
     /// Returns the resources that only one stage of a configuration may have.

@@ -25,16 +25,31 @@ const V6_PAYLOAD: usize = 14 + 40;
 /// Headroom of a received frame.
 const HEADROOM: usize = 256;
 
-/// Without a source address, a message comes from the destination of the packet.
+/// Length of the padding after the IP packet, in each frame that the tests build.
+const PADDING_LEN: usize = 6;
+
+/// Maximum length of the IP packet with a message (RFC 1812, section 4.3.2.3).
+const V4_MAX_LEN: usize = 576;
+
+/// Maximum length of the IP packet with a message (RFC 4443, section 2.4 (c)).
+const V6_MAX_LEN: usize = 1280;
+
+/// Minimum MTU of IPv6, which a message reports instead of a smaller one.
+const V6_MIN_MTU: u16 = 1280;
+
+/// MTU of most tests.
+const MTU: u16 = 600;
+
+/// No source address for messages: a message then comes from the packet's destination address.
 const NO_SOURCES: Sources = Sources { v4: None, v6: None };
 
 fn umem_with_frame_size(frame_size: u32) -> (Umem, Pool) {
     Umem::new(&UmemConfig { frame_size, frames: 256, huge_pages: HugePages::Off }).unwrap()
 }
 
-/// Turns a frame with this headroom into a "packet too big" message. Returns the remaining headroom
-/// and the message, if any. Checks that the chunk outside the message, and the neighbouring chunks,
-/// stay unchanged.
+/// Turns a frame with these bytes and this headroom into a "packet too big" message. Returns the
+/// remaining headroom and the message, or `None` if the frame is not answered. Checks that the
+/// chunk outside the message, and the neighbouring chunks, stay unchanged.
 #[track_caller]
 fn answer(
     bytes: &[u8],
@@ -74,6 +89,7 @@ fn answer(
     Some((start, message))
 }
 
+/// Extends the frame to its whole chunk.
 fn extend_to_chunk(frame: &mut Frame) -> &mut Frame {
     let (headroom, tailroom) = (frame.headroom(), frame.tailroom());
     frame.prepend(headroom).unwrap();
@@ -81,11 +97,11 @@ fn extend_to_chunk(frame: &mut Frame) -> &mut Frame {
     frame
 }
 
-/// Returns the message for an MTU of 600. An IPv6 packet is answered only if it has more than 1280
-/// bytes.
+/// Returns the message for the MTU [`MTU`]. An IPv6 packet is answered only if it is longer than
+/// [`V6_MIN_MTU`].
 #[track_caller]
 fn too_big_message(frame: &[u8], sources: &Sources) -> Option<Vec<u8>> {
-    answer(frame, HEADROOM, &Headers::parse(frame), 600, sources).map(|(_, message)| message)
+    answer(frame, HEADROOM, &Headers::parse(frame), MTU, sources).map(|(_, message)| message)
 }
 
 fn ethernet_header(tags: usize, ethertype: [u8; 2]) -> Vec<u8> {
@@ -140,7 +156,7 @@ fn v6_frame(tags: usize, options_len: usize, len: usize) -> Vec<u8> {
 }
 
 /// Completes the IP packet, which starts at offset `l3`, to `len` bytes with a UDP datagram. Then
-/// appends 6 bytes of padding.
+/// appends padding.
 fn append_udp_and_padding(mut frame: Vec<u8>, l3: usize, len: usize) -> Vec<u8> {
     let udp_len = (len - (frame.len() - l3)) as u16;
     frame.extend([0, 7, 0, 8]);
@@ -148,7 +164,7 @@ fn append_udp_and_padding(mut frame: Vec<u8>, l3: usize, len: usize) -> Vec<u8> 
     frame.extend([0, 0]);
     frame.extend((frame.len()..l3 + len).map(|offset| offset as u8));
     assert_eq!(Headers::parse(&frame).status, xdpfwd_wire::Status::Parsed);
-    frame.extend([0x55; 6]);
+    frame.extend([0x55; PADDING_LEN]);
     frame
 }
 
@@ -174,12 +190,12 @@ fn check(frame: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
                 (packet[1], ip.ttl(), ip.ident(), ip.protocol()),
                 (0xc0, 64, 0, IpProtocol::ICMP)
             );
-            (28, 576, sources.v4.map(Into::into), (3, 4))
+            (28, V4_MAX_LEN, sources.v4.map(Into::into), (3, 4))
         }
         IpVersion::V6 => {
             let ip = ipv6::Packet::new_checked(packet).unwrap();
             assert_eq!((ip.hop_limit(), ip.next_header()), (64, IpProtocol::ICMPV6));
-            (48, 1280, sources.v6.map(Into::into), (2, 0))
+            (48, V6_MAX_LEN, sources.v6.map(Into::into), (2, 0))
         }
     };
     let frame_addresses = frame_headers.addresses(frame).unwrap();
@@ -189,7 +205,7 @@ fn check(frame: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
     assert!(icmp.verify_checksum(addresses));
     assert_eq!((icmp.kind(), icmp.code()), type_and_code);
     let (mtu_field, quoted) = icmp.payload().split_first_chunk::<4>().unwrap();
-    let mtu = if max_len == 1280 { mtu.max(1280) } else { mtu };
+    let mtu = if max_len == V6_MAX_LEN { mtu.max(V6_MIN_MTU) } else { mtu };
     assert_eq!(u32::from_be_bytes(*mtu_field), u32::from(mtu));
     let original = frame_headers.l3(frame);
     assert_eq!(quoted.len(), original.len().min(max_len - headers_len));
@@ -205,14 +221,14 @@ fn too_big_message_is_valid_with_0_to_2_vlan_tags() {
             for (options, len) in [(0, 601), (0, 1500), (4, 601), (40, 1500), (40, 3000)] {
                 let frame = v4_frame(tags, options, len);
                 let message = too_big_message(&frame, &sources).unwrap();
-                check(&frame, &message, 600, &sources);
-                assert_eq!(message.len(), frame.len() - len - 6 + 576);
+                check(&frame, &message, MTU, &sources);
+                assert_eq!(message.len(), frame.len() - len - PADDING_LEN + V4_MAX_LEN);
             }
             for (options, len) in [(0, 1281), (0, 1500), (8, 1281), (248, 1500), (248, 3000)] {
                 let frame = v6_frame(tags, options, len);
                 let message = too_big_message(&frame, &sources).unwrap();
-                check(&frame, &message, 600, &sources);
-                assert_eq!(message.len(), frame.len() - len - 6 + 1280);
+                check(&frame, &message, MTU, &sources);
+                assert_eq!(message.len(), frame.len() - len - PADDING_LEN + V6_MAX_LEN);
             }
         }
     }
@@ -241,21 +257,22 @@ fn packet_is_answered_only_with_enough_headroom() {
     for (frame, needed) in [(v4_frame(2, 0, 1500), 28), (v6_frame(2, 0, 1500), 48)] {
         let headers = Headers::parse(&frame);
         for headroom in 0..needed {
-            assert_eq!(answer(&frame, headroom, &headers, 600, &NO_SOURCES), None);
+            assert_eq!(answer(&frame, headroom, &headers, MTU, &NO_SOURCES), None);
         }
-        let (headroom, message) = answer(&frame, needed, &headers, 600, &NO_SOURCES).unwrap();
-        check(&frame, &message, 600, &NO_SOURCES);
+        let (headroom, message) = answer(&frame, needed, &headers, MTU, &NO_SOURCES).unwrap();
+        check(&frame, &message, MTU, &NO_SOURCES);
         assert_eq!(headroom, 0);
     }
 }
 
+/// Returns the frame with `bytes` written at `offset`.
 fn with(mut frame: Vec<u8>, offset: usize, bytes: &[u8]) -> Vec<u8> {
     frame[offset..offset + bytes.len()].copy_from_slice(bytes);
     frame
 }
 
 #[test]
-fn only_ipv6_packet_to_group_mac_address_is_answered() {
+fn packet_to_group_mac_address_is_answered_only_over_ipv6() {
     let from_group = [0x03, 0, 0, 0, 0, 1];
     assert_eq!(too_big_message(&with(v4_frame(0, 0, 1400), 6, &from_group), &NO_SOURCES), None);
     assert_eq!(too_big_message(&with(v6_frame(0, 0, 1400), 6, &from_group), &NO_SOURCES), None);
@@ -263,7 +280,7 @@ fn only_ipv6_packet_to_group_mac_address_is_answered() {
         assert_eq!(too_big_message(&with(v4_frame(0, 0, 1400), 0, &group), &NO_SOURCES), None);
         let frame = with(v6_frame(0, 0, 1400), 0, &group);
         let message = too_big_message(&frame, &NO_SOURCES).unwrap();
-        check(&frame, &message, 600, &NO_SOURCES);
+        check(&frame, &message, MTU, &NO_SOURCES);
         assert_eq!(
             message[6] & 3,
             2,
@@ -331,7 +348,7 @@ fn ipv6_packet_to_non_host_address_is_answered_only_with_router_address() {
         // source address (RFC 4443, sections 2.2 and 2.4 (e.3)).
         let frame = with(v6_frame(0, 0, 1400), V6_DESTINATION, &address.octets());
         assert_eq!(too_big_message(&frame, &NO_SOURCES), None, "answered a packet to {address}");
-        check(&frame, &too_big_message(&frame, &router).unwrap(), 600, &router);
+        check(&frame, &too_big_message(&frame, &router).unwrap(), MTU, &router);
     }
     let link_local: Ipv6Addr = "fe80::1".parse().unwrap();
     assert!(
@@ -373,7 +390,8 @@ fn packet_is_not_answered_if_icmp_type_is_unreadable() {
         let answer = answer(&frame, HEADROOM, &Headers::parse(&frame), 59, &NO_SOURCES);
         assert_eq!(answer.is_some(), icmp_len == 4, "{icmp_len} bytes of ICMP");
     }
-    // An extension header beyond the packet hides the protocol.
+    // The length field of the extension header exceeds the packet, so the protocol after it is
+    // unknown.
     let frame = with(v6_frame(0, 8, 1400), V6_PAYLOAD + 1, &[255]);
     assert_eq!(too_big_message(&frame, &NO_SOURCES), None);
 }

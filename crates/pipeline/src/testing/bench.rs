@@ -37,16 +37,17 @@ const STALL_TIMEOUT: Duration = Duration::from_millis(2);
 /// After each call and on drop, the bench checks that no frame is lost, see
 /// [`assert_conserved`](Self::assert_conserved).
 pub struct TestBench {
-    // Drop the stages before `plans` releases their resources.
+    // Dropped before the next field: dropping `plans` releases the resources of the stages.
     worker: Worker<Vec<NamedStage>>,
     plans: Plans,
     kernels: Vec<FakeKernel>,
     ports: Ports,
-    /// Ingress and egress port.
+    /// Ingress and egress port of each path.
     paths: Vec<(PortId, PortId)>,
     /// The number of workers in `BuildCx`.
     workers: usize,
-    /// Per port, sent frames that no disposition contains, for [`take_sent`](Self::take_sent).
+    /// For each port, the sent frames that no [`Disposition`] contains, until
+    /// [`take_sent`](Self::take_sent) returns them.
     sent: Vec<Vec<Vec<u8>>>,
     /// The time when the bench was created, in cycles.
     start: u64,
@@ -58,7 +59,7 @@ pub struct TestBench {
 }
 
 impl TestBench {
-    /// Starts with a stopped clock.
+    /// Creates a bench and stops the clock that stages see.
     pub(super) fn start(
         mut worker: Worker<Vec<NamedStage>>,
         kernels: Vec<FakeKernel>,
@@ -215,7 +216,8 @@ impl TestBench {
         Ok(self.replace(from, stages, plans.len()))
     }
 
-    /// `new_plans` is the number of plans, acquired already, of the new stages.
+    /// Replaces the stages of the path from a port. `new_plans` is the number of plans from which
+    /// the new stages were built; their resources are already acquired.
     #[track_caller]
     fn replace(&mut self, from: PortId, stages: Vec<NamedStage>, new_plans: usize) -> SwapResult {
         let result = match self.call_worker(|worker| worker.swap_named(from, stages)) {
@@ -244,8 +246,8 @@ impl TestBench {
         assert_eq!(held, 0, "frames that stages still hold after `Stage::retire`");
     }
 
-    /// Returns the counters of all stages with this name, including those of predecessors before a
-    /// reload.
+    /// Returns the sum of the counters of all stages with this name, including stages that a reload
+    /// has replaced.
     ///
     /// # Panics
     ///
@@ -401,7 +403,7 @@ impl TestBench {
         usize::from(self.paths[self.path(name)].0.0)
     }
 
-    /// Returns the chunk number.
+    /// Makes a port receive a packet. Returns the number of the chunk that holds it.
     #[track_caller]
     fn deliver(&self, port: usize, frame: &[u8]) -> u32 {
         let kernel = &self.kernels[port];
@@ -431,8 +433,8 @@ impl TestBench {
         result
     }
 
-    /// Passes each newly sent frame to the closure, with port name and chunk number. Keeps the
-    /// frames that the closure returns in `sent`. Returns the number of newly sent frames.
+    /// Passes each newly sent frame to the closure, with port name and chunk number. If the closure
+    /// returns the frame, adds it to `self.sent`. Returns the number of newly sent frames.
     fn collect(&mut self, mut visit: impl FnMut(&str, u32, Vec<u8>) -> Option<Vec<u8>>) -> usize {
         let mut count = 0;
         let kernels = self.kernels.iter().zip(self.ports.iter());
@@ -445,6 +447,7 @@ impl TestBench {
         count
     }
 
+    /// Adds all newly sent frames to `self.sent`.
     fn keep_sent(&mut self) {
         self.collect(|_, _, frame| Some(frame));
     }
@@ -464,7 +467,7 @@ impl TestBench {
             let sent = self.collect(|port, chunk, frame| tracked.record_sent(port, chunk, frame));
             let (worker, umem) = (&self.worker, self.worker.umem());
             // A frame in user space, but in no egress queue, is held by a stage.
-            tracked.mark_unheld(|chunk| umem.is_held(chunk) && !worker.is_queued(chunk));
+            tracked.mark_outside_stages(|chunk| umem.is_held(chunk) && !worker.is_queued(chunk));
             if sent > 0 {
                 last_sent = Instant::now();
             }

@@ -5,7 +5,7 @@ use xdpfwd_xsk::UmemError;
 use crate::capability::ResourceError;
 use crate::worker::BuildError;
 
-/// Maximum number of ports of a test bench, one per port slot of a UMEM.
+/// Maximum number of ports of a test bench: the maximum number of ports on one UMEM.
 pub(super) const MAX_PORTS: usize = 126;
 
 /// Why a test bench could not be built or reloaded.

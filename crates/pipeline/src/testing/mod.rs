@@ -57,6 +57,7 @@
 //! #         view.packets().for_each(|mut packet| packet.send_to(PortId(1)));
 //! #     }
 //! # }
+//! // The stage `ToN6` sends every packet to the port `n6`, which is not the path's egress port.
 //! let builder = TestBench::builder().port("n3").port("n6").port("n9");
 //! let mut bench = builder.path("n3", "n9", ToN6).path("n6", "n3", ()).build()?;
 //! assert_eq!(bench.send("n3", &[1; 60]), Disposition::sent("n6", [1; 60]));

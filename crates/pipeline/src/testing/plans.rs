@@ -19,8 +19,9 @@ pub(super) fn build(plans: &[NamedPlan], cx: &BuildCx<'_>) -> Vec<NamedStage> {
 pub(super) struct Plans(Vec<(PortId, Arc<dyn StagePlan>)>);
 
 impl Plans {
-    /// Acquires each plan's resources once, however many paths use it. On failure, releases what
-    /// this call has acquired, and returns an error with the name of the stage.
+    /// Adds the plans of a path. Acquires each plan's resources once, however many paths use it. On
+    /// failure, releases what this call has acquired, and returns an error with the name of the
+    /// stage.
     pub(super) fn acquire(
         &mut self,
         from: PortId,
@@ -51,10 +52,11 @@ impl Plans {
         })
     }
 
-    /// Releases the resources of the path's plans, except for the last `keep` plans, which are new.
-    pub(super) fn release_replaced(&mut self, from: PortId, keep: usize) {
+    /// Releases the resources of the plans of the path from a port, except those of the last
+    /// `new_plans` plans, which have replaced the others.
+    pub(super) fn release_replaced(&mut self, from: PortId, new_plans: usize) {
         let on_path = self.0.iter().filter(|(port, _)| *port == from).count();
-        let mut replaced = on_path.saturating_sub(keep);
+        let mut replaced = on_path.saturating_sub(new_plans);
         let (released, kept) = std::mem::take(&mut self.0).into_iter().partition(|(port, _)| {
             let is_replaced = *port == from && replaced > 0;
             replaced -= usize::from(is_replaced);
@@ -64,7 +66,8 @@ impl Plans {
         self.release(released);
     }
 
-    /// Releases the resources in reverse order, except those of plans that a path still uses.
+    /// Releases the resources of plans, the last plan's first, except those of plans that a path
+    /// still uses.
     fn release(&self, plans: Vec<(PortId, Arc<dyn StagePlan>)>) {
         for (_, plan) in plans.iter().rev() {
             let is_used = self.0.iter().any(|(_, other)| Arc::ptr_eq(other, plan));

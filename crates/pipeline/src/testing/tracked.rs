@@ -10,15 +10,15 @@ pub(super) struct TrackedBatch(Vec<TrackedFrame>);
 struct TrackedFrame {
     chunk: u32,
     disposition: Option<Disposition>,
-    /// Whether no stage held the frame at the end of an iteration: it was queued for transmission.
-    /// Later drops in its chunk are drops of another packet.
-    is_unheld: bool,
+    /// Whether, at the end of an iteration, no stage held the frame: it was queued for
+    /// transmission. Later drops in its chunk are drops of another packet.
+    is_outside_stages: bool,
 }
 
 impl TrackedBatch {
     /// `chunks` are in the order of delivery.
     pub(super) fn new(chunks: impl IntoIterator<Item = u32>) -> Self {
-        let track = |chunk| TrackedFrame { chunk, disposition: None, is_unheld: false };
+        let track = |chunk| TrackedFrame { chunk, disposition: None, is_outside_stages: false };
         Self(chunks.into_iter().map(track).collect())
     }
 
@@ -29,7 +29,7 @@ impl TrackedBatch {
     /// Records the events of one iteration.
     pub(super) fn record_events(&mut self, events: FrameEvents) {
         for (chunk, event) in events {
-            if let Some(frame) = self.find(chunk).filter(|frame| !frame.is_unheld) {
+            if let Some(frame) = self.find(chunk).filter(|frame| !frame.is_outside_stages) {
                 frame.disposition = Some(match event {
                     FrameEvent::Dropped(reason) => Disposition::Dropped { reason },
                     FrameEvent::Freed => Disposition::Freed,
@@ -38,7 +38,8 @@ impl TrackedBatch {
         }
     }
 
-    /// Returns the bytes if the frame is not from the batch.
+    /// Records that a port has sent a frame. If the frame is not from the batch, returns its bytes
+    /// instead.
     pub(super) fn record_sent(
         &mut self,
         port: &str,
@@ -55,17 +56,18 @@ impl TrackedBatch {
     }
 
     /// Marks the frames that no stage holds at the end of an iteration.
-    pub(super) fn mark_unheld(&mut self, is_held_by_stage: impl Fn(u32) -> bool) {
+    pub(super) fn mark_outside_stages(&mut self, is_held_by_stage: impl Fn(u32) -> bool) {
         for frame in self.0.iter_mut().filter(|frame| frame.disposition.is_none()) {
-            frame.is_unheld |= !is_held_by_stage(frame.chunk);
+            frame.is_outside_stages |= !is_held_by_stage(frame.chunk);
         }
     }
 
-    /// Returns the dispositions in the order of delivery, when the worker is idle.
+    /// Returns the dispositions in the order of delivery. Call it when the worker has nothing left
+    /// to send.
     pub(super) fn finish(self) -> impl Iterator<Item = Disposition> {
         self.0.into_iter().map(|frame| {
             let without_event =
-                if frame.is_unheld { Disposition::Unsent } else { Disposition::Held };
+                if frame.is_outside_stages { Disposition::Unsent } else { Disposition::Held };
             frame.disposition.unwrap_or(without_event)
         })
     }
@@ -86,7 +88,7 @@ mod tests {
             Some(vec![7]),
             "a later packet in the chunk was taken for the tracked frame"
         );
-        tracked.mark_unheld(|chunk| chunk == 3);
+        tracked.mark_outside_stages(|chunk| chunk == 3);
         tracked.record_events(vec![(2, FrameEvent::Freed)]);
         assert_eq!(tracked.record_sent("wan", 2, vec![8]), None);
         let policy = Disposition::dropped(Reason::POLICY);

@@ -13,6 +13,12 @@ use crate::reason::Drops;
 use crate::shared_table;
 use crate::verdict::{PortId, Verdict};
 
+/// The stages of a worker may together hold one out of this number of frames.
+const HOLD_QUOTA_DIVISOR: u32 = 4;
+
+/// The number of ticks per second of a worker that is not waiting.
+const TICKS_PER_SECOND: f64 = 1000.0;
+
 /// Builds a [`Worker`].
 pub struct WorkerBuilder<C> {
     umem: Umem,
@@ -45,7 +51,8 @@ pub enum BuildError {
         /// The number of queues of port 0.
         expected: usize,
     },
-    /// A path refers to a port that does not exist, or a swap to a port without a path.
+    /// A path refers to a port that does not exist, or [`Worker::swap`] was called for a port
+    /// without a path.
     #[error("a path refers to port {0}, which the worker does not have")]
     NoSuchPort(u8),
     /// A port or the pool belongs to another UMEM.
@@ -97,7 +104,7 @@ impl<C: Chain> WorkerBuilder<C> {
         self
     }
 
-    /// Adds a port with the next number: one `Port` for each of its queues.
+    /// Adds a port with the next number. `queues` has one [`Port`] for each of its queues.
     pub fn port(mut self, queues: Vec<Box<dyn Port>>) -> Self {
         self.ports.push(queues);
         self
@@ -111,6 +118,7 @@ impl<C: Chain> WorkerBuilder<C> {
 
     /// Builds the worker.
     pub fn build(self) -> Result<Worker<C>, BuildError> {
+        // This thread may be the one that calls `poll_once`.
         shared_table::prepare_thread();
         let Self { umem, pool, number, first_queue, stride, ledger, ports, paths } = self;
         let port_count =
@@ -140,6 +148,7 @@ impl<C: Chain> WorkerBuilder<C> {
         }
         let check_port =
             |id: PortId| if id.0 < port_count { Ok(()) } else { Err(BuildError::NoSuchPort(id.0)) };
+        // For each port, the index of the path that starts from it.
         let mut path_from = vec![None; ports.len()];
         for (index, (from, to, _)) in paths.iter().enumerate() {
             check_port(*from)?;
@@ -170,8 +179,8 @@ impl<C: Chain> WorkerBuilder<C> {
             port_queues,
             paths: paths.into_iter().map(|(from, to, chain)| Path::new(from, to, chain)).collect(),
             egress,
-            quota: umem.frames() / 4,
-            full_quota: umem.frames() / 4,
+            hold_quota_left: umem.frames() / HOLD_QUOTA_DIVISOR,
+            hold_quota: umem.frames() / HOLD_QUOTA_DIVISOR,
             umem,
             pool,
             batch: Batch::new(),
@@ -180,7 +189,7 @@ impl<C: Chain> WorkerBuilder<C> {
             drops: Drops::default(),
             ledger: TaskLedger::new(ledger),
             former_stages: StageAccount::default(),
-            tick_cycles: (clock::cycles_per_second() / 1000.0) as u64,
+            tick_cycles: (clock::cycles_per_second() / TICKS_PER_SECOND) as u64,
             last_tick: clock::cycles(),
             waits: 0,
             stored_chains: Vec::new(),

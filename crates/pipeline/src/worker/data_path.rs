@@ -24,7 +24,8 @@
 //! 2. A stage sends the packet to a port ([`Verdict::To`], [`Cx::emit`]) that does not exist, or
 //!    whose egress queue is full (`egress_full`) or refuses an invalid frame.
 //! 3. The egress queue of the path refuses the frame after the last stage (`enqueue`).
-//! 4. The stages are retired, or the worker ends before it sends the packet ([`Reason::SHUTDOWN`]).
+//! 4. The packet arrives after its path's stages have been retired ([`Stage::retire`]), or the
+//!    worker ends before it sends the packet ([`Reason::SHUTDOWN`]).
 //!
 //! In cases 1 and 2, the stage's account counts the drop too.
 //!
@@ -77,11 +78,12 @@ impl<C: Chain> Worker<C> {
                     received += packets;
                     self.forward(path_index, index);
                     // Make room now: a queue must overflow only if its port is not sending.
-                    if self.egress.take_crowded() {
+                    if self.egress.take_nearly_full() {
                         busy |= self.transmit();
                     }
                 }
-                // The RX ring is empty. Waiting for more packets would add latency.
+                // After a partial batch, the RX ring is empty. Waiting for more packets would add
+                // latency.
                 if packets < Batch::CAPACITY {
                     break;
                 }
@@ -138,7 +140,7 @@ impl<C: Chain> Worker<C> {
             queue,
             queue_index,
             to: path.to,
-            quota: &mut self.quota,
+            hold_quota_left: &mut self.hold_quota_left,
             start,
             ledger: &mut self.ledger,
         };
@@ -147,7 +149,7 @@ impl<C: Chain> Worker<C> {
     }
 
     /// Moves frames from the egress queues to the TX rings and wakes the kernel. Returns whether
-    /// any frame was moved. Frames that do not fit stay in the queue.
+    /// any frame was moved. Frames for which a TX ring has no room stay in their egress queue.
     #[inline]
     pub(super) fn transmit(&mut self) -> bool {
         let mut any_sent = false;
@@ -179,8 +181,8 @@ struct StageRun<'a> {
     queue: u16,
     queue_index: usize,
     to: PortId,
-    /// Frames that the stages may still hold.
-    quota: &'a mut u32,
+    /// Number of further frames that the stages may hold.
+    hold_quota_left: &'a mut u32,
     /// The time of reception, in cycles.
     start: u64,
     ledger: &'a mut TaskLedger,
@@ -214,7 +216,7 @@ impl Visitor for StageRun<'_> {
             egress: self.egress,
             drops: self.drops,
             account,
-            quota: self.quota,
+            hold_quota_left: self.hold_quota_left,
         };
         stage.process(&mut view, &mut cx);
         // In the common case, all packets go on to the next stage.
@@ -238,8 +240,9 @@ impl StageRun<'_> {
         let packets = self.batch.slots_mut();
         let mut remaining = 0;
         for index in 0..packets.len() {
+            // Resets the verdict to `Verdict::Next`, for the next stage or batch.
             let verdict = std::mem::take(&mut self.verdicts[index]);
-            // The stage holds this frame.
+            // If there is no frame at this index, the stage holds it.
             let Some(frame) = packets[index].take() else { continue };
             match verdict {
                 Verdict::Next => {

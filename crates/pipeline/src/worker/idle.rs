@@ -39,7 +39,8 @@ impl<C: Chain> Worker<C> {
     /// Repeats iterations, with commands from the mailbox between them, until
     /// [`Remote::stop`](super::Remote::stop).
     pub fn run(&mut self, mailbox: &Mailbox<C>, idle: Idle) {
-        // `WorkerBuilder::build` may have run on another thread, and prepared only that one.
+        // `WorkerBuilder::build` may have run on another thread, and has prepared only that thread
+        // for loads of shared tables.
         shared_table::prepare_thread();
         let mut wait_set = WaitSet::new(self.descriptors().chain([mailbox.fd()]));
         let mut budget = SpinBudget::new(clock::cycles());
@@ -58,8 +59,8 @@ impl<C: Chain> Worker<C> {
                 self.ledger.book(Task::Control, 0);
                 wait_set.wait(timeout);
                 self.ledger.book(Task::Wait, 0);
-                // The wake-up of a command can arrive after the command has run. Clear it then too,
-                // or every later wait returns at once.
+                // The wake-up for a command can arrive after the command has run, too late for
+                // `run_commands` to clear it. Clear it here, or every later wait returns at once.
                 if wait_set.is_ready(mailbox.fd()) {
                     mailbox.clear_wake_up();
                 }

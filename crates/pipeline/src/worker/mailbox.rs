@@ -37,8 +37,8 @@ impl<C> Clone for Remote<C> {
 /// Flags that both ends of a mailbox use.
 #[derive(Default)]
 struct Flags {
-    /// Whether a command or a stop may be waiting. The loop reads only this flag, once per
-    /// iteration.
+    /// Whether a command or a stop may be waiting. The worker's loop reads this flag once per
+    /// iteration, and `stop` only if this flag is set.
     mail: AtomicBool,
     stop: AtomicBool,
 }
@@ -89,9 +89,9 @@ impl<C> Remote<C> {
     }
 
     fn notify(&self) {
-        // Set the flag before the wake-up: otherwise the worker can find no mail, and go back to
-        // sleep. Use a swap, not a store, so that the worker sees the commands of all threads that
-        // set the flag.
+        // Set the flag before the wake-up: otherwise the woken worker can find the flag unset, and
+        // go back to sleep. Use a swap, not a store, so that the worker sees the commands of all
+        // threads that set the flag.
         self.flags.mail.swap(true, Ordering::AcqRel);
         self.waker.wake();
     }
@@ -108,12 +108,12 @@ impl<C> Mailbox<C> {
         self.waker.fd()
     }
 
-    /// Makes the descriptor readable only for the next command.
+    /// Makes the descriptor unreadable until the next command arrives.
     pub(super) fn clear_wake_up(&self) {
         self.waker.clear();
     }
 
-    /// Returns false if the worker must stop.
+    /// Runs the commands that have arrived. Returns false if the worker must stop.
     pub(super) fn run_commands(&self, worker: &mut Worker<C>) -> bool {
         // Clear the flag first: a later command sets it again. A swap, unlike a store, is never
         // reordered after the reads below.
@@ -143,6 +143,7 @@ mod tests {
                     wait_set.wait(Duration::from_millis(100));
                 }
                 mailbox.waker.clear();
+                // Updates `is_ready` without blocking.
                 wait_set.wait(Duration::ZERO);
                 flags_seen.send(mailbox.flags.mail.swap(false, Ordering::AcqRel)).unwrap();
             }

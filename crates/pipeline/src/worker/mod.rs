@@ -38,9 +38,10 @@ use crate::verdict::{PortId, Verdict};
 ///
 /// `C` is the type of the stage chains, see [`Chain`].
 pub struct Worker<C> {
+    /// The number of the worker in the process, from 0.
     number: usize,
-    // Drop the ports before the pool and the UMEM. Any order would be sound, because each holds a
-    // handle of the UMEM.
+    // Fields are dropped in this order: the ports before the pool and the UMEM. Another order would
+    // be sound too, because each of them holds a handle of the UMEM.
     port_queues: Vec<PortQueue>,
     paths: Vec<Path<C>>,
     egress: Egress,
@@ -53,10 +54,10 @@ pub struct Worker<C> {
     ledger: TaskLedger,
     /// Sum of the accounts of replaced stages without a successor of the same name.
     former_stages: StageAccount,
-    /// Frames that the stages may still hold.
-    quota: u32,
-    /// Frames that the stages may hold together.
-    full_quota: u32,
+    /// Number of further frames that the stages may hold.
+    hold_quota_left: u32,
+    /// Number of frames that the stages may hold together.
+    hold_quota: u32,
     /// Interval of ticks, in cycles.
     tick_cycles: u64,
     /// Time of the last tick, in cycles.
@@ -67,20 +68,22 @@ pub struct Worker<C> {
     stored_chains: Vec<(PortId, C)>,
 }
 
+/// One queue of one port.
 struct PortQueue {
     socket: Box<dyn Port>,
+    /// Number of the port.
     id: PortId,
     /// Number of the queue on its interface.
     queue: u16,
     /// Index among the port's queues that this worker serves.
     queue_index: usize,
-    /// The path from this port.
+    /// Index of the path from this port. `None` if the port only transmits.
     path: Option<usize>,
 }
 
 impl<C: Chain> Worker<C> {
-    /// Calls a closure with name and value of every stage of type `S` that is not retired, in the
-    /// order of the paths, and returns the results.
+    /// Calls a closure with each stage of type `S` that is not retired, and its name, in the order
+    /// of the paths. Returns the results.
     ///
     /// The control plane can update stages' tables this way, in a command sent with
     /// [`Remote::send`]. Commands run between two iterations, so the stages need no lock. Packets
@@ -97,6 +100,7 @@ impl<C: Chain> Worker<C> {
         results
     }
 
+    /// Calls [`Stage::tick`] on every stage.
     fn tick(&mut self, now: u64) {
         for path in 0..self.paths.len() {
             self.visit_stages(path, now, |stage, cx| stage.tick(cx));
@@ -123,8 +127,8 @@ impl<C: Chain> Worker<C> {
             return;
         }
         let to = *to;
-        let (pool, egress, drops, quota) =
-            (&mut self.pool, &mut self.egress, &mut self.drops, &mut self.quota);
+        let (pool, egress, drops, hold_quota_left) =
+            (&mut self.pool, &mut self.egress, &mut self.drops, &mut self.hold_quota_left);
         chain.walk(&mut EachStage(|index: usize, stage: &mut dyn Stage| {
             let account = &mut accounts[index];
             visit(
@@ -139,7 +143,7 @@ impl<C: Chain> Worker<C> {
                     egress,
                     drops,
                     account,
-                    quota,
+                    hold_quota_left,
                 },
             );
         }));
@@ -148,7 +152,7 @@ impl<C: Chain> Worker<C> {
     /// Returns whether there is work that no packet signals: held frames, frames to send, an empty
     /// pool, or an ingress port without a descriptor to wait for.
     fn has_unannounced_work(&self) -> bool {
-        self.quota < self.full_quota
+        self.hold_quota_left < self.hold_quota
             || self.pool.is_empty()
             || self.has_unsent_frames()
             || self
@@ -175,7 +179,7 @@ impl<C: Chain> Worker<C> {
     }
 }
 
-/// Unpacks nested boxes.
+/// Returns the stage as an `S`, if it is one or a box (or nested boxes) with one.
 fn downcast<S: Stage>(stage: &mut dyn Stage) -> Option<&mut S> {
     let stage: &mut dyn Any = stage;
     if stage.is::<Box<dyn Stage>>() {

@@ -17,10 +17,11 @@ pub(super) struct Path<C> {
     pub(super) chain: C,
     pub(super) names: Vec<String>,
     pub(super) accounts: Vec<StageAccount>,
-    /// Per stage, the last counters of the stages that it has replaced on reloads, added up.
+    /// For each stage, the sum of the last counters of the stages that it has replaced on reloads.
     pub(super) inherited: Vec<Counters>,
     pub(super) needs_headers: bool,
-    /// Retired stages must not be called.
+    /// Whether the stages are retired: they process no more packets, and only their counters are
+    /// read.
     pub(super) retired: bool,
     /// Whether a stage panicked: counters may be wrong, and reading them may panic again.
     pub(super) poisoned: bool,

@@ -20,17 +20,18 @@ impl<C: Chain> Worker<C> {
         )
     }
 
-    /// Returns the worker's own count of frames in egress queues or held by stages.
+    /// Returns the number of frames in egress queues or held by stages, as the worker counts them,
+    /// without the UMEM's record of frame owners.
     pub fn frames_in_user_space(&self) -> usize {
-        self.egress.waiting() + (self.full_quota - self.quota) as usize
+        self.egress.waiting() + (self.hold_quota - self.hold_quota_left) as usize
     }
 
-    /// Sets the quota from the UMEM's record of frame owners. Frames that a stage has lost are not
-    /// held in this record, so they do not reduce the quota. Frames in a replaced stage that is not
-    /// dropped yet still count.
-    pub(super) fn recount_quota(&mut self) {
+    /// Calculates from the UMEM's record of frame owners how many further frames the stages may
+    /// hold. By this record, a frame that a stage has lost is not held. A frame that a replaced
+    /// stage has kept is held until that stage is dropped.
+    pub(super) fn recount_hold_quota(&mut self) {
         let held = (self.umem.held() as usize).saturating_sub(self.egress.waiting());
-        self.quota = self.full_quota.saturating_sub(held as u32);
+        self.hold_quota_left = self.hold_quota.saturating_sub(held as u32);
     }
 
     /// Returns all counters of the worker.
@@ -43,7 +44,7 @@ impl<C: Chain> Worker<C> {
             frame_counts: port_queue.socket.frame_counts(),
         });
         let queues: Vec<_> = queues.collect();
-        self.recount_quota();
+        self.recount_hold_quota();
         let frames = self.frames();
         self.ledger.book(Task::Control, 0);
         let ledger = self.ledger_report();

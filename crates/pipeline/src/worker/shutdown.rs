@@ -9,11 +9,13 @@ use crate::reason::Reason;
 use crate::verdict::Verdict;
 
 impl<C: Chain> Worker<C> {
-    /// Runs iterations to empty the worker. As soon as no packet has arrived for 5 ms, retires the
-    /// stages, which makes them emit the frames that they hold. Ends when, after that, all frames
-    /// are sent and reclaimed, or after `timeout`. At the end, retires the stages that are not
-    /// retired yet, and drops packets in egress queues as [`Reason::SHUTDOWN`]. Detach the XDP
-    /// program first, so that no new packets arrive.
+    /// Sends the packets that the worker still has, before the worker ends. Detach the XDP program
+    /// first, so that no new packets arrive.
+    ///
+    /// Runs iterations. As soon as no packet has arrived for 5 ms, retires the stages, which makes
+    /// them emit the frames that they hold. Stops when, after that, all frames are sent and
+    /// reclaimed, or after `timeout`. At the end, retires the stages that are not retired yet, and
+    /// drops packets in egress queues as [`Reason::SHUTDOWN`].
     pub fn drain(&mut self, timeout: Duration) {
         const QUIET: Duration = Duration::from_millis(5);
         let start = Instant::now();

@@ -21,16 +21,20 @@ pub struct SwapResult {
 }
 
 impl<C: Chain> Worker<C> {
-    /// Replaces the stages of the path from a port. Returns the old stages, retired. A new stage
-    /// continues account and counters of the old stage with the same name, but not its state; see
-    /// [`swap_stored_chains`](Worker::swap_stored_chains).
+    /// Replaces the stages of the path from a port. Retires the old stages, so that they give up
+    /// the frames that they hold, and returns them.
+    ///
+    /// A new stage continues the [`StageAccount`] and the [counters](crate::Stage::counters) of the
+    /// old stage with the same name, but not its state; [`swap_named`](Worker::swap_named) also
+    /// transfers the state.
     pub fn swap(&mut self, from: PortId, chain: C) -> Result<C, BuildError> {
         let index = self.path_from(from)?;
         self.replace(index, chain, |_, _| true)
     }
 
-    /// Replaces the stages of the path at `index`. A new stage continues the account of the old
-    /// stage with the same name, and the counters if `is_same_kind(old_index, new_index)`.
+    /// Replaces the stages of the path at `index`. A new stage continues the [`StageAccount`] of
+    /// the old stage with the same name, and the [counters](crate::Stage::counters) if
+    /// `is_same_kind(old_index, new_index)`.
     fn replace(
         &mut self,
         index: usize,
@@ -42,12 +46,14 @@ impl<C: Chain> Worker<C> {
         let counters = path.counters();
         let mut old = mem::replace(path, Path::new(path.from, path.to, chain));
         let path = &mut self.paths[index];
-        // After a panic, new stages must not be called either.
+        // After a panic of a stage, the worker runs without stages (see `disable_stages`), so it
+        // must not call the new ones.
         (path.retired, path.poisoned) = (old.poisoned, old.poisoned);
         for new_index in 0..path.names.len() {
             let Some(old_index) = find_same_name(&path.names, new_index, &old.names) else {
                 continue;
             };
+            // The new stage holds no frame yet.
             path.accounts[new_index] = StageAccount { held: 0, ..old.accounts[old_index] };
             if is_same_kind(old_index, new_index) {
                 path.inherited[new_index].clone_from(&counters[old_index]);
@@ -59,7 +65,7 @@ impl<C: Chain> Worker<C> {
                 self.former_stages.add(account);
             }
         }
-        self.recount_quota();
+        self.recount_hold_quota();
         Ok(old.chain)
     }
 
@@ -79,7 +85,8 @@ impl<C: Chain> Worker<C> {
     }
 }
 
-/// Returns the index of `names[index]` in `others`. Equal names are matched in order.
+/// Returns the index of `names[index]` in `others`. If a name occurs several times, its second
+/// occurrence in `names` matches the second in `others`, and so on.
 fn find_same_name(names: &[String], index: usize, others: &[String]) -> Option<usize> {
     let name = names.get(index)?;
     let occurrence = names[..index].iter().filter(|earlier| *earlier == name).count();
@@ -87,16 +94,16 @@ fn find_same_name(names: &[String], index: usize, others: &[String]) -> Option<u
 }
 
 impl Worker<Vec<NamedStage>> {
-    /// Swaps in the stages of [`store_chains`](Worker::store_chains); see
-    /// [`swap_named`](Self::swap_named).
+    /// Replaces the stages of each path for which [`store_chains`](Worker::store_chains) has stored
+    /// new ones, as [`swap_named`](Self::swap_named) does.
     pub fn swap_stored_chains(&mut self) -> Result<Vec<(PortId, SwapResult)>, BuildError> {
         let chains = mem::take(&mut self.stored_chains);
         chains.into_iter().map(|(from, chain)| Ok((from, self.swap_named(from, chain)?))).collect()
     }
 
-    /// Replaces the stages of the path from a port. A new stage continues the account of the old
-    /// stage with the same name and, for the same kind, the counters, and the state if it can read
-    /// it.
+    /// Replaces the stages of the path from a port. A new stage continues the [`StageAccount`] of
+    /// the old stage with the same name. If both are of the same kind, it also continues the
+    /// [counters](crate::Stage::counters), and takes over the state if it can read it.
     pub fn swap_named(
         &mut self,
         from: PortId,

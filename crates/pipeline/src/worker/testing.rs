@@ -4,13 +4,14 @@ use super::Worker;
 use crate::chain::Chain;
 
 impl<C: Chain> Worker<C> {
-    /// Stops, at `now` (in cycles), the clock that stages see.
+    /// Stops the clock that stages see; it stays at `now` (in cycles).
     pub(crate) fn freeze_clock(&mut self, now: u64) {
         self.ledger.freeze(now);
         self.last_tick = now;
     }
 
-    /// Stops, at `now` (in cycles), the clock that stages see, and runs the stages' ticks.
+    /// Stops the clock that stages see, as [`freeze_clock`](Self::freeze_clock) does, and runs the
+    /// stages' ticks.
     pub(crate) fn tick_at(&mut self, now: u64) {
         self.freeze_clock(now);
         self.tick(now);
@@ -18,7 +19,7 @@ impl<C: Chain> Worker<C> {
 
     /// Returns the number of frames that stages hold, by the worker's own count.
     pub(crate) fn held_by_stages(&self) -> u32 {
-        self.full_quota - self.quota
+        self.hold_quota - self.hold_quota_left
     }
 
     pub(crate) fn has_unsent(&self) -> bool {
