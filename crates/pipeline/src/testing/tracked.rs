@@ -62,8 +62,7 @@ impl TrackedBatch {
         }
     }
 
-    /// Returns the dispositions in the order of delivery. Call it when the worker has nothing left
-    /// to send.
+    /// Returns the dispositions in the order of delivery. Call it after `TestBench::settle`.
     pub(super) fn finish(self) -> impl Iterator<Item = Disposition> {
         self.0.into_iter().map(|frame| {
             let without_event =
