@@ -4,9 +4,9 @@
 //! flags word. User space produces into the fill and the TX ring and consumes from the RX and the
 //! completion ring.
 //!
-//! Each side writes its own counter once per batch, and re-reads the other only when its copy shows
-//! too few free (or readable) entries. Memory ordering follows the comment in the kernel's
-//! `net/xdp/xsk_queue.h`.
+//! Each side writes its own counter once per batch, and keeps a copy of the other side's counter,
+//! which it re-reads only when the copy shows too few free (or readable) entries. Memory ordering
+//! follows the comment in the kernel's `net/xdp/xsk_queue.h`.
 
 use std::ptr::NonNull;
 
@@ -43,8 +43,8 @@ impl<T> RingLayout<T> {
 }
 
 /// An iterator over the slots for a range of counter values. Through a reference to the ring, the
-/// compiler would have to assume that each written entry changes its size and address, and reload
-/// both.
+/// compiler would have to assume that each written entry changes the ring's size and address, and
+/// reload both.
 struct Cursor<T> {
     entries: NonNull<Entry<T>>,
     mask: u32,
@@ -63,7 +63,7 @@ impl<T> Cursor<T> {
         }
     }
 
-    /// Only the side that owns the slot may access it.
+    /// Returns the next slot. Only the side of the ring that owns the slot may access it.
     #[inline]
     fn next(&mut self) -> Option<NonNull<Entry<T>>> {
         if self.position == self.end {
@@ -79,7 +79,7 @@ impl<T> Cursor<T> {
 
 pub(crate) struct Producer<T> {
     ring: RingLayout<T>,
-    /// Only this side writes the shared counter, so it need not be read again.
+    /// This side's counter. Only this side writes the shared one, so it need not be read again.
     produced: u32,
     /// The consumer's counter when last read; it can only have advanced since then.
     consumed: u32,
@@ -109,7 +109,7 @@ impl<T: Plain> Producer<T> {
         Reservation { cursor: Cursor::new(&self.ring, self.produced, granted), granted, ring: self }
     }
 
-    /// According to the copy of the consumer's counter.
+    /// Returns the number of free entries, according to the copy of the consumer's counter.
     #[inline]
     fn free_cached(&self) -> u32 {
         // The wrapping difference is the number of used entries. It exceeds the size only if the
@@ -124,7 +124,7 @@ impl<T: Plain> Producer<T> {
         self.produced.wrapping_sub(self.ring.consumer().load(Ordering::Relaxed)).min(self.ring.size)
     }
 
-    /// Whether entries published before this call need a wake-up.
+    /// Returns whether the kernel must be woken to read the entries published before this call.
     #[inline]
     pub(crate) fn needs_wakeup(&self) -> bool {
         // User space publishes entries, then reads the flag; the kernel sets the flag, then checks
@@ -135,8 +135,8 @@ impl<T: Plain> Producer<T> {
         self.needs_wakeup_unfenced()
     }
 
-    /// Without the fence: for use if nothing was published since the last check. If this check
-    /// misses a flag that was just set, the next sees it.
+    /// Like `needs_wakeup`, without the fence: for use if nothing was published since the last
+    /// check. If this check misses a flag that was just set, the next check sees it.
     #[inline]
     pub(crate) fn needs_wakeup_unfenced(&self) -> bool {
         self.ring.flags().load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
@@ -158,7 +158,7 @@ impl<T: Plain> Reservation<'_, T> {
         self.granted
     }
 
-    /// Returns `false` without writing once all reserved entries are used.
+    /// Writes an entry. Returns `false`, without writing, once all reserved entries are used.
     #[cfg(any(test, feature = "fake-kernel"))]
     #[inline]
     pub(crate) fn push(&mut self, entry: T) -> bool {
@@ -170,7 +170,7 @@ impl<T: Plain> Reservation<'_, T> {
         true
     }
 
-    /// Checks the number of entries once, not for every entry.
+    /// Writes several entries. Checks their number once, not for every entry.
     ///
     /// # Safety
     /// The iterator does not yield more entries than its `len()`. (An excess entry could overwrite
@@ -213,7 +213,7 @@ pub(crate) struct Consumer<T> {
     ring: RingLayout<T>,
     /// The producer's counter when last read.
     produced: u32,
-    /// Only this side writes the shared counter.
+    /// This side's counter. Only this side writes the shared one.
     consumed: u32,
 }
 
@@ -239,19 +239,20 @@ impl<T: Plain> Consumer<T> {
         Peek { cursor: Cursor::new(&self.ring, self.consumed, wanted.min(available)), ring: self }
     }
 
-    /// According to the copy of the producer's counter.
+    /// Returns the number of readable entries, according to the copy of the producer's counter.
     #[inline]
     fn available_cached(&self) -> u32 {
         // The producer's counter is invalid if it claims more entries than the ring has.
         self.produced.wrapping_sub(self.consumed).min(self.ring.size)
     }
 
-    /// Re-reads the producer's counter.
+    /// Returns the number of readable entries. Re-reads the producer's counter.
     pub(crate) fn available(&self) -> u32 {
         self.ring.producer().load(Ordering::Relaxed).wrapping_sub(self.consumed).min(self.ring.size)
     }
 
-    /// Only the kernel sets the flag that asks for wake-ups.
+    /// Sets or clears the flag that asks for wake-ups. Only the kernel's end of a ring may call
+    /// this.
     #[cfg(feature = "fake-kernel")]
     pub(crate) fn set_needs_wakeup(&self, on: bool) {
         let flags = if on { libc::XDP_RING_NEED_WAKEUP } else { 0 };
@@ -313,7 +314,7 @@ pub(crate) mod heap {
     use crate::sync::Ordering;
     use crate::sync::{AtomicU32, Entry, Plain};
 
-    /// Must outlive the two ends.
+    /// The memory of a ring, which must outlive the ring's producer and consumer.
     pub(crate) struct HeapRing<T> {
         producer: AtomicU32,
         consumer: AtomicU32,
@@ -322,7 +323,8 @@ pub(crate) mod heap {
     }
 
     impl<T: Plain> HeapRing<T> {
-        /// A `start` near 2³² tests wrapping.
+        /// Creates an empty ring whose counters have the value `start`. A value near 2³² tests
+        /// wrapping.
         pub(crate) fn new(size: u32, start: u32) -> Box<Self> {
             assert!(size.is_power_of_two(), "ring size {size} is not a power of two");
             Box::new(Self {
@@ -356,6 +358,8 @@ pub(crate) mod heap {
             }
         }
 
+        /// Creates the producer and the consumer.
+        ///
         /// # Safety
         /// `self` outlives both ends, and this function is called once.
         pub(crate) unsafe fn ends(&self) -> (Producer<T>, Consumer<T>) {
@@ -450,10 +454,13 @@ mod tests {
         let producer = SendEnd(producer);
         std::thread::scope(|scope| {
             scope.spawn(move || {
+                // The braces move the whole `SendEnd`. Without them, the closure would capture only
+                // its field, which is not `Send`.
                 let SendEnd(mut producer) = { producer };
                 let mut next = 0;
                 while next < ENTRIES {
                     let mut reservation = producer.reserve(1 + (next % 40) as u32);
+                    // Batches whose first number is a multiple of 3 are written with `extend`.
                     if next % 3 == 0 {
                         let values: Vec<u64> =
                             (next..next + u64::from(reservation.granted())).collect();

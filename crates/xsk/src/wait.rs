@@ -26,7 +26,7 @@ impl Waker {
         self.0.as_raw_fd()
     }
 
-    /// Ends the current wait, or else the next.
+    /// Ends the current wait; if no thread waits, the next wait ends at once.
     pub fn wake(&self) {
         let one = 1u64.to_ne_bytes();
         // SAFETY: eight readable bytes. Unsafe: foreign call. The write fails only when the counter
@@ -58,8 +58,8 @@ impl WaitSet {
     }
 
     /// Blocks until a descriptor is readable or has an error, the timeout (rounded down to
-    /// milliseconds) expires, or a signal arrives. Also wakes the kernel for AF_XDP sockets that
-    /// request it.
+    /// milliseconds) expires, or a signal arrives. `poll` also wakes the kernel for AF_XDP sockets
+    /// that request a wake-up.
     pub fn wait(&mut self, timeout: Duration) {
         let millis = timeout.as_millis().min(i32::MAX as u128) as libc::c_int;
         // SAFETY: the array is ours and of this length. Unsafe: foreign call.
