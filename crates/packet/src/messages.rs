@@ -62,7 +62,7 @@ impl Inbox {
         }
         // SAFETY: the first `count` headers point at buffers of the given lengths: bytes of mutably
         // borrowed frames, and our own control buffers. All outlive the call, and the kernel keeps
-        // no address. No timeout is passed. Unsafe: foreign call with raw pointers.
+        // no address. No timeout is passed. Needs `unsafe`: foreign call with raw pointers.
         let received = unsafe {
             libc::recvmmsg(
                 socket,
@@ -126,8 +126,8 @@ impl Outbox {
             count += 1;
         }
         // SAFETY: the first `count` headers point at buffers of the given lengths, the bytes of
-        // frames that the caller borrows; `sendmmsg` only reads them, before it returns. Unsafe:
-        // foreign call with raw pointers.
+        // frames that the caller borrows; `sendmmsg` only reads them, before it returns. Needs
+        // `unsafe`: foreign call with raw pointers.
         let sent = unsafe {
             libc::sendmmsg(socket, self.headers.as_mut_ptr(), count, libc::MSG_DONTWAIT as _)
         };
@@ -137,8 +137,8 @@ impl Outbox {
 
 const EMPTY_BUFFER: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
 
-// SAFETY: structs of integers and pointers, for which zeros are valid. Unsafe: libc offers no other
-// way to initialise the padding that these structs have on some platforms.
+// SAFETY: structs of integers and pointers, for which zeros are valid. Needs `unsafe`: libc offers
+// no other way to initialise the padding that these structs have on some platforms.
 const EMPTY_HEADER: libc::mmsghdr = unsafe { mem::zeroed() };
 // SAFETY: as for `EMPTY_HEADER`.
 const EMPTY_CONTROL: Control = unsafe { mem::zeroed() };

@@ -67,14 +67,14 @@ impl PacketSocket {
     /// Opens a socket that is bound to no interface and no protocol, so it receives nothing.
     pub(crate) fn unbound() -> io::Result<Self> {
         let flags = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: a plain system call. Unsafe: foreign call. Protocol 0: nothing is received before
-        // a bind.
+        // Protocol 0: nothing is received before a bind. SAFETY: a plain system call. Needs
+        // `unsafe`: foreign call.
         let fd = unsafe { libc::socket(libc::AF_PACKET, flags, 0) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is new and has no other owner. Unsafe: the compiler cannot check
-        // that.
+        // SAFETY: the descriptor is new and has no other owner. Needs `unsafe`: the compiler cannot
+        // check that.
         Ok(Self(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
@@ -141,7 +141,7 @@ impl PacketSocket {
             sll_halen: 0,
             sll_addr: [0; 8],
         };
-        // SAFETY: the address is a sockaddr_ll of its size. Unsafe: foreign call.
+        // SAFETY: the address is a sockaddr_ll of its size. Needs `unsafe`: foreign call.
         let result = unsafe {
             libc::bind(
                 self.fd(),
@@ -197,7 +197,7 @@ impl PacketSocket {
 
     fn set<T>(&self, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
         // SAFETY: the value is readable for its size, and memory that a filter description points
-        // to is alive. Unsafe: foreign call.
+        // to is alive. Needs `unsafe`: foreign call.
         let result = unsafe {
             libc::setsockopt(
                 self.fd(),
@@ -213,7 +213,7 @@ impl PacketSocket {
     fn get<T>(&self, level: libc::c_int, option: libc::c_int) -> io::Result<T> {
         let mut value = MaybeUninit::<T>::zeroed();
         let mut size = mem::size_of::<T>() as libc::socklen_t;
-        // SAFETY: the value is writable for its size. Unsafe: foreign call.
+        // SAFETY: the value is writable for its size. Needs `unsafe`: foreign call.
         let result = unsafe {
             libc::getsockopt(self.fd(), level, option, value.as_mut_ptr().cast(), &mut size)
         };
@@ -221,7 +221,7 @@ impl PacketSocket {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: every caller passes an integer or a struct of integers as `T`, for which any
-        // bytes are valid. Unsafe: the compiler cannot check that.
+        // bytes are valid. Needs `unsafe`: the compiler cannot check that.
         Ok(unsafe { value.assume_init() })
     }
 }

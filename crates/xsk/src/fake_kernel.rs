@@ -230,7 +230,7 @@ impl FakeKernel {
             tx: HeapRing::new(sizes.tx, sizes.start),
         });
         // SAFETY: `Rings` and `KernelState` keep `memory` in a field that is dropped after the
-        // ends; the ends of each ring are created once. Unsafe: the ends hold raw pointers.
+        // ends; the ends of each ring are created once. Needs `unsafe`: the ends hold raw pointers.
         let (fill_ends, completion_ends, rx_ends, tx_ends) = unsafe {
             (memory.fill.ends(), memory.completion.ends(), memory.rx.ends(), memory.tx.ends())
         };
@@ -580,7 +580,8 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
         "the fill ring holds an address outside the UMEM"
     );
     // SAFETY: the range is within the mapping, in a chunk that user space has posted, so no frame
-    // owns it. Unsafe: like a device, it writes to memory outside Rust's ownership.
+    // owns it. Needs `unsafe`: like a device, this function writes to memory outside Rust's
+    // ownership.
     unsafe {
         region
             .base()
@@ -593,8 +594,8 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
 fn read(umem: &Umem, address: u64, len: usize) -> Vec<u8> {
     let mut packet = vec![0; len];
     // SAFETY: the caller checked (`is_valid_tx`) that the range lies within one chunk of the
-    // mapping that is posted, so no frame owns it. Unsafe: like a device, it reads memory outside
-    // Rust's ownership.
+    // mapping that is posted, so no frame owns it. Needs `unsafe`: like a device, this function
+    // reads memory outside Rust's ownership.
     unsafe {
         umem.region()
             .base()

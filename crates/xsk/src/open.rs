@@ -414,7 +414,7 @@ const BUSY_POLL_BUDGET: u32 = 64;
 /// the later calls usually succeed anyway.
 fn raise_memlock() {
     let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: a plain system call with a readable struct. Unsafe: foreign call.
+    // SAFETY: a plain system call with a readable struct. Needs `unsafe`: foreign call.
     if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &unlimited) } != 0 {
         tracing::debug!(error = %io::Error::last_os_error(), "cannot raise RLIMIT_MEMLOCK");
     }

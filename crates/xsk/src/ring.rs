@@ -27,7 +27,8 @@ pub(crate) struct RingLayout<T> {
 impl<T> RingLayout<T> {
     fn producer(&self) -> &AtomicU32 {
         // SAFETY: the caller of the ring's constructor guarantees that the memory outlives the
-        // ring; an AtomicU32 may be shared with the kernel. Unsafe: the pointer comes from mmap.
+        // ring; an AtomicU32 may be shared with the kernel. Needs `unsafe`: the pointer comes from
+        // mmap.
         unsafe { self.producer.as_ref() }
     }
 
@@ -71,8 +72,8 @@ impl<T> Cursor<T> {
         }
         let index = (self.position & self.mask) as usize;
         self.position = self.position.wrapping_add(1);
-        // SAFETY: index < size, and `entries` has `size` elements. Unsafe: the pointer comes from
-        // mmap.
+        // SAFETY: index < size, and `entries` has `size` elements. Needs `unsafe`: the pointer
+        // comes from mmap.
         Some(unsafe { self.entries.add(index) })
     }
 }
@@ -164,8 +165,8 @@ impl<T: Plain> Reservation<'_, T> {
     pub(crate) fn push(&mut self, entry: T) -> bool {
         let Some(slot) = self.cursor.next() else { return false };
         // SAFETY: the slot is one of the ring's, which outlives the reservation; it lies between
-        // producer and consumer + size, so this side owns it until published. Unsafe: memory shared
-        // with the kernel.
+        // producer and consumer + size, so this side owns it until published. Needs `unsafe`:
+        // memory shared with the kernel.
         unsafe { slot.as_ref().write(entry) };
         true
     }
@@ -186,8 +187,8 @@ impl<T: Plain> Reservation<'_, T> {
         entries.for_each(|entry| {
             debug_assert!(position != end, "the iterator yields more entries than its length");
             // SAFETY: the mask keeps the slot within the ring, and this side owns it: the iterator
-            // yields at most its length, which is at most the reserved entries. Unsafe: memory
-            // shared with the kernel.
+            // yields at most its length, which is at most the reserved entries. Needs `unsafe`:
+            // memory shared with the kernel.
             unsafe { slots.add((position & mask) as usize).as_ref().write(entry) };
             position = position.wrapping_add(1);
         });
@@ -278,7 +279,7 @@ impl<T: Plain> Iterator for Peek<'_, T> {
         // SAFETY: the slot is one of the ring's, which outlives the peek; it lies between consumer
         // and producer, so it was written (Acquire in `peek`) and will not be overwritten before
         // its release. If the producer's counter is wrong, the slot may contain the allocation's
-        // zeros, also valid for a plain type. Unsafe: memory shared with the kernel.
+        // zeros, also valid for a plain type. Needs `unsafe`: memory shared with the kernel.
         Some(unsafe { slot.as_ref().read() })
     }
 }
@@ -429,18 +430,19 @@ mod tests {
     #[should_panic(expected = "more entries than reserved")]
     fn extend_beyond_granted_entries_panics() {
         let ring = HeapRing::<u64>::new(4, 0);
-        // SAFETY: the ring outlives both ends, which are created once. Unsafe: the ends hold raw
-        // pointers.
+        // SAFETY: the ring outlives both ends, which are created once. Needs `unsafe`: the ends
+        // hold raw pointers.
         let (mut producer, _consumer) = unsafe { ring.ends() };
         let mut reservation = producer.reserve(9);
-        // SAFETY: a slice's iterator reports its exact length. Unsafe: other iterators may not.
+        // SAFETY: a slice's iterator reports its exact length. Needs `unsafe`: other iterators may
+        // report a wrong length.
         unsafe { reservation.extend([0; 5].into_iter()) };
     }
 
     struct SendEnd<E>(E);
 
-    // SAFETY: each end is used by one thread at a time, as a ring requires. Unsafe: the ends hold
-    // raw pointers.
+    // SAFETY: each end is used by one thread at a time, as a ring requires. Needs `unsafe`: the
+    // ends hold raw pointers.
     unsafe impl<E> Send for SendEnd<E> {}
 
     /// With real threads instead of a model; `make sanitize` runs this under ThreadSanitizer.
@@ -448,8 +450,8 @@ mod tests {
     fn ring_passes_entries_between_threads_in_order() {
         const ENTRIES: u64 = 100_000;
         let ring = HeapRing::new(64, 0u32.wrapping_sub(1000));
-        // SAFETY: the ring outlives both ends, because it also outlives the scope. Unsafe: the ends
-        // hold raw pointers.
+        // SAFETY: the ring outlives both ends, because it also outlives the scope. Needs `unsafe`:
+        // the ends hold raw pointers.
         let (producer, mut consumer) = unsafe { ring.ends() };
         let producer = SendEnd(producer);
         std::thread::scope(|scope| {
@@ -465,8 +467,8 @@ mod tests {
                         let values: Vec<u64> =
                             (next..next + u64::from(reservation.granted())).collect();
                         next += values.len() as u64;
-                        // SAFETY: a vector's iterator reports its exact length. Unsafe: other
-                        // iterators may not.
+                        // SAFETY: a vector's iterator reports its exact length. Needs `unsafe`:
+                        // other iterators may report a wrong length.
                         unsafe { reservation.extend(values.into_iter()) };
                     }
                     while reservation.push(next) {

@@ -110,8 +110,8 @@ impl XskPort {
             return false;
         }
         let mut reservation = self.rings.fill.reserve(wanted);
-        // SAFETY: the pool returns a slice's iterator, which reports its exact length. Unsafe:
-        // other iterators may not.
+        // SAFETY: the pool returns a slice's iterator, which reports its exact length. Needs
+        // `unsafe`: other iterators may report a wrong length.
         unsafe { reservation.extend(pool.take_for_fill(self.slot, reservation.granted())) };
         let posted = reservation.commit();
         self.filled += posted;
@@ -136,7 +136,7 @@ impl XskPort {
         }
         // SAFETY: `hand_over` checked that the chunk exists and was in our fill ring, so no frame
         // owns it; `split` returned the address's chunk and offset, and the range is within the
-        // chunk. Unsafe: it creates the token that owns the bytes.
+        // chunk. Needs `unsafe`: the new frame is the token that owns the bytes.
         Some(unsafe {
             chunks.frame(descriptor.addr, chunk as u32, offset as u16, descriptor.len as u16)
         })
@@ -278,7 +278,8 @@ impl Port for XskPort {
                 frame.give_up_in(chunks, owner);
                 descriptor
             });
-            // SAFETY: `Drain` yields exactly its length. Unsafe: other iterators may not.
+            // SAFETY: `Drain` yields exactly its length. Needs `unsafe`: other iterators may report
+            // a wrong length.
             unsafe { reservation.extend(descriptors) };
             sent = reservation.commit();
             self.sending += sent;

@@ -110,7 +110,7 @@ impl XskRsPort {
                 *descriptor = self.descriptors[chunks.split(address).0 as usize];
             }
             // SAFETY: each descriptor belongs to a chunk of this UMEM just taken out of the pool,
-            // so it has no other owner. Unsafe: the kernel writes to the chunk from now on.
+            // so it has no other owner. Needs `unsafe`: the kernel writes to the chunk from now on.
             let posted = unsafe { self.fill.produce(&self.scratch[..count as usize]) };
             debug_assert_eq!(
                 posted, count as usize,
@@ -163,14 +163,14 @@ impl XskRsPort {
             let descriptor = &mut self.scratch[count];
             *descriptor = self.descriptors[frame.chunk() as usize];
             // SAFETY: the descriptor refers to the chunk of `frame`, which this port owns. No other
-            // reference into the chunk exists. Unsafe: it creates a reference to the chunk's bytes,
-            // which is used only to set the packet length.
+            // reference into the chunk exists. Needs `unsafe`: `data_mut` creates a reference to
+            // the chunk's bytes, which is used only to set the packet length.
             unsafe { self.xsk_rs_umem.data_mut(descriptor) }.cursor().set_pos(frame.len());
             frame.give_up(Owner::tx(self.slot));
             count += 1;
         }
         // SAFETY: each descriptor belongs to a chunk of this UMEM whose frame was just given up for
-        // transmission. Unsafe: the kernel reads the chunk from now on.
+        // transmission. Needs `unsafe`: the kernel reads the chunk from now on.
         let posted = unsafe { self.tx.get_mut().produce(&self.scratch[..count]) };
         debug_assert_eq!(
             posted, count,
@@ -220,8 +220,8 @@ impl Port for XskRsPort {
     fn receive(&mut self, batch: &mut Batch, pool: &mut Pool) -> usize {
         self.check_pool(pool);
         let room = batch.room();
-        // SAFETY: the ring belongs to this UMEM, so it yields only descriptors of this UMEM.
-        // Unsafe: xsk-rs does not check that.
+        // SAFETY: the ring belongs to this UMEM, so it yields only descriptors of this UMEM. Needs
+        // `unsafe`: xsk-rs does not check that.
         let entries = unsafe { self.rx.get_mut().consume(&mut self.scratch[..room]) };
         let mut received = 0;
         let mut bytes = 0;
@@ -283,7 +283,7 @@ impl Port for XskRsPort {
         while self.sending > 0 {
             let max = self.scratch.len().min(self.sending as usize);
             // SAFETY: the ring belongs to this UMEM, so it yields only descriptors of this UMEM.
-            // Unsafe: xsk-rs does not check that.
+            // Needs `unsafe`: xsk-rs does not check that.
             let entries = unsafe { self.completion.get_mut().consume(&mut self.scratch[..max]) };
             let mut completed = 0;
             for descriptor in &self.scratch[..entries] {

@@ -84,14 +84,15 @@ mod sync {
         /// # Safety
         /// None needed: loom checks for exclusive access.
         pub(crate) unsafe fn write(&self, value: T) {
-            // SAFETY: loom panics before a conflicting access. Unsafe: the pointer is raw.
+            // SAFETY: loom panics before a conflicting access. Needs `unsafe`: the pointer is raw.
             self.0.with_mut(|entry| unsafe { entry.write(MaybeUninit::new(value)) });
         }
 
         /// # Safety
         /// The entry was written. loom checks for concurrent writes.
         pub(crate) unsafe fn read(&self) -> T {
-            // SAFETY: the caller guarantees that the entry was written. Unsafe: the pointer is raw.
+            // SAFETY: the caller guarantees that the entry was written. Needs `unsafe`: the pointer
+            // is raw.
             self.0.with(|entry| unsafe { entry.read().assume_init() })
         }
     }
@@ -108,8 +109,8 @@ struct End<E> {
 
 fn ring(size: u32) -> (End<Producer<u64>>, End<Consumer<u64>>) {
     let ring: Rc<HeapRing<u64>> = Rc::from(HeapRing::new(size, START));
-    // SAFETY: each `End` has a handle of the ring; the ends are created once. Unsafe: the ends hold
-    // raw pointers.
+    // SAFETY: each `End` has a handle of the ring; the ends are created once. Needs `unsafe`: the
+    // ends hold raw pointers.
     let (producer, consumer) = unsafe { ring.ends() };
     (End { end: producer, _ring: Rc::clone(&ring) }, End { end: consumer, _ring: ring })
 }
@@ -123,7 +124,8 @@ fn produce(producer: &mut Producer<u64>, wanted: u32, next: u64) -> u64 {
         assert!(values.by_ref().take(1).all(|value| reservation.push(value)));
     }
     let values: Vec<u64> = values.collect();
-    // SAFETY: a vector's iterator reports its exact length. Unsafe: other iterators may not.
+    // SAFETY: a vector's iterator reports its exact length. Needs `unsafe`: other iterators may
+    // report a wrong length.
     unsafe { reservation.extend(values.into_iter()) };
     u64::from(reservation.commit())
 }

@@ -55,8 +55,8 @@ impl Step {
 /// If the ring and the queue differ.
 pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
     let ring = HeapRing::new(size, start);
-    // SAFETY: the ring outlives both ends, and the ends are created once. Unsafe: the ends hold raw
-    // pointers.
+    // SAFETY: the ring outlives both ends, and the ends are created once. Needs `unsafe`: the ends
+    // hold raw pointers.
     let (mut producer, mut consumer) = unsafe { ring.ends() };
     let mut queue = VecDeque::new();
     let mut next = 0u64;
@@ -74,8 +74,8 @@ pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
                         .first()
                         .into_iter()
                         .for_each(|&value| assert!(reservation.push(value), "{step:?}"));
-                    // SAFETY: a slice's iterator reports its exact length. Unsafe: other iterators
-                    // may not.
+                    // SAFETY: a slice's iterator reports its exact length. Needs `unsafe`: other
+                    // iterators may report a wrong length.
                     unsafe { reservation.extend(values.iter().copied().skip(1)) };
                 } else {
                     values.iter().for_each(|&value| assert!(reservation.push(value), "{step:?}"));
