@@ -10,6 +10,7 @@ use xdpfwd_xsk::{Batch, Frame};
 
 use crate::abi::{AuxData, Control};
 
+/// Maximum messages per `recvmmsg` call: one batch.
 pub(crate) const MAX_RECEIVED: usize = Batch::CAPACITY;
 
 /// Maximum messages per `sendmmsg` call: several batches, below the kernel's limit of 1024
@@ -40,7 +41,8 @@ impl Inbox {
     }
 
     /// Receives waiting messages, one per frame, into the frames before the first `None`. Truncates
-    /// longer messages. Never blocks.
+    /// a message that is longer than its frame. Never blocks. Returns the number of received
+    /// messages.
     pub(crate) fn receive(
         &mut self,
         socket: RawFd,
@@ -81,6 +83,7 @@ impl Inbox {
     pub(crate) fn received(&self) -> impl Iterator<Item = Received> + '_ {
         self.headers.iter().zip(self.controls.iter()).map(|(header, control)| {
             let Control { header: control_header, aux, .. } = control;
+            // The kernel has written all fields before `padding`.
             let has_aux = header.msg_hdr.msg_controllen >= mem::offset_of!(Control, padding)
                 && (control_header.cmsg_level, control_header.cmsg_type)
                     == (libc::SOL_PACKET, libc::PACKET_AUXDATA);

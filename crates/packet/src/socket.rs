@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use crate::abi::{BPF_RET, TpacketStats};
 
-/// Size in bytes of each socket buffer. The kernel doubles it to 8 MiB and charges a short packet
-/// 768 bytes. There is room for about 2000 packets of 4 KiB, as many as in an AF_XDP port's rings.
+/// Size in bytes of each socket buffer. The kernel doubles it to 8 MiB. That is room for about 2000
+/// packets of 4 KiB, as many as in an AF_XDP port's rings, or for more short packets, of which each
+/// needs 768 bytes.
 const BUFFER_LEN: libc::c_int = 4 << 20;
 
 /// A handle of a packet socket on one interface. The socket is closed with its last handle. One
@@ -90,6 +91,7 @@ impl PacketSocket {
 
     fn open(ifindex: u32) -> Result<Self, OpenError> {
         let socket = Self::unbound().map_err(|error| OpenError::new("socket(AF_PACKET)", error))?;
+        // The socket receives nothing before `start`.
         socket.stop().map_err(|error| OpenError::new("SO_ATTACH_FILTER", error))?;
         socket.set_packet(libc::PACKET_AUXDATA, "PACKET_AUXDATA", &1)?;
         socket.set_packet(libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING", &1)?;
@@ -175,8 +177,9 @@ impl PacketSocket {
         )
     }
 
+    /// Sets a buffer's size, with the option that ignores the system's limit if possible.
     fn enlarge(&self, forced_option: libc::c_int, limited_option: libc::c_int) {
-        // Forcing needs CAP_NET_ADMIN; otherwise net.core.rmem_max and wmem_max limit the size.
+        // Forcing needs CAP_NET_ADMIN; without it, net.core.rmem_max and wmem_max limit the size.
         if let Err(error) = self.set(libc::SOL_SOCKET, forced_option, &BUFFER_LEN) {
             tracing::debug!(
                 %error,

@@ -255,7 +255,7 @@ impl FakeKernel {
             sent: Some(Vec::new()),
             discarded: Vec::new(),
             gone: false,
-            // For the maximum number of frames in flight, so that a wake-up allocates nothing.
+            // Has room for all frames of the UMEM, so that a wake-up allocates nothing.
             completing: VecDeque::with_capacity(umem.frames() as usize),
             wakeups: 0,
             counters: KernelCounters::default(),
@@ -304,7 +304,7 @@ impl FakeKernel {
             return Err(state.count(DeliveryError::FillRingEmpty));
         };
         posted.release();
-        // User space may have taken the chunk back since posting it.
+        // The port may have been closed since it posted the chunk, which then has another owner.
         let (chunk, _) = state.umem.region().split(address);
         if !state.umem.region().owners.has_owner(chunk, Owner::fill(state.slot)) {
             drop(reservation);
@@ -460,7 +460,7 @@ impl Kernel for FakeKernel {
         state.send();
         state.check_bound()?;
         if state.tx.available() > 0 {
-            // As `__xsk_generic_xmit` does when the budget is used up.
+            // As the kernel's `__xsk_generic_xmit` does when the budget is used up.
             return Err(io::Error::from_raw_os_error(libc::EAGAIN));
         }
         Ok(())
@@ -482,7 +482,7 @@ impl Kernel for FakeKernel {
 }
 
 impl KernelState {
-    /// Like `xsk_is_bound`.
+    /// Fails after the interface has disappeared, like `xsk_is_bound` in the kernel.
     fn check_bound(&self) -> io::Result<()> {
         if self.gone { Err(io::Error::from_raw_os_error(libc::ENXIO)) } else { Ok(()) }
     }
@@ -492,7 +492,7 @@ impl KernelState {
             return;
         }
         let now = self.wakeups;
-        // Like `xsk_cq_reserve_locked`: each packet needs room for its completion.
+        // Each packet needs room for its completion, as in the kernel's `xsk_cq_reserve_locked`.
         let free = self
             .completion
             .reserve(u32::MAX)
@@ -508,8 +508,8 @@ impl KernelState {
                 }
                 self.completing.push_back((descriptor.addr, now));
             } else {
-                // Like `xskq_cons_read_desc`: an invalid descriptor is counted, skipped, and never
-                // completed.
+                // As in the kernel's `xskq_cons_read_desc`, an invalid descriptor is counted,
+                // skipped, and never completed.
                 self.counters.tx_invalid += 1;
             }
         }

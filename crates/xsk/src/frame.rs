@@ -151,7 +151,7 @@ impl Frame {
         if n > self.headroom() {
             return Err(NoRoom { side: "headroom", needed: n, available: self.headroom() });
         }
-        // n ≤ headroom ≤ 4096: no truncation.
+        // n ≤ headroom ≤ 4096, so the conversion to `u16` does not truncate.
         self.headroom -= n as u16;
         self.len += n as u16;
         // SAFETY: n ≤ headroom, so the start stays within the chunk. Needs `unsafe`: pointer
@@ -193,8 +193,8 @@ impl Frame {
         self.region
     }
 
-    /// Hands the chunk to another owner and returns its number. Only this and `give_up_in` give up
-    /// a frame without losing it.
+    /// Hands the chunk to another owner and returns its number. Only this function and `give_up_in`
+    /// give up a frame without losing its chunk.
     #[inline]
     pub(crate) fn give_up(self, to: Owner) -> u32 {
         let frame = ManuallyDrop::new(self);
@@ -244,7 +244,7 @@ impl fmt::Debug for Frame {
 }
 
 impl Chunks<'_> {
-    /// Like [`Frame::new`], with the address.
+    /// Like [`Frame::new`], with the packet's address, which need not be computed then.
     ///
     /// # Safety
     /// As for [`Frame::new`]. In addition, `address` is the chunk's start plus `headroom`.
@@ -272,7 +272,7 @@ mod tests {
     use crate::oracle::frame::{Edit, Shadow};
     use crate::{HugePages, Umem, UmemConfig};
 
-    /// The value of all bytes of the neighbouring chunks; edits write other values.
+    /// The value of all bytes of the neighbouring chunks. Edits write other values.
     const NEIGHBOUR: u8 = 0xee;
 
     fn umem(frame_size: u32) -> (Umem, crate::Pool) {

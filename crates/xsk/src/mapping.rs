@@ -9,7 +9,7 @@ use crate::config::{HugePages, UmemError};
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
-    /// Unmaps the memory; `None` if this type does.
+    /// The value whose drop unmaps the memory; `None` if `Mapping` unmaps it.
     #[cfg(feature = "xsk-rs")]
     owner: Option<Box<dyn std::any::Any>>,
 }
@@ -101,7 +101,7 @@ pub(crate) fn map(
     huge_pages: HugePages,
 ) -> Result<(OwnedFd, Mapping, bool), UmemError> {
     if huge_pages != HugePages::Off {
-        // The excess is not used.
+        // The UMEM does not use the bytes after `bytes`.
         let rounded = bytes.next_multiple_of(HUGE_PAGE_BYTES);
         match map_memfd(rounded, libc::MFD_HUGETLB | libc::MFD_HUGE_2MB) {
             Ok((memfd, memory)) => return Ok((memfd, memory, true)),
@@ -146,8 +146,8 @@ fn map_memfd(bytes: usize, flags: libc::c_uint) -> io::Result<(OwnedFd, Mapping)
     }
     let memory = Mapping::map_shared(memfd.as_fd(), bytes)?;
     if flags & libc::MFD_HUGETLB == 0 {
-        // Used if /sys/kernel/mm/transparent_hugepage/shmem_enabled allows transparent huge pages.
-        // Failure is harmless.
+        // Has an effect if /sys/kernel/mm/transparent_hugepage/shmem_enabled allows transparent
+        // huge pages. Failure is harmless.
         let _ = memory.advise(libc::MADV_HUGEPAGE);
     }
     memory.populate()?;

@@ -58,13 +58,14 @@ pub struct XskPort {
     filled: u32,
     /// Frames posted for transmission and not yet reclaimed.
     sending: u32,
-    /// Every receive that finds no packet wakes the kernel, even unrequested, to poll the device.
+    /// Whether every `receive` that finds no packet wakes the kernel, even if the kernel did not
+    /// request it, to poll the device.
     busy_poll: bool,
-    /// The device accesses the frames directly.
+    /// Whether the device accesses the frames directly.
     zero_copy: bool,
     closed: bool,
-    /// Frames were posted for reception since the last fenced check of the fill ring's wake-up
-    /// flag.
+    /// Whether frames were posted for reception since the last `needs_wakeup` on the fill ring (the
+    /// check of the wake-up flag that has a fence).
     unannounced: bool,
     tx_backoff: Backoff,
     rx_backoff: Backoff,
@@ -143,7 +144,7 @@ impl XskPort {
     }
 
     /// Records the chunk as free and returns its number; `None` if the kernel did not own it. The
-    /// address is that of the TX descriptor, so it can be anywhere in the chunk.
+    /// completion has the address of the TX descriptor, which can be anywhere in the chunk.
     #[inline]
     pub(crate) fn completed(chunks: Chunks<'_>, slot: PortSlot, address: u64) -> Option<u32> {
         let (chunk, _) = chunks.split(address);
@@ -163,12 +164,12 @@ impl XskPort {
         self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
     }
 
-    /// Repeats the call as long as it stops early but makes progress.
+    /// Repeats the wake-up as long as the kernel stops early but makes progress.
     fn wake_tx_until_done(&mut self) {
         let start_progress = self.tx_progress();
         let mut dropped = false;
-        // A call returns early if the interface drops a packet or the budget is used up. `sending`
-        // limits the number of calls.
+        // A wake-up returns early if the interface drops a packet or the budget is used up.
+        // `sending` limits the number of wake-ups.
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
             self.counters.tx_wakes += 1;
@@ -228,7 +229,7 @@ impl Port for XskPort {
         let entries = peek.read_count();
         peek.release();
         if entries > 0 {
-            // No posted frame corresponds to a rejected descriptor.
+            // Do not subtract `entries`: to a rejected descriptor, no posted frame corresponds.
             self.filled -= received;
             self.counters.rx_packets += u64::from(received);
             self.counters.rx_bytes += batch.slots()[before..]
@@ -329,7 +330,7 @@ impl Port for XskPort {
     }
 
     fn frame_counts(&self) -> PortFrameCounts {
-        // Invalid entries are not frames of this port.
+        // The limits exclude invalid entries, which are not frames of this port.
         let rx = self.rings.rx.available().min(self.filled);
         let completion = self.rings.completion.available().min(self.sending);
         PortFrameCounts {

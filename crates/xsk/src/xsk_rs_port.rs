@@ -28,7 +28,8 @@ use crate::xsk_port::{Kernel, XskPort};
 /// do. The port moves other packets there and counts them as [`Counters::tx_copied`], or, if they
 /// do not fit, drops them and counts them as [`Counters::tx_dropped`].
 pub struct XskRsPort {
-    /// For wake-up errors and statistics, which `xsk-rs` does not expose.
+    /// A second handle of the socket, for wake-up errors and statistics, which `xsk-rs` does not
+    /// expose.
     socket: Socket,
     // `frame_counts` has only `&self`, but counting entries with `xsk-rs` requires `&mut`.
     tx: RefCell<TxQueue>,
@@ -38,14 +39,16 @@ pub struct XskRsPort {
     xsk_rs_umem: XskRsUmem,
     umem: Umem,
     slot: PortSlot,
-    /// Indexed by chunk number.
+    /// The descriptor of each chunk, by chunk number.
     descriptors: Rc<[FrameDesc]>,
-    /// For the descriptors of one batch.
+    /// A buffer for the descriptors of one batch.
     scratch: Box<[FrameDesc; Batch::CAPACITY]>,
     /// Dropped packets, recorded as owned by this port until `reclaim` returns them to the pool.
     dropped: Vec<u32>,
     sizes: RingSizes,
+    /// Frames posted for reception and not yet received.
     filled: u32,
+    /// Frames posted for transmission and not yet reclaimed.
     sending: u32,
     zero_copy: bool,
     closed: bool,
@@ -180,12 +183,14 @@ impl XskRsPort {
         wanted
     }
 
+    /// Returns the number of descriptors that the kernel has not taken from the TX ring.
     fn pending(&self) -> u32 {
         self.sizes.tx.saturating_sub(self.tx.borrow_mut().nb_free_exact())
     }
 
-    /// Wakes the kernel, without backoff. The wake-up of `xsk-rs` makes the same system call but
-    /// does not distinguish errors.
+    /// Wakes the kernel, without a pause after a failure. `XskPort::wake_tx_until_done` explains
+    /// the errors. The wake-up of `xsk-rs` makes the same system call but does not distinguish
+    /// errors.
     fn wake_tx(&mut self) {
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
@@ -336,8 +341,8 @@ impl Port for XskRsPort {
         let (umem, slot) = (self.umem.clone(), self.slot);
         self.closed = true;
         drop(self);
-        // The kernel may still write to posted frames. libxdp's UMEM keeps the first socket's file
-        // open for as long as our UMEM exists.
+        // No frame is reused: the kernel may still write to posted frames, because libxdp's UMEM
+        // keeps the first socket's file open for as long as our UMEM exists.
         umem.region().owners.close(slot, |_| ())
     }
 }
@@ -371,10 +376,11 @@ mod tests {
     #[test]
     fn packet_is_moved_to_tx_offset_unchanged_if_it_fits() {
         const TX_OFFSET: usize = XDP_PACKET_HEADROOM as usize;
+        const LONGEST: usize = 2048 - TX_OFFSET;
         let config =
             UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (_umem, mut pool) = Umem::new(&config).unwrap();
-        for len in [14usize, 60, 1514, 1792] {
+        for len in [14, 60, 1514, LONGEST] {
             for headroom in [0, 1, 200, 255, 256, 257, 300, 2048 - len] {
                 if headroom + len > 2048 {
                     continue;
@@ -385,7 +391,9 @@ mod tests {
                         frame.append(excess).unwrap();
                         frame.trim_front(excess);
                     }
-                    None => drop(frame.prepend(TX_OFFSET - headroom).unwrap().len()),
+                    None => {
+                        frame.prepend(TX_OFFSET - headroom).unwrap();
+                    }
                 }
                 frame.truncate(0);
                 let packet: Vec<u8> = (0..len).map(|at| (at * 31 + headroom) as u8).collect();
@@ -401,13 +409,13 @@ mod tests {
             }
         }
         let mut frame = pool.alloc().unwrap();
-        frame.append(1792).unwrap();
+        frame.append(LONGEST).unwrap();
         frame.prepend(1).unwrap();
         assert!(
             !XskRsPort::move_to_tx_offset(&mut frame),
             "a packet that is too long for the TX offset was moved"
         );
-        assert_eq!((frame.headroom(), frame.len()), (TX_OFFSET - 1, 1793));
+        assert_eq!((frame.headroom(), frame.len()), (TX_OFFSET - 1, LONGEST + 1));
         pool.free(frame).unwrap();
     }
 }
