@@ -155,7 +155,7 @@ impl Port for MmsgPort {
             let sent = self.outbox.send(self.socket.fd(), queue.iter().take(wanted));
             self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
             match sent {
-                // Never observed; without this case, the loop would then not end.
+                // Never observed, but without this case the loop might not end.
                 Ok(0) => break,
                 // The next pass of the loop sends the remaining frames or gets the error.
                 Ok(sent) => self.count_sent(sent, queue),

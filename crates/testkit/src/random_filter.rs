@@ -1,5 +1,5 @@
 //! Random filter rules and packets. Both use the same few addresses, protocols and ports, so
-//! packets often match. Some packets are mangled.
+//! packets often match. Some packets are mangled: truncated, extended or changed at random.
 
 use std::sync::Arc;
 

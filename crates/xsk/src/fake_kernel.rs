@@ -171,7 +171,9 @@ struct KernelState {
     config: FakeKernelConfig,
     /// Sent packets, each with its chunk number; `None` if recording is off.
     sent: Option<Vec<(u32, Vec<u8>)>>,
+    /// Packets dropped because of `EBUSY`.
     discarded: Vec<Vec<u8>>,
+    /// Whether the interface has disappeared.
     gone: bool,
     /// Addresses to report as completed, each with the value of `wakeups` when the packet was sent
     /// or dropped.
@@ -221,7 +223,7 @@ impl FakeKernel {
         (port, kernel)
     }
 
-    /// Returns the user-space ends, and the fake kernel, which has the other ends.
+    /// Returns the user-space ends of new rings, and the fake kernel, which has the kernel's ends.
     pub(crate) fn rings(umem: &Umem, slot: PortSlot, sizes: FakeRingSizes) -> (Rings, Self) {
         let memory = Rc::new(RingMemory {
             fill: HeapRing::new(sizes.fill, sizes.start),

@@ -30,6 +30,7 @@ impl PortSlot {
     }
 }
 
+/// The owner of a chunk, as recorded in the chunk's byte.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Owner(u8);
 
@@ -92,6 +93,7 @@ pub struct Ownership {
     pub closed: u32,
 }
 
+/// The recorded owner of each chunk, by chunk number.
 pub(crate) struct Owners(Box<[Cell<Owner>]>);
 
 impl Owners {

@@ -93,7 +93,8 @@ impl<T: Plain> Producer<T> {
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let produced = ring.producer().load(Ordering::Relaxed);
-        // As if the ring were full: the first reservation reads the consumer's counter.
+        // Start as if the ring were full, so that the first reservation reads the consumer's
+        // counter.
         Self { produced, consumed: produced.wrapping_sub(ring.size), ring }
     }
 
@@ -225,7 +226,7 @@ impl<T: Plain> Consumer<T> {
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let consumed = ring.consumer().load(Ordering::Relaxed);
-        // As if the ring were empty: the first peek reads the producer's counter.
+        // Start as if the ring were empty, so that the first peek reads the producer's counter.
         Self { produced: consumed, consumed, ring }
     }
 
@@ -263,7 +264,7 @@ impl<T: Plain> Consumer<T> {
 }
 
 /// Entries being read. [`release`](Self::release) returns those read so far to the producer.
-/// Without it, the next peek yields the same entries again.
+/// Without this call, the next peek yields the same entries again.
 #[must_use = "dropping a peek without release leaves its entries in the ring"]
 pub(crate) struct Peek<'a, T> {
     ring: &'a mut Consumer<T>,
@@ -445,7 +446,8 @@ mod tests {
     // ends hold raw pointers.
     unsafe impl<E> Send for SendEnd<E> {}
 
-    /// With real threads instead of a model; `make sanitize` runs this under ThreadSanitizer.
+    /// Uses real threads, unlike the tests under loom. `make sanitize` runs this test under
+    /// ThreadSanitizer.
     #[test]
     fn ring_passes_entries_between_threads_in_order() {
         const ENTRIES: u64 = 100_000;
@@ -494,7 +496,8 @@ mod tests {
     }
 
     proptest! {
-        /// For random steps at both ends and counters that wrap.
+        /// Compares the ring with a bounded queue, for random steps at both ends and counters that
+        /// wrap.
         #[test]
         fn ring_matches_a_bounded_queue(steps in prop::collection::vec(any::<[u8; 4]>(), 1..200)) {
             ring::run(steps);

@@ -25,21 +25,22 @@ use crate::umem::Umem;
 pub(crate) trait Kernel {
     fn wake_tx(&mut self) -> io::Result<()>;
     fn wake_rx(&mut self) -> io::Result<()>;
-    /// `None` for the fake kernel.
+    /// Returns the socket's file descriptor; `None` for the fake kernel.
     fn fd(&self) -> Option<RawFd>;
     fn statistics(&self) -> KernelCounters;
-    /// Whether nothing writes to frames posted for reception after this object is dropped. A socket
-    /// cannot guarantee that: it stays bound as long as, for example, a thread in `poll` or a
-    /// process being forked refers to its file.
+    /// Returns whether frames posted for reception are no longer written to once this object is
+    /// dropped. A socket cannot guarantee that: it stays bound as long as, for example, a thread in
+    /// `poll` or a process being forked refers to its file.
     fn ends_access_on_drop(&self) -> bool;
 }
 
+/// The user-space ends of the four rings of a port.
 pub(crate) struct Rings {
     pub(crate) fill: Producer<u64>,
     pub(crate) completion: Consumer<u64>,
     pub(crate) rx: Consumer<Descriptor>,
     pub(crate) tx: Producer<Descriptor>,
-    /// Declared last, so that it is dropped after the ends.
+    /// The memory of the rings; declared last, so that it is dropped after the ends.
     pub(crate) _memory: Box<dyn Any>,
 }
 
@@ -153,7 +154,7 @@ impl XskPort {
 
     /// Returns the numbers of unsent descriptors and of completions. If either changes, the kernel
     /// has made progress. In copy mode before Linux 6.17, the TX ring showed sent descriptors only
-    /// after a later call, or when the ring was empty.
+    /// after a later wake-up, or when the ring was empty.
     fn tx_progress(&self) -> (u32, u32) {
         (self.rings.tx.pending(), self.rings.completion.available())
     }
@@ -177,13 +178,13 @@ impl XskPort {
             let Err(error) = self.kernel.wake_tx() else { break };
             match error.raw_os_error() {
                 // In copy mode EBUSY is `NET_XMIT_DROP`: one packet was completed without being
-                // sent (`__xsk_generic_xmit`). If it was the first packet of the call, the TX ring
-                // shows this only after a later call.
+                // sent (`__xsk_generic_xmit`). If it was the first packet of the wake-up, the TX
+                // ring shows this only after a later wake-up.
                 Some(libc::EBUSY) if !self.zero_copy => {
                     self.counters.tx_dropped += 1;
                     dropped = true;
                 }
-                // The budget of one call is used up: 32 packets before Linux 6.17.
+                // The budget of one wake-up is used up: 32 packets before Linux 6.17.
                 Some(libc::EAGAIN) if self.tx_progress() != before => {}
                 // EAGAIN: the send buffer or the completion ring is full. ENOBUFS: temporarily no
                 // memory. ENETDOWN: the link is down. ENXIO: the device is gone. The descriptors

@@ -185,6 +185,7 @@ struct ModelPort {
     discarded: u64,
     invalid_rx: u64,
     invalid_completions: u64,
+    /// Whether the interface was removed.
     gone: bool,
 }
 
