@@ -36,7 +36,7 @@ const _: () = {
     assert!(size_of::<AuxData>() == 20);
     assert!(size_of::<libc::sockaddr_ll>() == 20);
     assert!(size_of::<libc::sock_filter>() == 8);
-    // SAFETY: plain arithmetic. Unsafe: libc declares these C macros as unsafe functions.
+    // SAFETY: plain arithmetic. Needs `unsafe`: libc declares these C macros as unsafe functions.
     unsafe {
         assert!(offset_of!(Control, aux) == libc::CMSG_LEN(0) as usize);
         assert!(size_of::<Control>() == libc::CMSG_SPACE(size_of::<AuxData>() as u32) as usize);

@@ -15,10 +15,10 @@
 //! - GRO and LRO join segments before the copy is made. A packet that does not fit into a
 //!   [`Frame`](xdpfwd_xsk::Frame) (by default, 1792 bytes) is dropped and counted
 //!   ([`KernelCounters::rx_dropped`](xdpfwd_xsk::KernelCounters::rx_dropped)). Switch both off:
-//!   `ethtool -K IF gro off lro off`.
+//!   `ethtool -K IF gro off lro off`, where IF is the interface.
 //! - The kernel removes the outermost VLAN tag; the port restores it from `PACKET_AUXDATA`.
-//! - Checksums that a local sender left to its interface SENDER are incomplete, as with AF_XDP: run
-//!   `ethtool -K SENDER tx off`.
+//! - If a sender on the same host leaves checksums to its interface, the received checksums are
+//!   incomplete, as with AF_XDP. Run `ethtool -K IF tx off`, where IF is the sender's interface.
 //! - The port cannot conflict with XDP programs, because it attaches none.
 //!
 //! ```no_run

@@ -10,6 +10,7 @@ use xdpfwd_xsk::{Batch, Frame};
 
 use crate::abi::{AuxData, Control};
 
+/// Maximum messages per `recvmmsg` call: one batch.
 pub(crate) const MAX_RECEIVED: usize = Batch::CAPACITY;
 
 /// Maximum messages per `sendmmsg` call: several batches, below the kernel's limit of 1024
@@ -40,7 +41,8 @@ impl Inbox {
     }
 
     /// Receives waiting messages, one per frame, into the frames before the first `None`. Truncates
-    /// longer messages. Never blocks.
+    /// a message that is longer than its frame. Never blocks. Returns the number of received
+    /// messages.
     pub(crate) fn receive(
         &mut self,
         socket: RawFd,
@@ -62,7 +64,7 @@ impl Inbox {
         }
         // SAFETY: the first `count` headers point at buffers of the given lengths: bytes of mutably
         // borrowed frames, and our own control buffers. All outlive the call, and the kernel keeps
-        // no address. No timeout is passed. Unsafe: foreign call with raw pointers.
+        // no address. No timeout is passed. Needs `unsafe`: foreign call with raw pointers.
         let received = unsafe {
             libc::recvmmsg(
                 socket,
@@ -81,6 +83,7 @@ impl Inbox {
     pub(crate) fn received(&self) -> impl Iterator<Item = Received> + '_ {
         self.headers.iter().zip(self.controls.iter()).map(|(header, control)| {
             let Control { header: control_header, aux, .. } = control;
+            // The kernel has written all fields before `padding`.
             let has_aux = header.msg_hdr.msg_controllen >= mem::offset_of!(Control, padding)
                 && (control_header.cmsg_level, control_header.cmsg_type)
                     == (libc::SOL_PACKET, libc::PACKET_AUXDATA);
@@ -126,8 +129,8 @@ impl Outbox {
             count += 1;
         }
         // SAFETY: the first `count` headers point at buffers of the given lengths, the bytes of
-        // frames that the caller borrows; `sendmmsg` only reads them, before it returns. Unsafe:
-        // foreign call with raw pointers.
+        // frames that the caller borrows; `sendmmsg` only reads them, before it returns. Needs
+        // `unsafe`: foreign call with raw pointers.
         let sent = unsafe {
             libc::sendmmsg(socket, self.headers.as_mut_ptr(), count, libc::MSG_DONTWAIT as _)
         };
@@ -137,8 +140,8 @@ impl Outbox {
 
 const EMPTY_BUFFER: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
 
-// SAFETY: structs of integers and pointers, for which zeros are valid. Unsafe: libc offers no other
-// way to initialise the padding that these structs have on some platforms.
+// SAFETY: structs of integers and pointers, for which zeros are valid. Needs `unsafe`: libc offers
+// no other way to initialise the padding that these structs have on some platforms.
 const EMPTY_HEADER: libc::mmsghdr = unsafe { mem::zeroed() };
 // SAFETY: as for `EMPTY_HEADER`.
 const EMPTY_CONTROL: Control = unsafe { mem::zeroed() };

@@ -96,8 +96,8 @@ impl Port for MmsgPort {
             pool.umem().is_same(self.completions.umem()),
             "the pool belongs to another UMEM than the port"
         );
-        // Without free frames, packets wait in the kernel, which drops and counts those without
-        // room.
+        // Without free frames, packets wait in the socket's buffer. If the buffer is full, the
+        // kernel drops and counts them.
         let allocated = self.alloc_frames(into.room(), pool);
         if allocated == 0 {
             return 0;
@@ -127,7 +127,8 @@ impl Port for MmsgPort {
                 free(frame, pool);
             }
         }
-        // In reverse order, so that the next call allocates the same frames in the same order.
+        // Free the unused frames in reverse order, so that the next call allocates the same frames
+        // in the same order.
         for frame in self.frames[received..allocated].iter_mut().rev().filter_map(Option::take) {
             free(frame, pool);
         }
@@ -154,9 +155,9 @@ impl Port for MmsgPort {
             let sent = self.outbox.send(self.socket.fd(), queue.iter().take(wanted));
             self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
             match sent {
-                // Never observed, but the loop would not end.
+                // Never observed, but without this case the loop might not end.
                 Ok(0) => break,
-                // The next pass sends the remaining frames or gets the error.
+                // The next pass of the loop sends the remaining frames or gets the error.
                 Ok(sent) => self.count_sent(sent, queue),
                 Err(error) if is_retryable(&error) => {
                     self.counters.tx_retries += 1;
@@ -209,7 +210,7 @@ impl Port for MmsgPort {
 
 fn is_retryable(error: &io::Error) -> bool {
     // EAGAIN: the socket's buffer is full. ENOMEM: temporarily no memory. ENETDOWN: the link is
-    // down. ENXIO: the device is gone; the control thread notices. EINTR: a signal.
+    // down. ENXIO: the device is gone, which xdpfwd's control thread detects. EINTR: a signal.
     matches!(
         error.raw_os_error(),
         Some(libc::EAGAIN | libc::ENOMEM | libc::ENETDOWN | libc::ENXIO | libc::EINTR)

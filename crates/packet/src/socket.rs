@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use crate::abi::{BPF_RET, TpacketStats};
 
-/// Size in bytes of each socket buffer. The kernel doubles it to 8 MiB and charges a short packet
-/// 768 bytes. There is room for about 2000 packets of 4 KiB, as many as in an AF_XDP port's rings.
+/// Size in bytes of each socket buffer. The kernel doubles it to 8 MiB. That is room for about 2000
+/// packets of 4 KiB, as many as in an AF_XDP port's rings, or for more short packets, of which each
+/// needs 768 bytes.
 const BUFFER_LEN: libc::c_int = 4 << 20;
 
 /// A handle of a packet socket on one interface. The socket is closed with its last handle. One
@@ -67,14 +68,14 @@ impl PacketSocket {
     /// Opens a socket that is bound to no interface and no protocol, so it receives nothing.
     pub(crate) fn unbound() -> io::Result<Self> {
         let flags = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: a plain system call. Unsafe: foreign call. Protocol 0: nothing is received before
-        // a bind.
+        // Protocol 0: nothing is received before a bind. SAFETY: a plain system call. Needs
+        // `unsafe`: foreign call.
         let fd = unsafe { libc::socket(libc::AF_PACKET, flags, 0) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is new and has no other owner. Unsafe: the compiler cannot check
-        // that.
+        // SAFETY: the descriptor is new and has no other owner. Needs `unsafe`: the compiler cannot
+        // check that.
         Ok(Self(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
@@ -90,6 +91,7 @@ impl PacketSocket {
 
     fn open(ifindex: u32) -> Result<Self, OpenError> {
         let socket = Self::unbound().map_err(|error| OpenError::new("socket(AF_PACKET)", error))?;
+        // The socket receives nothing before `start`.
         socket.stop().map_err(|error| OpenError::new("SO_ATTACH_FILTER", error))?;
         socket.set_packet(libc::PACKET_AUXDATA, "PACKET_AUXDATA", &1)?;
         socket.set_packet(libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING", &1)?;
@@ -141,7 +143,7 @@ impl PacketSocket {
             sll_halen: 0,
             sll_addr: [0; 8],
         };
-        // SAFETY: the address is a sockaddr_ll of its size. Unsafe: foreign call.
+        // SAFETY: the address is a sockaddr_ll of its size. Needs `unsafe`: foreign call.
         let result = unsafe {
             libc::bind(
                 self.fd(),
@@ -175,8 +177,9 @@ impl PacketSocket {
         )
     }
 
+    /// Sets a buffer's size, with the option that ignores the system's limit if possible.
     fn enlarge(&self, forced_option: libc::c_int, limited_option: libc::c_int) {
-        // Forcing needs CAP_NET_ADMIN; otherwise net.core.rmem_max and wmem_max limit the size.
+        // Forcing needs CAP_NET_ADMIN; without it, net.core.rmem_max and wmem_max limit the size.
         if let Err(error) = self.set(libc::SOL_SOCKET, forced_option, &BUFFER_LEN) {
             tracing::debug!(
                 %error,
@@ -197,7 +200,7 @@ impl PacketSocket {
 
     fn set<T>(&self, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
         // SAFETY: the value is readable for its size, and memory that a filter description points
-        // to is alive. Unsafe: foreign call.
+        // to is alive. Needs `unsafe`: foreign call.
         let result = unsafe {
             libc::setsockopt(
                 self.fd(),
@@ -213,7 +216,7 @@ impl PacketSocket {
     fn get<T>(&self, level: libc::c_int, option: libc::c_int) -> io::Result<T> {
         let mut value = MaybeUninit::<T>::zeroed();
         let mut size = mem::size_of::<T>() as libc::socklen_t;
-        // SAFETY: the value is writable for its size. Unsafe: foreign call.
+        // SAFETY: the value is writable for its size. Needs `unsafe`: foreign call.
         let result = unsafe {
             libc::getsockopt(self.fd(), level, option, value.as_mut_ptr().cast(), &mut size)
         };
@@ -221,7 +224,7 @@ impl PacketSocket {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: every caller passes an integer or a struct of integers as `T`, for which any
-        // bytes are valid. Unsafe: the compiler cannot check that.
+        // bytes are valid. Needs `unsafe`: the compiler cannot check that.
         Ok(unsafe { value.assume_init() })
     }
 }

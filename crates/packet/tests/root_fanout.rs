@@ -13,7 +13,8 @@ use xdpfwd_xsk::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemCon
 /// Maximum wait for a packet, far longer than its arrival takes.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Creates the network namespaces of the lab. The tests send from gen0 and receive on fwd0.
+/// Creates the lab: a chain of network namespaces. The tests send from its interface gen0 and
+/// receive on its interface fwd0.
 fn chain(queues: u16) -> Chain {
     let chain = Chain::builder().queues(queues).build();
     chain.unwrap_or_else(|error| panic!("{error}\n(tests named root_* need root: `make test`)"))
@@ -101,7 +102,7 @@ fn packets_of_one_queue_reach_one_socket() {
     send(&chain, 1, 200);
     let from_core_1 = received(&mut pool);
     // Either socket may serve either queue: veth records the index of the transmit queue, other
-    // drivers that of the receive queue plus one.
+    // drivers record the index of the receive queue plus one.
     assert!(
         matches!((&from_core_0[..], &from_core_1[..]), ([300, 0], [0, 200]) | ([0, 300], [200, 0])),
         "packets per socket from core 0: {from_core_0:?}, from core 1: {from_core_1:?}"

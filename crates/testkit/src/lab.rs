@@ -6,7 +6,8 @@ use xdpfwd_lab::{Chain, ChainBuilder, Namespace};
 
 use crate::process::{run, stderr};
 
-/// Builds a chain of network namespaces. Panics on failure, with a hint that such tests need root.
+/// Builds the lab: a chain of network namespaces. Panics on failure, with a hint that such tests
+/// need root.
 #[track_caller]
 pub fn chain(builder: ChainBuilder) -> Chain {
     builder

@@ -15,7 +15,7 @@ pub mod wires;
 pub use folder::Folder;
 use xdpfwd_pipeline::{PlanCx, PlanResult, StagePlanError, TableFormat};
 
-/// TOML tables, for [`plan`].
+/// The format TOML, in which [`plan`] reads the configuration of a stage.
 #[derive(Debug)]
 pub struct Toml;
 
@@ -24,8 +24,9 @@ impl TableFormat for Toml {
     type Deserializer<'de> = toml::de::ValueDeserializer<'de>;
 }
 
-/// Plans a built-in stage. `table` is its configuration as a TOML inline table, without `kind`. The
-/// kinds `esp-seal` and `esp-open` need the feature `esp`; `filter` and `payload` need `filter`.
+/// Returns the plan (validated configuration) of a built-in stage. `table` is the stage's
+/// configuration as a TOML inline table, without `kind`. The kinds `esp-seal` and `esp-open` need
+/// the feature `esp`; `filter` and `payload` need `filter`.
 pub fn plan(kind: &str, table: &str, cx: &PlanCx<'_>) -> PlanResult<toml::de::Error> {
     let table = toml::de::ValueDeserializer::parse(table).map_err(StagePlanError::Parse)?;
     xdpfwd_stages::builtin::<Toml>().plan(kind, table, cx)

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Maximum wait for a condition. Only a test that hangs exceeds it.
+/// Maximum wait for a condition. Only a test that hangs waits so long.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs a command and returns its stdout. Panics if it fails.

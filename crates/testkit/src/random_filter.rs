@@ -1,5 +1,5 @@
 //! Random filter rules and packets. Both use the same few addresses, protocols and ports, so
-//! packets often match. Some packets are mangled.
+//! packets often match. Some packets are mangled: truncated, extended or changed at random.
 
 use std::sync::Arc;
 
@@ -54,6 +54,7 @@ pub struct RuleSet {
     pub rules: Vec<Rule>,
     /// The rules as text, in the same order.
     pub rule_texts: Vec<String>,
+    /// The verdict for packets that no rule matches: `accept` or `drop`.
     default: &'static str,
     /// The action for each packet exception (a packet that can mislead a filter), in the order of
     /// `EXCEPTION_KEYS`.
@@ -90,8 +91,8 @@ impl RuleSet {
             .iter()
             .map(|line| xdpfwd_filter::parse_rule(line).unwrap().unwrap())
             .collect();
-        // "judge" compares the packet with the rules. This is possible only for packets with IP
-        // options and for later fragments (4 and 5).
+        // The action "judge" compares the packet with the rules. This is possible only for the last
+        // two exceptions: packets with IP options, and later fragments.
         let exception_actions = [0, 1, 2, 3, 4, 5].map(|kind| match kind {
             0..4 => random.choose(&["accept", "drop", "drop"]),
             _ => random.choose(&["judge", "judge", "judge", "drop", "accept"]),
@@ -99,7 +100,7 @@ impl RuleSet {
         Self { rules, rule_texts, default, exception_actions }
     }
 
-    /// Plans the filter. `placement` is `user` or `kernel`.
+    /// Returns the plan (validated configuration) of the filter. `placement` is `user` or `kernel`.
     pub fn plan(&self, placement: &str) -> Arc<dyn StagePlan> {
         let Self { rule_texts, default, .. } = self;
         let exception_actions: String = EXCEPTION_KEYS
@@ -122,6 +123,7 @@ impl RuleSet {
     pub fn linear_outcome(&self, frame: &[u8]) -> Outcome {
         let drop_reason = |verdict| (verdict == Verdict::Drop).then_some(Reason::POLICY);
         let key = match inspect(frame, &Headers::parse(frame)) {
+            // The key has the packet's fields that rules match.
             Inspection::Key(key) => key,
             Inspection::Exception(exception, key) => {
                 match (self.exception_actions[exception as usize], key) {
@@ -150,7 +152,20 @@ impl RuleSet {
     }
 }
 
-const PROTOCOLS: [u8; 8] = [6, 6, 6, 17, 17, 1, 58, 132];
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+const SCTP: u8 = 132;
+
+// IPv6 extension headers.
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION_OPTIONS: u8 = 60;
+
+const PROTOCOLS: [u8; 8] = [TCP, TCP, TCP, UDP, UDP, ICMP, ICMPV6, SCTP];
 const PORTS: [u16; 10] = [0, 22, 53, 80, 443, 1023, 1024, 2048, 40000, 65535];
 const LENGTHS_V4: [u8; 6] = [0, 8, 15, 24, 30, 32];
 const LENGTHS_V6: [u8; 6] = [0, 16, 32, 61, 64, 128];
@@ -223,7 +238,7 @@ fn rule(random: &mut SplitMix64) -> String {
     } else if random.one_in(20) {
         add(format!("fragment {}", random.choose(&["first", "any"])));
     }
-    if !is_later_fragment && (!has_protocol || matches!(protocol, 6 | 17 | 132)) {
+    if !is_later_fragment && (!has_protocol || matches!(protocol, TCP | UDP | SCTP)) {
         for keyword in ["sport", "dport"] {
             if random.one_in(3) {
                 let (a, b) = (random.choose(&PORTS), random.choose(&PORTS));
@@ -234,14 +249,14 @@ fn rule(random: &mut SplitMix64) -> String {
                 });
             }
         }
-        if (!has_protocol || protocol == 6) && random.one_in(5) {
+        if (!has_protocol || protocol == TCP) && random.one_in(5) {
             add(format!(
                 "flags {}",
                 random.choose(&["syn", "syn,!ack", "!syn,ack", "rst", "fin,psh,urg"])
             ));
         }
     }
-    if !is_later_fragment && has_protocol && matches!(protocol, 1 | 58) {
+    if !is_later_fragment && has_protocol && matches!(protocol, ICMP | ICMPV6) {
         if random.one_in(2) {
             add(format!("icmp-type {}", random.choose(&[0, 8, 128])));
         }
@@ -287,7 +302,7 @@ pub fn packet(random: &mut SplitMix64) -> (Vec<u8>, bool) {
 fn upper_layer(random: &mut SplitMix64, protocol: u8) -> Vec<u8> {
     let ports = [random.choose(&PORTS).to_be_bytes(), random.choose(&PORTS).to_be_bytes()].concat();
     match protocol {
-        6 => [
+        TCP => [
             &ports[..],
             &[0; 8],
             &[0x50, random.choose(&[0x02, 0x12, 0x10, 0x04, 0x29])],
@@ -295,8 +310,8 @@ fn upper_layer(random: &mut SplitMix64, protocol: u8) -> Vec<u8> {
             b"data",
         ]
         .concat(),
-        17 => [&ports[..], &[0, 12, 0, 0], b"data"].concat(),
-        132 => [&ports[..], &[0; 8], b"data"].concat(),
+        UDP => [&ports[..], &[0, 12, 0, 0], b"data"].concat(),
+        SCTP => [&ports[..], &[0; 8], b"data"].concat(),
         _ => {
             [&[random.choose(&[0, 8, 128]), random.choose(&[0, 1]), 0, 0, 0, 0, 0, 0][..], b"data"]
                 .concat()
@@ -338,19 +353,19 @@ fn ipv6(random: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
     let mut chain: Vec<(u8, Vec<u8>)> = Vec::new();
     for index in 0..count {
         let kind = if index == 0 {
-            random.choose(&[0, 44, 60, 43, 51])
+            random.choose(&[HOP_BY_HOP, FRAGMENT, DESTINATION_OPTIONS, ROUTING, AUTHENTICATION])
         } else {
-            random.choose(&[60, 60, 43, 44])
+            random.choose(&[DESTINATION_OPTIONS, DESTINATION_OPTIONS, ROUTING, FRAGMENT])
         };
         chain.push((
             kind,
             match kind {
-                44 => {
+                FRAGMENT => {
                     [&[0, 0][..], &random.choose(&[[0, 1], [0, 0], [0, 8], [0, 9]]), &[0, 0, 0, 9]]
                         .concat()
                 }
-                51 => [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec(),
-                43 => [0, 0, 0, random.choose(&[0, 0, 1]), 0, 0, 0, 0].to_vec(),
+                AUTHENTICATION => [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec(),
+                ROUTING => [0, 0, 0, random.choose(&[0, 0, 1]), 0, 0, 0, 0].to_vec(),
                 _ => [0, 0, 1, 4, 0, 0, 0, 0].to_vec(),
             },
         ));
@@ -369,14 +384,14 @@ fn ipv6(random: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
     [&fixed[..], &address(random, false), &address(random, false), &extensions, l4].concat()
 }
 
-/// Truncates, overwrites or extends at random, one to three times.
+/// Makes one to three random changes: truncates, overwrites or extends the packet, or flips a bit.
 fn mangle(random: &mut SplitMix64, packet: &mut Vec<u8>) {
     for _ in 0..1 + random.below(3) {
         let at = random.below(packet.len().max(1));
         match random.below(5) {
             0 => packet.truncate(at),
             1 if !packet.is_empty() => packet[at] = random.draw() as u8,
-            // In a protocol, version, length or fragment field.
+            // Overwrite a byte of a protocol, version, length or fragment field.
             2 if packet.len() > 40 => {
                 let at = random.choose(&[12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 26, 37]);
                 packet[at] = random.choose(&[0, 1, 4, 0x45, 0x46, 0x60, 44, 59, 0xff]);

@@ -1,4 +1,4 @@
-//! A worker between two fake kernels, and an accounting of its packets.
+//! A worker between two fake kernels, and accounting of the worker's packets.
 
 pub use xdpfwd_pipeline::testing::assert_conserved;
 use xdpfwd_pipeline::{Chain, FrameCounts, PortId, Worker};
@@ -8,13 +8,14 @@ use xdpfwd_xsk::{HugePages, Umem, UmemConfig};
 pub const LAN: PortId = PortId(0);
 pub const WAN: PortId = PortId(1);
 
-/// The fake kernels of a worker's two ports.
+/// The fake kernels of a worker's two ports. A fake kernel takes the place of the wire: it delivers
+/// packets to the port, and takes the packets that the port sends.
 pub struct Wires {
     pub lan: FakeKernel,
     pub wan: FakeKernel,
 }
 
-/// Counts of packets, which [`Self::balance`] compares with the worker's counters.
+/// Packet counts, which [`Self::balance`] compares with the worker's counters.
 #[derive(Debug, Default)]
 pub struct WireAccounting {
     /// Packets delivered to the worker.
@@ -23,13 +24,13 @@ pub struct WireAccounting {
     pub sent: u64,
     /// Packets that the fake kernels discarded.
     pub discarded: u64,
-    /// Numbers of the packets sent on lan and on wan; see [`number()`].
+    /// The numbers inside the packets sent on lan and on wan, in order; see [`number()`].
     pub sent_numbers: [Vec<u64>; 2],
 }
 
 impl WireAccounting {
-    /// Tries to deliver `count` packets with consecutive numbers. If a packet cannot be delivered,
-    /// the next one takes its number.
+    /// Tries to deliver `count` packets, which contain consecutive numbers. If a packet cannot be
+    /// delivered, the next one takes its number.
     pub fn deliver(&mut self, wire: &FakeKernel, count: u64) {
         (0..count).for_each(|_| {
             self.delivered += u64::from(wire.deliver(&packet(self.delivered)).is_ok())
@@ -111,7 +112,7 @@ pub fn cross_connect_on<C: Chain>(
     (worker, Wires { lan, wan })
 }
 
-/// Returns a frame of 60 to 70 bytes, for [`number()`].
+/// Returns a packet of 60 to 70 bytes that contains a number, which [`number()`] reads.
 pub fn packet(number: u64) -> Vec<u8> {
     let mut packet = vec![0; 60 + (number % 11) as usize];
     packet[..14].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x88\xb5");
@@ -119,7 +120,7 @@ pub fn packet(number: u64) -> Vec<u8> {
     packet
 }
 
-/// Reads the number of a [`packet`].
+/// Returns the number that a packet made by [`packet`] contains.
 pub fn number(packet: &[u8]) -> u64 {
     u64::from_be_bytes(packet[14..22].try_into().unwrap())
 }

@@ -42,7 +42,7 @@ pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: AttachMode) -> io
         },
         ..BpfLinkCreate::default()
     };
-    // SAFETY: the attributes are readable for their size. Unsafe: foreign call.
+    // SAFETY: the attributes are readable for their size. Needs `unsafe`: foreign call.
     let fd = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -54,7 +54,8 @@ pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: AttachMode) -> io
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor without another owner. Unsafe: the compiler cannot know that.
+    // SAFETY: a new descriptor without another owner. Needs `unsafe`: the compiler cannot know
+    // that.
     Ok(XdpLink(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
 }
 
@@ -67,7 +68,7 @@ impl XdpLink {
             new_prog_fd: program.as_raw_fd() as u32,
             ..BpfLinkUpdate::default()
         };
-        // SAFETY: the attributes are readable for their size. Unsafe: foreign call.
+        // SAFETY: the attributes are readable for their size. Needs `unsafe`: foreign call.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_bpf,

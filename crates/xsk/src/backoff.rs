@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// unsent frames blocks.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
-    /// End and length; `None` after progress.
+    /// End and length of the pause; `None` after progress.
     pause: Option<(Instant, Duration)>,
 }
 
@@ -16,14 +16,14 @@ impl Backoff {
     const SHORTEST: Duration = Duration::from_micros(10);
     const LONGEST: Duration = Duration::from_micros(640);
 
-    /// Reads the clock only if [`extend`](Self::extend) was called since the last
-    /// [`reset`](Self::reset).
+    /// Returns whether the pause is over. Reads the clock only if [`extend`](Self::extend) was
+    /// called since the last [`reset`](Self::reset).
     #[inline]
     pub(crate) fn is_over(&self) -> bool {
         self.pause.is_none_or(|(end, _)| Instant::now() >= end)
     }
 
-    /// Records a wake-up that had no effect.
+    /// Records a wake-up that had no effect: starts a pause, twice as long as the previous one.
     #[cold]
     pub(crate) fn extend(&mut self) {
         let length =
@@ -31,7 +31,7 @@ impl Backoff {
         self.pause = Some((Instant::now() + length, length));
     }
 
-    /// Records progress.
+    /// Records progress: ends the pause.
     #[inline]
     pub(crate) fn reset(&mut self) {
         self.pause = None;

@@ -9,14 +9,15 @@ use crate::owner::PortSlot;
 use crate::umem::Umem;
 use crate::xsk_port::Rings;
 
-/// The user-space ends of a [`FakeKernel`]'s rings, and the addresses of the chunks in no ring.
+/// The user-space ends of a [`FakeKernel`]'s rings, and the addresses of the chunks that are in no
+/// ring.
 pub struct BareRings {
     rings: Rings,
     free: FreeList<u64>,
     /// The received descriptors; the first `len` are valid.
     batch: [Descriptor; Batch::CAPACITY],
     len: usize,
-    /// The low address bits: the offset within a chunk.
+    /// Mask of the low address bits, which are the offset within a chunk.
     offset_mask: u64,
 }
 
@@ -57,7 +58,8 @@ impl BareRings {
     #[inline]
     fn refill(&mut self, n: u32) {
         let mut reservation = self.rings.fill.reserve(n);
-        // SAFETY: a slice's iterator reports its exact length. Unsafe: other iterators may not.
+        // SAFETY: a slice's iterator reports its exact length. Needs `unsafe`: other iterators may
+        // report a wrong length.
         unsafe { reservation.extend(self.free.take(reservation.granted() as usize)) };
         reservation.commit();
     }
@@ -74,7 +76,7 @@ impl BareRings {
         self.rings.tx.needs_wakeup()
     }
 
-    /// Moves completed addresses to the free list. Returns their number.
+    /// Moves the chunk addresses in the completion ring to the free list. Returns their number.
     #[inline]
     pub fn reclaim(&mut self) -> u32 {
         let mut peek = self.rings.completion.peek(u32::MAX);

@@ -13,14 +13,15 @@ use std::time::{Duration, Instant};
 pub fn cycles() -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
-        // SAFETY: every x86-64 processor has RDTSC, and Linux leaves it enabled. Unsafe: intrinsic.
+        // SAFETY: every x86-64 processor has RDTSC, and Linux leaves it enabled. Needs `unsafe`:
+        // compiler intrinsic.
         unsafe { std::arch::x86_64::_rdtsc() }
     }
     #[cfg(target_arch = "aarch64")]
     {
         let cycles: u64;
         // SAFETY: reading the virtual counter is allowed in user space on Linux and has no effect.
-        // Unsafe: assembly.
+        // Needs `unsafe`: assembly.
         unsafe { std::arch::asm!("mrs {}, cntvct_el0", out(reg) cycles, options(nomem, nostack)) };
         cycles
     }

@@ -85,7 +85,7 @@ impl Completions {
 }
 
 impl Drop for Completions {
-    /// Records the frames as closed; they are not reused.
+    /// Records the frames as owned by a closed port; they are never reused.
     fn drop(&mut self) {
         let region = self.umem.region();
         region.owners.close(self.slot, |_| ());

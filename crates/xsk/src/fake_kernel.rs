@@ -171,7 +171,9 @@ struct KernelState {
     config: FakeKernelConfig,
     /// Sent packets, each with its chunk number; `None` if recording is off.
     sent: Option<Vec<(u32, Vec<u8>)>>,
+    /// Packets dropped because of `EBUSY`.
     discarded: Vec<Vec<u8>>,
+    /// Whether the interface has disappeared.
     gone: bool,
     /// Addresses to report as completed, each with the value of `wakeups` when the packet was sent
     /// or dropped.
@@ -221,7 +223,7 @@ impl FakeKernel {
         (port, kernel)
     }
 
-    /// Returns the user-space ends, and the fake kernel, which has the other ends.
+    /// Returns the user-space ends of new rings, and the fake kernel, which has the kernel's ends.
     pub(crate) fn rings(umem: &Umem, slot: PortSlot, sizes: FakeRingSizes) -> (Rings, Self) {
         let memory = Rc::new(RingMemory {
             fill: HeapRing::new(sizes.fill, sizes.start),
@@ -230,7 +232,7 @@ impl FakeKernel {
             tx: HeapRing::new(sizes.tx, sizes.start),
         });
         // SAFETY: `Rings` and `KernelState` keep `memory` in a field that is dropped after the
-        // ends; the ends of each ring are created once. Unsafe: the ends hold raw pointers.
+        // ends; the ends of each ring are created once. Needs `unsafe`: the ends hold raw pointers.
         let (fill_ends, completion_ends, rx_ends, tx_ends) = unsafe {
             (memory.fill.ends(), memory.completion.ends(), memory.rx.ends(), memory.tx.ends())
         };
@@ -255,7 +257,7 @@ impl FakeKernel {
             sent: Some(Vec::new()),
             discarded: Vec::new(),
             gone: false,
-            // For the maximum number of frames in flight, so that a wake-up allocates nothing.
+            // Has room for all frames of the UMEM, so that a wake-up allocates nothing.
             completing: VecDeque::with_capacity(umem.frames() as usize),
             wakeups: 0,
             counters: KernelCounters::default(),
@@ -304,7 +306,7 @@ impl FakeKernel {
             return Err(state.count(DeliveryError::FillRingEmpty));
         };
         posted.release();
-        // User space may have taken the chunk back since posting it.
+        // The port may have been closed since it posted the chunk, which then has another owner.
         let (chunk, _) = state.umem.region().split(address);
         if !state.umem.region().owners.has_owner(chunk, Owner::fill(state.slot)) {
             drop(reservation);
@@ -460,7 +462,7 @@ impl Kernel for FakeKernel {
         state.send();
         state.check_bound()?;
         if state.tx.available() > 0 {
-            // As `__xsk_generic_xmit` does when the budget is used up.
+            // As the kernel's `__xsk_generic_xmit` does when the budget is used up.
             return Err(io::Error::from_raw_os_error(libc::EAGAIN));
         }
         Ok(())
@@ -482,7 +484,7 @@ impl Kernel for FakeKernel {
 }
 
 impl KernelState {
-    /// Like `xsk_is_bound`.
+    /// Fails after the interface has disappeared, like `xsk_is_bound` in the kernel.
     fn check_bound(&self) -> io::Result<()> {
         if self.gone { Err(io::Error::from_raw_os_error(libc::ENXIO)) } else { Ok(()) }
     }
@@ -492,7 +494,7 @@ impl KernelState {
             return;
         }
         let now = self.wakeups;
-        // Like `xsk_cq_reserve_locked`: each packet needs room for its completion.
+        // Each packet needs room for its completion, as in the kernel's `xsk_cq_reserve_locked`.
         let free = self
             .completion
             .reserve(u32::MAX)
@@ -508,8 +510,8 @@ impl KernelState {
                 }
                 self.completing.push_back((descriptor.addr, now));
             } else {
-                // Like `xskq_cons_read_desc`: an invalid descriptor is counted, skipped, and never
-                // completed.
+                // As in the kernel's `xskq_cons_read_desc`, an invalid descriptor is counted,
+                // skipped, and never completed.
                 self.counters.tx_invalid += 1;
             }
         }
@@ -580,7 +582,8 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
         "the fill ring holds an address outside the UMEM"
     );
     // SAFETY: the range is within the mapping, in a chunk that user space has posted, so no frame
-    // owns it. Unsafe: like a device, it writes to memory outside Rust's ownership.
+    // owns it. Needs `unsafe`: like a device, this function writes to memory outside Rust's
+    // ownership.
     unsafe {
         region
             .base()
@@ -593,8 +596,8 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
 fn read(umem: &Umem, address: u64, len: usize) -> Vec<u8> {
     let mut packet = vec![0; len];
     // SAFETY: the caller checked (`is_valid_tx`) that the range lies within one chunk of the
-    // mapping that is posted, so no frame owns it. Unsafe: like a device, it reads memory outside
-    // Rust's ownership.
+    // mapping that is posted, so no frame owns it. Needs `unsafe`: like a device, this function
+    // reads memory outside Rust's ownership.
     unsafe {
         umem.region()
             .base()

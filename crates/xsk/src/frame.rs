@@ -85,12 +85,12 @@ impl Frame {
     /// is `HELD`, which [`Umem`](crate::Umem)'s drop ensures.
     #[inline]
     pub(crate) unsafe fn new(region: NonNull<Region>, chunk: u32, headroom: u16, len: u16) -> Self {
-        // SAFETY: the caller guarantees that the region is alive. Unsafe: `region` is a raw
+        // SAFETY: the caller guarantees that the region is alive. Needs `unsafe`: `region` is a raw
         // pointer.
         let region_ref = unsafe { region.as_ref() };
         let offset = region_ref.join(chunk, u32::from(headroom)) as usize;
         debug_assert!(offset + usize::from(len) <= region_ref.len());
-        // SAFETY: the chunk exists, so the offset lies within the mapping. Unsafe: pointer
+        // SAFETY: the chunk exists, so the offset lies within the mapping. Needs `unsafe`: pointer
         // arithmetic.
         let data = unsafe { region_ref.base().add(offset) };
         Self { data, region, chunk, headroom, len }
@@ -116,8 +116,8 @@ impl Frame {
     #[inline]
     fn region_ref(&self) -> &Region {
         // SAFETY: the region lives as long as this chunk is HELD, and the chunk is HELD as long as
-        // this frame exists. Unsafe: a frame has no lifetime parameter. (With one, no struct could
-        // contain both a UMEM and its frames.)
+        // this frame exists. Needs `unsafe`: a frame has no lifetime parameter. (With one, no
+        // struct could contain both a UMEM and its frames.)
         unsafe { self.region.as_ref() }
     }
 
@@ -151,10 +151,11 @@ impl Frame {
         if n > self.headroom() {
             return Err(NoRoom { side: "headroom", needed: n, available: self.headroom() });
         }
-        // n ≤ headroom ≤ 4096: no truncation.
+        // n ≤ headroom ≤ 4096, so the conversion to `u16` does not truncate.
         self.headroom -= n as u16;
         self.len += n as u16;
-        // SAFETY: n ≤ headroom, so the start stays within the chunk. Unsafe: pointer arithmetic.
+        // SAFETY: n ≤ headroom, so the start stays within the chunk. Needs `unsafe`: pointer
+        // arithmetic.
         self.data = unsafe { self.data.sub(n) };
         Ok(&mut self[..n])
     }
@@ -165,8 +166,8 @@ impl Frame {
         let n = n.min(usize::from(self.len));
         self.headroom += n as u16;
         self.len -= n as u16;
-        // SAFETY: n ≤ len, so the start stays within the chunk (or at its end). Unsafe: pointer
-        // arithmetic.
+        // SAFETY: n ≤ len, so the start stays within the chunk (or at its end). Needs `unsafe`:
+        // pointer arithmetic.
         self.data = unsafe { self.data.add(n) };
     }
 
@@ -192,8 +193,8 @@ impl Frame {
         self.region
     }
 
-    /// Hands the chunk to another owner and returns its number. Only this and `give_up_in` give up
-    /// a frame without losing it.
+    /// Hands the chunk to another owner and returns its number. Only this function and `give_up_in`
+    /// give up a frame without losing its chunk.
     #[inline]
     pub(crate) fn give_up(self, to: Owner) -> u32 {
         let frame = ManuallyDrop::new(self);
@@ -222,8 +223,8 @@ impl Deref for Frame {
     #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: the bytes lie within the chunk, which only this frame holds (HELD), so nothing
-        // else writes to it, not even the kernel (see `owner.rs`). Unsafe: the frame has a raw
-        // pointer into the UMEM.
+        // else writes to it, not even the kernel (see `owner.rs`). Needs `unsafe`: the frame has a
+        // raw pointer into the UMEM.
         unsafe { slice::from_raw_parts(self.data.as_ptr(), usize::from(self.len)) }
     }
 }
@@ -243,7 +244,7 @@ impl fmt::Debug for Frame {
 }
 
 impl Chunks<'_> {
-    /// Like [`Frame::new`], with the address.
+    /// Like [`Frame::new`], with the packet's address, which need not be computed then.
     ///
     /// # Safety
     /// As for [`Frame::new`]. In addition, `address` is the chunk's start plus `headroom`.
@@ -251,10 +252,10 @@ impl Chunks<'_> {
     pub(crate) unsafe fn frame(self, address: u64, chunk: u32, headroom: u16, len: u16) -> Frame {
         debug_assert_eq!(address, self.join(chunk, u32::from(headroom)));
         // SAFETY: the caller guarantees that the chunk exists and contains the address, so the
-        // pointer stays in the mapping. Unsafe: pointer arithmetic.
+        // pointer stays in the mapping. Needs `unsafe`: pointer arithmetic.
         let data = unsafe { self.base.add(address as usize) };
         // SAFETY: guaranteed by the caller; `data` equals the pointer that `Frame::new` computes.
-        // Unsafe: it creates the token that owns the bytes.
+        // Needs `unsafe`: the new frame is the token that owns the bytes.
         unsafe { Frame::from_data(data, self.region.into(), chunk, headroom, len) }
     }
 
@@ -271,7 +272,7 @@ mod tests {
     use crate::oracle::frame::{Edit, Shadow};
     use crate::{HugePages, Umem, UmemConfig};
 
-    /// The value of all bytes of the neighbouring chunks; edits write other values.
+    /// The value of all bytes of the neighbouring chunks. Edits write other values.
     const NEIGHBOUR: u8 = 0xee;
 
     fn umem(frame_size: u32) -> (Umem, crate::Pool) {

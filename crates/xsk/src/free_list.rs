@@ -3,15 +3,15 @@
 
 use crate::slots::put_into_slots;
 
-/// A stack of fixed capacity. With a `Vec`, every loop that pushes items could call the function
-/// that grows the vector, so the compiler would keep the length in memory.
+/// A stack of fixed capacity. It is no `Vec`: with a `Vec`, every loop that pushes items could call
+/// the function that grows the vector, so the compiler would keep the length in memory.
 pub(crate) struct FreeList<T> {
     items: Box<[T]>,
     len: usize,
 }
 
 impl<T: Copy> FreeList<T> {
-    /// The last item is on top.
+    /// Creates a full list. The last item is on top.
     pub(crate) fn full(items: impl Iterator<Item = T>) -> Self {
         let items: Box<[T]> = items.collect();
         Self { len: items.len(), items }
@@ -36,7 +36,8 @@ impl<T: Copy> FreeList<T> {
         self.items[self.len..end].iter().rev().copied()
     }
 
-    /// Puts items until the list is full; items taken from it always fit. Returns their number.
+    /// Puts items until the list is full; items that were taken from it always fit. Returns the
+    /// number of items put.
     #[inline]
     pub(crate) fn put(&mut self, items: impl Iterator<Item = T>) -> usize {
         let pushed = put_into_slots(&mut self.items[self.len..], items, |slot, item| *slot = item);

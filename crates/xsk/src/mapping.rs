@@ -9,7 +9,7 @@ use crate::config::{HugePages, UmemError};
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
-    /// Unmaps the memory; `None` if this type does.
+    /// The value whose drop unmaps the memory; `None` if `Mapping` unmaps it.
     #[cfg(feature = "xsk-rs")]
     owner: Option<Box<dyn std::any::Any>>,
 }
@@ -39,7 +39,7 @@ impl Mapping {
     fn map_shared(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: the kernel chooses the address, so the new mapping affects no existing memory.
-        // Unsafe: foreign call.
+        // Needs `unsafe`: foreign call.
         let base = unsafe {
             libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, fd.as_raw_fd(), 0)
         };
@@ -58,7 +58,7 @@ impl Mapping {
 
     fn advise(&self, advice: libc::c_int) -> io::Result<()> {
         // SAFETY: the range is our own mapping, and no advice that the callers pass discards its
-        // contents. Unsafe: foreign call.
+        // contents. Needs `unsafe`: foreign call.
         match unsafe { libc::madvise(self.base.as_ptr().cast(), self.len, advice) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
@@ -70,8 +70,8 @@ impl Mapping {
         match self.advise(libc::MADV_POPULATE_WRITE) {
             // Linux before 5.14 rejects this advice.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                // SAFETY: our own new mapping of this length, without other references. Unsafe: it
-                // writes to raw memory.
+                // SAFETY: our own new mapping of this length, without other references. Needs
+                // `unsafe`: a write to raw memory.
                 unsafe { self.base.as_ptr().write_bytes(0, self.len) };
                 Ok(())
             }
@@ -86,8 +86,8 @@ impl Drop for Mapping {
         if self.owner.is_some() {
             return;
         }
-        // SAFETY: our own mapping, and `Umem::drop` made sure that no frame points into it. Unsafe:
-        // foreign call.
+        // SAFETY: our own mapping, and `Umem::drop` made sure that no frame points into it. Needs
+        // `unsafe`: foreign call.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
@@ -101,7 +101,7 @@ pub(crate) fn map(
     huge_pages: HugePages,
 ) -> Result<(OwnedFd, Mapping, bool), UmemError> {
     if huge_pages != HugePages::Off {
-        // The excess is not used.
+        // The UMEM does not use the bytes after `bytes`.
         let rounded = bytes.next_multiple_of(HUGE_PAGE_BYTES);
         match map_memfd(rounded, libc::MFD_HUGETLB | libc::MFD_HUGE_2MB) {
             Ok((memfd, memory)) => return Ok((memfd, memory, true)),
@@ -126,16 +126,17 @@ pub(crate) fn map(
 
 fn map_memfd(bytes: usize, flags: libc::c_uint) -> io::Result<(OwnedFd, Mapping)> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | flags;
-    // SAFETY: the name is a C string. Unsafe: foreign call.
+    // SAFETY: the name is a C string. Needs `unsafe`: foreign call.
     let memfd = unsafe { libc::memfd_create(c"xdpfwd-umem".as_ptr(), flags) };
     if memfd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor without another owner. Unsafe: the compiler cannot know that.
+    // SAFETY: a new descriptor without another owner. Needs `unsafe`: the compiler cannot know
+    // that.
     let memfd = unsafe { OwnedFd::from_raw_fd(memfd) };
     let length = bytes.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
     // The seal prevents other processes that share the memory from truncating it. SAFETY: plain
-    // system calls on our own descriptor. Unsafe: foreign calls.
+    // system calls on our own descriptor. Needs `unsafe`: foreign calls.
     let sized = unsafe {
         libc::ftruncate(memfd.as_raw_fd(), length) == 0
             && libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK) == 0
@@ -145,8 +146,8 @@ fn map_memfd(bytes: usize, flags: libc::c_uint) -> io::Result<(OwnedFd, Mapping)
     }
     let memory = Mapping::map_shared(memfd.as_fd(), bytes)?;
     if flags & libc::MFD_HUGETLB == 0 {
-        // Used if /sys/kernel/mm/transparent_hugepage/shmem_enabled allows transparent huge pages.
-        // Failure is harmless.
+        // Has an effect if /sys/kernel/mm/transparent_hugepage/shmem_enabled allows transparent
+        // huge pages. Failure is harmless.
         let _ = memory.advise(libc::MADV_HUGEPAGE);
     }
     memory.populate()?;

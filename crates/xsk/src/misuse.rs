@@ -1,5 +1,5 @@
-//! Misuse of frames and ports that must not compile. After each group, a similar example compiles,
-//! which shows that the errors have the intended cause.
+//! Misuse of frames and ports that must not compile. The last example under each heading is similar
+//! and compiles, which shows that the errors have the intended cause.
 //!
 //! # Using a dropped frame
 //!
@@ -92,7 +92,8 @@
 //!
 //! # Using a frame on another thread
 //!
-//! Neither frames nor types that contain or create them can be used on another thread.
+//! Frames, batches, queues, pools, UMEMs and ports cannot be used on another thread. A copy of a
+//! frame's bytes and a builder can.
 //!
 //! ```compile_fail,E0277
 //! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
@@ -136,7 +137,7 @@
 //! ```
 //! ```
 //! fn assert_send<T: Send>() {}
-//! assert_send::<xdpfwd_xsk::Builder>(); // the receiving thread opens the ports
+//! assert_send::<xdpfwd_xsk::Builder>(); // opens the ports on the thread to which it was sent
 //! ```
 //!
 //! # Using a port after closing it

@@ -57,11 +57,11 @@ pub struct OpenPorts<P = XskPort> {
     pub ports: Vec<P>,
     /// Whether the kernel reports zero-copy for all ports.
     pub zero_copy: bool,
-    /// `None` without a fallback to copy mode.
+    /// The queue that caused a fallback to copy mode; `None` without a fallback.
     pub fallback: Option<Fallback>,
 }
 
-/// A queue that does not support zero-copy.
+/// The queue without zero-copy support, because of which all ports use copy mode.
 #[derive(Debug)]
 pub struct Fallback {
     /// Name of the interface.
@@ -186,7 +186,8 @@ impl Builder {
         self
     }
 
-    /// Sets whether to use preferred busy polling: system calls then poll the device.
+    /// Sets whether to use preferred busy polling: system calls then poll the device, instead of
+    /// waiting for its interrupts.
     pub fn busy_poll(mut self, on: bool) -> Self {
         self.busy_poll = on;
         self
@@ -251,7 +252,7 @@ impl Builder {
         let (umem, mut pool) = Umem::new(&self.umem)?;
         let sizes = self.ring_sizes();
         let deadline = Instant::now() + self.bind_timeout;
-        // The UMEM is registered with this socket.
+        // The socket with which the UMEM is registered; the other sockets share it.
         let mut first_socket: Option<Socket> = None;
         let mut ports = Vec::with_capacity(self.queues.len());
         let mut zero_copy = true;
@@ -266,7 +267,7 @@ impl Builder {
             let rings =
                 socket.map_rings(sizes).map_err(|error| queue.error("create the rings", error))?;
             let kernel = Box::new(socket.clone());
-            // The UMEM is new: all slots are free.
+            // Cannot fail: the UMEM is new, so all its slots are free.
             umem.region().claim(slot);
             let mut port = XskPort::new(&umem, slot, kernel, rings, sizes.fill, self.busy_poll);
             port.refill(&mut pool);
@@ -290,8 +291,8 @@ impl Builder {
 
     /// Sets the transmit budget and busy polling. A failure is logged and not fatal.
     fn tune(&self, socket: &Socket, queue: &Queue, sizes: RingSizes) {
-        // Kernels before 6.17 lack this option (ENOPROTOOPT): they send 32 packets per call, and
-        // the port repeats it.
+        // Kernels before 6.17 lack this option (ENOPROTOOPT): they send 32 packets per wake-up, and
+        // the port repeats the wake-up.
         let budget = TX_BUDGET_DESIRED.clamp(TX_BUDGET_DEFAULT, sizes.tx);
         if let Err(error) = socket.set_tx_budget(budget) {
             tracing::debug!(
@@ -309,15 +310,15 @@ impl Builder {
         }
     }
 
-    /// At most half of a port's share of the frames is in its fill ring. The other half is for
-    /// frames in flight.
+    /// Returns ring sizes with which at most half of a port's share of the frames is in its fill
+    /// ring. The other half is for frames in flight.
     fn ring_sizes(&self) -> RingSizes {
         let half_share = self.umem.frames / (2 * self.queues.len() as u32);
         // Rounded down to a power of two.
         let entries = 1u32.checked_shl(half_share.max(1).ilog2()).unwrap_or(1);
-        let fill = entries.clamp(MIN_RING, 4096);
-        let tx = entries.clamp(MIN_RING, 2048);
-        RingSizes { fill, completion: tx, rx: fill.min(2048), tx }
+        let fill = entries.clamp(MIN_RING, MAX_FILL_RING);
+        let tx = entries.clamp(MIN_RING, MAX_RING);
+        RingSizes { fill, completion: tx, rx: fill.min(MAX_RING), tx }
     }
 
     fn bind_error(&self, queue: &Queue, mode: u16, source: io::Error) -> OpenError {
@@ -331,7 +332,7 @@ impl Builder {
                 queue.error("bind the socket, because the interface was removed", source)
             }
             // Drivers report missing zero-copy support as EOPNOTSUPP, EINVAL, ENOMEM, ENOSPC, or
-            // 524, which only the kernel defines (ENOTSUPP).
+            // 524 (ENOTSUPP, which only the kernel's own headers define).
             _ if mode == libc::XDP_ZEROCOPY => {
                 OpenError::NoZeroCopy { interface, queue: queue.queue, source }
             }
@@ -395,7 +396,13 @@ impl Queue {
 /// Minimum entries of a ring: one batch.
 const MIN_RING: u32 = 64;
 
-/// Descriptors per system call in copy mode: eight batches.
+/// Maximum entries of a fill ring.
+const MAX_FILL_RING: u32 = 4096;
+
+/// Maximum entries of an RX, TX or completion ring.
+const MAX_RING: u32 = 2048;
+
+/// Descriptors that the kernel should send per system call in copy mode: eight batches.
 const TX_BUDGET_DESIRED: u32 = 512;
 
 /// Limits of busy polling per system call: microseconds and packets.
@@ -407,7 +414,7 @@ const BUSY_POLL_BUDGET: u32 = 64;
 /// the later calls usually succeed anyway.
 fn raise_memlock() {
     let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: a plain system call with a readable struct. Unsafe: foreign call.
+    // SAFETY: a plain system call with a readable struct. Needs `unsafe`: foreign call.
     if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &unlimited) } != 0 {
         tracing::debug!(error = %io::Error::last_os_error(), "cannot raise RLIMIT_MEMLOCK");
     }

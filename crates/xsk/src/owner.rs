@@ -6,8 +6,9 @@
 //!
 //! The kernel's memory accesses are trusted: it writes only to chunks posted for reception and not
 //! yet handed back, and reads only chunks posted for transmission. There is no defence against
-//! others, because the kernel can access all memory. The kernel's numbers are not trusted: no
-//! descriptor, completion or counter value can give a chunk two owners.
+//! other accesses, because the kernel can access all memory. The numbers that the kernel writes to
+//! the rings are not trusted: no descriptor, completion or counter value can give a chunk two
+//! owners.
 
 use std::cell::Cell;
 use std::fmt;
@@ -29,6 +30,7 @@ impl PortSlot {
     }
 }
 
+/// The owner of a chunk, as recorded in the chunk's byte.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Owner(u8);
 
@@ -38,7 +40,7 @@ impl Owner {
     pub(crate) const HELD: Self = Self(1);
     /// The `Frame` was dropped instead of given away.
     pub(crate) const LOST: Self = Self(2);
-    /// The port was closed while the kernel owned the chunk, which has not returned to the pool.
+    /// The port was closed while the kernel owned the chunk. The chunk is not reused.
     pub(crate) const CLOSED: Self = Self(3);
 
     const FIRST_FILL: u8 = 4;
@@ -87,10 +89,11 @@ pub struct Ownership {
     pub tx: u32,
     /// Lost: the [`Frame`](crate::Frame) was dropped instead of given away.
     pub lost: u32,
-    /// Retired when their port was closed.
+    /// Not reused, because the kernel owned them when their port was closed.
     pub closed: u32,
 }
 
+/// The recorded owner of each chunk, by chunk number.
 pub(crate) struct Owners(Box<[Cell<Owner>]>);
 
 impl Owners {
@@ -103,7 +106,8 @@ impl Owners {
         &self.0
     }
 
-    /// Returns `false` if the chunk does not exist or is not owned by `from`.
+    /// Changes a chunk's owner from `from` to `to`. Returns `false` if the chunk does not exist or
+    /// is not owned by `from`.
     #[inline]
     pub(crate) fn hand_over(owners: &[Cell<Owner>], chunk: u64, from: Owner, to: Owner) -> bool {
         match usize::try_from(chunk).ok().and_then(|chunk| owners.get(chunk)) {
@@ -115,7 +119,7 @@ impl Owners {
         }
     }
 
-    /// The caller must own the chunk.
+    /// Changes the owner of a chunk that the caller owns.
     #[inline]
     pub(crate) fn set(&self, chunk: u32, owner: Owner) {
         if let Some(cell) = self.0.get(chunk as usize) {
@@ -147,8 +151,9 @@ impl Owners {
         counts
     }
 
-    /// Records all chunks of a closed port as `CLOSED`, and returns their number. `on_fill_chunk`
-    /// can reuse the chunks that were posted for reception.
+    /// Records all chunks of a closed port as `CLOSED`, and returns their number. Calls
+    /// `on_fill_chunk` for each chunk that was posted for reception; the closure can reuse the
+    /// chunk.
     pub(crate) fn close(&self, slot: PortSlot, mut on_fill_chunk: impl FnMut(u32)) -> usize {
         let mut closed = 0;
         for (chunk, owner) in self.0.iter().enumerate() {

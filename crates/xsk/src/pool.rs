@@ -53,7 +53,7 @@ impl Umem {
         owner: Box<dyn Any>,
     ) -> Result<(Self, Pool), UmemError> {
         config.check()?;
-        // SAFETY: guaranteed by the caller. Unsafe: the mapping relies on it.
+        // SAFETY: guaranteed by the caller. Needs `unsafe`: the mapping relies on it.
         let memory = unsafe { Mapping::with_owner(base, config.bytes(), owner) };
         Ok(Self::with_pool(config, memory, None, huge))
     }
@@ -104,8 +104,8 @@ impl Pool {
         let region = self.umem.region();
         region.owners.set(chunk, Owner::HELD);
         // SAFETY: the chunk was free, so no frame owns it, and it is HELD now; the headroom is
-        // below the frame size; `Umem` keeps the region as long as a chunk is HELD. Unsafe: it
-        // creates the token that owns the bytes.
+        // below the frame size; `Umem` keeps the region as long as a chunk is HELD. Needs `unsafe`:
+        // the new frame is the token that owns the bytes.
         Some(unsafe { Frame::new(region.into(), chunk, XDP_PACKET_HEADROOM as u16, 0) })
     }
 
@@ -148,10 +148,11 @@ impl Pool {
     /// Puts back chunks that are already recorded as `POOL`. Returns their number.
     #[inline]
     pub(crate) fn push_all(&mut self, chunks: impl Iterator<Item = u32>) -> u32 {
-        // All fit: the list has room for every chunk of the UMEM, and contains none twice.
+        // All fit: the free list has room for every chunk of the UMEM, and no chunk is in it twice.
         self.free.put(chunks) as u32
     }
 
+    /// Puts back one chunk that is already recorded as `POOL`.
     #[inline]
     pub(crate) fn push(&mut self, chunk: u32) {
         let pushed = self.free.put([chunk].into_iter());

@@ -101,15 +101,16 @@ pub struct Counters {
     pub tx_wakes: u64,
     /// Cycles of [`clock`](crate::clock) spent in the calls counted in `tx_wakes`.
     pub tx_wake_cycles: u64,
-    /// Packets that the interface dropped after the kernel had accepted them: no carrier, or its
-    /// queue was full. Included in `tx_packets`. A lower bound: the port does not see drops in
-    /// zero-copy mode, or of packets that the kernel sends while a worker waits in `poll`.
+    /// Packets that the interface dropped after the kernel had accepted them: the interface had no
+    /// carrier, or its queue was full. Included in `tx_packets`. A lower bound: the port does not
+    /// see drops in zero-copy mode, or of packets that the kernel sends while a worker waits in
+    /// `poll`.
     pub tx_dropped: u64,
     /// Packets moved in memory before transmission: the I/O path sends from a fixed offset in the
     /// frame, and a stage has added or removed bytes at the front.
     pub tx_copied: u64,
     /// Rejected descriptors and completions: this port did not post the chunk, or the range
-    /// exceeded it. A value above 0 indicates a bug in xdpfwd or the kernel.
+    /// exceeded the chunk. A value above 0 indicates a bug in xdpfwd or the kernel.
     pub invalid_descriptors: u64,
 }
 
@@ -133,8 +134,8 @@ impl AddAssign for Counters {
 /// <https://docs.kernel.org/networking/af_xdp.html>.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelCounters {
-    /// Packets dropped because no frame was available or the packet did not fit. In copy mode
-    /// includes [`fill_ring_empty`](Self::fill_ring_empty).
+    /// Packets dropped because no frame was available or the packet did not fit into a frame. In
+    /// copy mode, this includes [`fill_ring_empty`](Self::fill_ring_empty).
     pub rx_dropped: u64,
     /// Fill-ring entries that the kernel rejected.
     pub rx_invalid: u64,

@@ -208,7 +208,7 @@ impl Iterator for Drain<'_> {
         frame
     }
 
-    /// `Reservation::extend` relies on this length.
+    /// `Reservation::extend` in `ring.rs` relies on this length.
     #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
         let remaining = self.end.wrapping_sub(self.position);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     proptest! {
-        /// For any capacity, with counters that wrap.
+        /// Compares the queue with a `VecDeque`, for any capacity and with counters that wrap.
         #[test]
         fn egress_queue_matches_a_bounded_queue(
             capacity in 0..70usize,

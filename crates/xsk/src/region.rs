@@ -13,11 +13,13 @@ pub(crate) struct Region {
     frame_size: u32,
     pub(crate) frames: u32,
     pub(crate) owners: Owners,
-    /// `None` if `xsk-rs` mapped the memory.
+    /// The file of the memory, which only tests use; `None` if the crate `xsk-rs` mapped the
+    /// memory.
     pub(crate) _memfd: Option<OwnedFd>,
+    /// Whether reserved huge pages back the memory.
     pub(crate) huge: bool,
-    /// One bit per [`PortSlot`], set if a port uses the slot.
-    slots: Cell<u128>,
+    /// One bit per [`PortSlot`] (the number of a port within its UMEM), set if a port has the slot.
+    used_slots: Cell<u128>,
 }
 
 impl Region {
@@ -41,7 +43,7 @@ impl Region {
             owners: Owners::new(frames),
             _memfd: memfd,
             huge,
-            slots: Cell::new(0),
+            used_slots: Cell::new(0),
         }
     }
 
@@ -62,13 +64,13 @@ impl Region {
 
     /// Reserves the slot for a port. Returns `false` if another port has it.
     pub(crate) fn claim(&self, slot: PortSlot) -> bool {
-        let taken = self.slots.get();
-        self.slots.set(taken | slot.bit());
+        let taken = self.used_slots.get();
+        self.used_slots.set(taken | slot.bit());
         taken & slot.bit() == 0
     }
 
     pub(crate) fn release(&self, slot: PortSlot) {
-        self.slots.set(self.slots.get() & !slot.bit());
+        self.used_slots.set(self.used_slots.get() & !slot.bit());
     }
 
     #[inline]
@@ -81,7 +83,8 @@ impl Region {
         }
     }
 
-    /// Like [`Chunks::split`], but returns `u32::MAX` as a chunk number that exceeds 32 bits.
+    /// Like [`Chunks::split`], but returns `u32::MAX` instead of a chunk number that exceeds 32
+    /// bits.
     #[cfg(feature = "fake-kernel")]
     #[inline]
     pub(crate) fn split(&self, address: u64) -> (u32, u32) {
@@ -90,16 +93,17 @@ impl Region {
         (chunk, address as u32 & (self.frame_size - 1))
     }
 
-    /// Returns the address, relative to the UMEM's start. The offset can equal the chunk size: an
-    /// empty packet can lie at the chunk's end.
+    /// Returns the address of an offset in a chunk, relative to the UMEM's start. The offset can
+    /// equal the chunk size: an empty packet can lie at the chunk's end.
     #[inline]
     pub(crate) fn join(&self, chunk: u32, offset: u32) -> u64 {
         (u64::from(chunk) << self.frame_size.trailing_zeros()) + u64::from(offset)
     }
 }
 
-/// A copy of a region's fields for packet loops. Through a reference, the compiler would have to
-/// assume that each written owner byte changes the fields, and reload them.
+/// A copy of a region's fields for packet loops. Through a reference to the region, the compiler
+/// would have to assume that each write of an owner byte changes the region's fields, and reload
+/// them.
 #[derive(Clone, Copy)]
 pub(crate) struct Chunks<'a> {
     pub(crate) region: &'a Region,

@@ -4,9 +4,9 @@
 //! flags word. User space produces into the fill and the TX ring and consumes from the RX and the
 //! completion ring.
 //!
-//! Each side writes its own counter once per batch, and re-reads the other only when its copy shows
-//! too few free (or readable) entries. Memory ordering follows the comment in the kernel's
-//! `net/xdp/xsk_queue.h`.
+//! Each side writes its own counter once per batch, and keeps a copy of the other side's counter,
+//! which it re-reads only when the copy shows too few free (or readable) entries. Memory ordering
+//! follows the comment in the kernel's `net/xdp/xsk_queue.h`.
 
 use std::ptr::NonNull;
 
@@ -27,7 +27,8 @@ pub(crate) struct RingLayout<T> {
 impl<T> RingLayout<T> {
     fn producer(&self) -> &AtomicU32 {
         // SAFETY: the caller of the ring's constructor guarantees that the memory outlives the
-        // ring; an AtomicU32 may be shared with the kernel. Unsafe: the pointer comes from mmap.
+        // ring; an AtomicU32 may be shared with the kernel. Needs `unsafe`: the pointer comes from
+        // mmap.
         unsafe { self.producer.as_ref() }
     }
 
@@ -43,8 +44,8 @@ impl<T> RingLayout<T> {
 }
 
 /// An iterator over the slots for a range of counter values. Through a reference to the ring, the
-/// compiler would have to assume that each written entry changes its size and address, and reload
-/// both.
+/// compiler would have to assume that each written entry changes the ring's size and address, and
+/// reload both.
 struct Cursor<T> {
     entries: NonNull<Entry<T>>,
     mask: u32,
@@ -63,7 +64,7 @@ impl<T> Cursor<T> {
         }
     }
 
-    /// Only the side that owns the slot may access it.
+    /// Returns the next slot. Only the side of the ring that owns the slot may access it.
     #[inline]
     fn next(&mut self) -> Option<NonNull<Entry<T>>> {
         if self.position == self.end {
@@ -71,15 +72,15 @@ impl<T> Cursor<T> {
         }
         let index = (self.position & self.mask) as usize;
         self.position = self.position.wrapping_add(1);
-        // SAFETY: index < size, and `entries` has `size` elements. Unsafe: the pointer comes from
-        // mmap.
+        // SAFETY: index < size, and `entries` has `size` elements. Needs `unsafe`: the pointer
+        // comes from mmap.
         Some(unsafe { self.entries.add(index) })
     }
 }
 
 pub(crate) struct Producer<T> {
     ring: RingLayout<T>,
-    /// Only this side writes the shared counter, so it need not be read again.
+    /// This side's counter. Only this side writes the shared one, so it need not be read again.
     produced: u32,
     /// The consumer's counter when last read; it can only have advanced since then.
     consumed: u32,
@@ -92,7 +93,8 @@ impl<T: Plain> Producer<T> {
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let produced = ring.producer().load(Ordering::Relaxed);
-        // As if the ring were full: the first reservation reads the consumer's counter.
+        // Start as if the ring were full, so that the first reservation reads the consumer's
+        // counter.
         Self { produced, consumed: produced.wrapping_sub(ring.size), ring }
     }
 
@@ -109,7 +111,7 @@ impl<T: Plain> Producer<T> {
         Reservation { cursor: Cursor::new(&self.ring, self.produced, granted), granted, ring: self }
     }
 
-    /// According to the copy of the consumer's counter.
+    /// Returns the number of free entries, according to the copy of the consumer's counter.
     #[inline]
     fn free_cached(&self) -> u32 {
         // The wrapping difference is the number of used entries. It exceeds the size only if the
@@ -124,7 +126,7 @@ impl<T: Plain> Producer<T> {
         self.produced.wrapping_sub(self.ring.consumer().load(Ordering::Relaxed)).min(self.ring.size)
     }
 
-    /// Whether entries published before this call need a wake-up.
+    /// Returns whether the kernel must be woken to read the entries published before this call.
     #[inline]
     pub(crate) fn needs_wakeup(&self) -> bool {
         // User space publishes entries, then reads the flag; the kernel sets the flag, then checks
@@ -135,8 +137,8 @@ impl<T: Plain> Producer<T> {
         self.needs_wakeup_unfenced()
     }
 
-    /// Without the fence: for use if nothing was published since the last check. If this check
-    /// misses a flag that was just set, the next sees it.
+    /// Like `needs_wakeup`, without the fence: for use if nothing was published since the last
+    /// check. If this check misses a flag that was just set, the next check sees it.
     #[inline]
     pub(crate) fn needs_wakeup_unfenced(&self) -> bool {
         self.ring.flags().load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
@@ -158,19 +160,19 @@ impl<T: Plain> Reservation<'_, T> {
         self.granted
     }
 
-    /// Returns `false` without writing once all reserved entries are used.
+    /// Writes an entry. Returns `false`, without writing, once all reserved entries are used.
     #[cfg(any(test, feature = "fake-kernel"))]
     #[inline]
     pub(crate) fn push(&mut self, entry: T) -> bool {
         let Some(slot) = self.cursor.next() else { return false };
         // SAFETY: the slot is one of the ring's, which outlives the reservation; it lies between
-        // producer and consumer + size, so this side owns it until published. Unsafe: memory shared
-        // with the kernel.
+        // producer and consumer + size, so this side owns it until published. Needs `unsafe`:
+        // memory shared with the kernel.
         unsafe { slot.as_ref().write(entry) };
         true
     }
 
-    /// Checks the number of entries once, not for every entry.
+    /// Writes several entries. Checks their number once, not for every entry.
     ///
     /// # Safety
     /// The iterator does not yield more entries than its `len()`. (An excess entry could overwrite
@@ -186,8 +188,8 @@ impl<T: Plain> Reservation<'_, T> {
         entries.for_each(|entry| {
             debug_assert!(position != end, "the iterator yields more entries than its length");
             // SAFETY: the mask keeps the slot within the ring, and this side owns it: the iterator
-            // yields at most its length, which is at most the reserved entries. Unsafe: memory
-            // shared with the kernel.
+            // yields at most its length, which is at most the reserved entries. Needs `unsafe`:
+            // memory shared with the kernel.
             unsafe { slots.add((position & mask) as usize).as_ref().write(entry) };
             position = position.wrapping_add(1);
         });
@@ -213,7 +215,7 @@ pub(crate) struct Consumer<T> {
     ring: RingLayout<T>,
     /// The producer's counter when last read.
     produced: u32,
-    /// Only this side writes the shared counter.
+    /// This side's counter. Only this side writes the shared one.
     consumed: u32,
 }
 
@@ -224,7 +226,7 @@ impl<T: Plain> Consumer<T> {
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let consumed = ring.consumer().load(Ordering::Relaxed);
-        // As if the ring were empty: the first peek reads the producer's counter.
+        // Start as if the ring were empty, so that the first peek reads the producer's counter.
         Self { produced: consumed, consumed, ring }
     }
 
@@ -239,19 +241,20 @@ impl<T: Plain> Consumer<T> {
         Peek { cursor: Cursor::new(&self.ring, self.consumed, wanted.min(available)), ring: self }
     }
 
-    /// According to the copy of the producer's counter.
+    /// Returns the number of readable entries, according to the copy of the producer's counter.
     #[inline]
     fn available_cached(&self) -> u32 {
         // The producer's counter is invalid if it claims more entries than the ring has.
         self.produced.wrapping_sub(self.consumed).min(self.ring.size)
     }
 
-    /// Re-reads the producer's counter.
+    /// Returns the number of readable entries. Re-reads the producer's counter.
     pub(crate) fn available(&self) -> u32 {
         self.ring.producer().load(Ordering::Relaxed).wrapping_sub(self.consumed).min(self.ring.size)
     }
 
-    /// Only the kernel sets the flag that asks for wake-ups.
+    /// Sets or clears the flag that asks for wake-ups. Only the kernel's end of a ring may call
+    /// this.
     #[cfg(feature = "fake-kernel")]
     pub(crate) fn set_needs_wakeup(&self, on: bool) {
         let flags = if on { libc::XDP_RING_NEED_WAKEUP } else { 0 };
@@ -261,7 +264,7 @@ impl<T: Plain> Consumer<T> {
 }
 
 /// Entries being read. [`release`](Self::release) returns those read so far to the producer.
-/// Without it, the next peek yields the same entries again.
+/// Without this call, the next peek yields the same entries again.
 #[must_use = "dropping a peek without release leaves its entries in the ring"]
 pub(crate) struct Peek<'a, T> {
     ring: &'a mut Consumer<T>,
@@ -277,7 +280,7 @@ impl<T: Plain> Iterator for Peek<'_, T> {
         // SAFETY: the slot is one of the ring's, which outlives the peek; it lies between consumer
         // and producer, so it was written (Acquire in `peek`) and will not be overwritten before
         // its release. If the producer's counter is wrong, the slot may contain the allocation's
-        // zeros, also valid for a plain type. Unsafe: memory shared with the kernel.
+        // zeros, also valid for a plain type. Needs `unsafe`: memory shared with the kernel.
         Some(unsafe { slot.as_ref().read() })
     }
 }
@@ -313,7 +316,7 @@ pub(crate) mod heap {
     use crate::sync::Ordering;
     use crate::sync::{AtomicU32, Entry, Plain};
 
-    /// Must outlive the two ends.
+    /// The memory of a ring, which must outlive the ring's producer and consumer.
     pub(crate) struct HeapRing<T> {
         producer: AtomicU32,
         consumer: AtomicU32,
@@ -322,7 +325,8 @@ pub(crate) mod heap {
     }
 
     impl<T: Plain> HeapRing<T> {
-        /// A `start` near 2³² tests wrapping.
+        /// Creates an empty ring whose counters have the value `start`. A value near 2³² tests
+        /// wrapping.
         pub(crate) fn new(size: u32, start: u32) -> Box<Self> {
             assert!(size.is_power_of_two(), "ring size {size} is not a power of two");
             Box::new(Self {
@@ -356,6 +360,8 @@ pub(crate) mod heap {
             }
         }
 
+        /// Creates the producer and the consumer.
+        ///
         /// # Safety
         /// `self` outlives both ends, and this function is called once.
         pub(crate) unsafe fn ends(&self) -> (Producer<T>, Consumer<T>) {
@@ -425,41 +431,46 @@ mod tests {
     #[should_panic(expected = "more entries than reserved")]
     fn extend_beyond_granted_entries_panics() {
         let ring = HeapRing::<u64>::new(4, 0);
-        // SAFETY: the ring outlives both ends, which are created once. Unsafe: the ends hold raw
-        // pointers.
+        // SAFETY: the ring outlives both ends, which are created once. Needs `unsafe`: the ends
+        // hold raw pointers.
         let (mut producer, _consumer) = unsafe { ring.ends() };
         let mut reservation = producer.reserve(9);
-        // SAFETY: a slice's iterator reports its exact length. Unsafe: other iterators may not.
+        // SAFETY: a slice's iterator reports its exact length. Needs `unsafe`: other iterators may
+        // report a wrong length.
         unsafe { reservation.extend([0; 5].into_iter()) };
     }
 
     struct SendEnd<E>(E);
 
-    // SAFETY: each end is used by one thread at a time, as a ring requires. Unsafe: the ends hold
-    // raw pointers.
+    // SAFETY: each end is used by one thread at a time, as a ring requires. Needs `unsafe`: the
+    // ends hold raw pointers.
     unsafe impl<E> Send for SendEnd<E> {}
 
-    /// With real threads instead of a model; `make sanitize` runs this under ThreadSanitizer.
+    /// Uses real threads, unlike the tests under loom. `make sanitize` runs this test under
+    /// ThreadSanitizer.
     #[test]
     fn ring_passes_entries_between_threads_in_order() {
         const ENTRIES: u64 = 100_000;
         let ring = HeapRing::new(64, 0u32.wrapping_sub(1000));
-        // SAFETY: the ring outlives both ends, because it also outlives the scope. Unsafe: the ends
-        // hold raw pointers.
+        // SAFETY: the ring outlives both ends, because it also outlives the scope. Needs `unsafe`:
+        // the ends hold raw pointers.
         let (producer, mut consumer) = unsafe { ring.ends() };
         let producer = SendEnd(producer);
         std::thread::scope(|scope| {
             scope.spawn(move || {
+                // The braces move the whole `SendEnd`. Without them, the closure would capture only
+                // its field, which is not `Send`.
                 let SendEnd(mut producer) = { producer };
                 let mut next = 0;
                 while next < ENTRIES {
                     let mut reservation = producer.reserve(1 + (next % 40) as u32);
+                    // Batches whose first number is a multiple of 3 are written with `extend`.
                     if next % 3 == 0 {
                         let values: Vec<u64> =
                             (next..next + u64::from(reservation.granted())).collect();
                         next += values.len() as u64;
-                        // SAFETY: a vector's iterator reports its exact length. Unsafe: other
-                        // iterators may not.
+                        // SAFETY: a vector's iterator reports its exact length. Needs `unsafe`:
+                        // other iterators may report a wrong length.
                         unsafe { reservation.extend(values.into_iter()) };
                     }
                     while reservation.push(next) {
@@ -485,7 +496,8 @@ mod tests {
     }
 
     proptest! {
-        /// For random steps at both ends and counters that wrap.
+        /// Compares the ring with a bounded queue, for random steps at both ends and counters that
+        /// wrap.
         #[test]
         fn ring_matches_a_bounded_queue(steps in prop::collection::vec(any::<[u8; 4]>(), 1..200)) {
             ring::run(steps);

@@ -1,10 +1,10 @@
 //! Puts items into slots, without a counter.
 
-/// Returns the number of used slots. Calls `items.next()` only if a slot is left, so no item is
-/// lost.
+/// Calls `put` with each item and the next slot, until items or slots run out. Returns the number
+/// of used slots. Calls `items.next()` only if a slot is left, so no item is lost.
 ///
-/// A separate counter would not fit into the registers: the compiler would keep it in memory, and
-/// each item would wait for the previous store.
+/// A counter of the items would not fit into the processor's registers: the compiler would keep it
+/// in memory, and each item would wait for the previous store.
 #[inline]
 pub(crate) fn put_into_slots<S, T>(
     slots: &mut [S],

@@ -30,12 +30,13 @@ pub(crate) struct Socket(Rc<OwnedFd>);
 
 impl Socket {
     pub(crate) fn new() -> io::Result<Self> {
-        // SAFETY: a plain system call. Unsafe: foreign call.
+        // SAFETY: a plain system call. Needs `unsafe`: foreign call.
         let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a new descriptor without another owner. Unsafe: the compiler cannot know that.
+        // SAFETY: a new descriptor without another owner. Needs `unsafe`: the compiler cannot know
+        // that.
         Ok(Self(Rc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
@@ -44,7 +45,7 @@ impl Socket {
         Ok(Self(Rc::new(fd.try_clone_to_owned()?)))
     }
 
-    /// Registers the UMEM. The other sockets of the UMEM share it when they bind.
+    /// Registers the UMEM with this socket. Other sockets share the UMEM when they bind.
     pub(crate) fn register(&self, region: &Region) -> io::Result<()> {
         let registration = libc::xdp_umem_reg {
             addr: region.base().as_ptr() as u64,
@@ -58,7 +59,7 @@ impl Socket {
     }
 
     /// Maps the four rings. The fill and the completion ring belong to the (interface, queue), so
-    /// every socket needs them, even if it shares its UMEM.
+    /// every socket needs these rings, even if it shares its UMEM.
     pub(crate) fn map_rings(&self, sizes: RingSizes) -> io::Result<Rings> {
         self.set(libc::SOL_XDP, libc::XDP_UMEM_FILL_RING, &sizes.fill)?;
         self.set(libc::SOL_XDP, libc::XDP_UMEM_COMPLETION_RING, &sizes.completion)?;
@@ -83,7 +84,8 @@ impl Socket {
         let tx =
             self.map_ring::<Descriptor>(sizes.tx, &offsets.tx, libc::XDP_PGOFF_TX_RING as u64)?;
         // SAFETY: each layout describes a ring that the kernel has just allocated and mapped, and
-        // is used once; `Rings` keeps the memory mapped. Unsafe: the ends hold raw pointers.
+        // is used once; `Rings` keeps the memory mapped. Needs `unsafe`: the ends hold raw
+        // pointers.
         unsafe {
             Ok(Rings {
                 fill: Producer::new(fill.1),
@@ -102,9 +104,10 @@ impl Socket {
         page_offset: u64,
     ) -> io::Result<(RingMap, RingLayout<T>)> {
         let len = offsets.desc as usize + size as usize * mem::size_of::<T>();
-        // Mappings are page-aligned, so an aligned offset gives an aligned address. Counters and
-        // flags are in front of the entries.
-        let is_valid = |offset: u64| offset.is_multiple_of(4) && offset + 4 <= offsets.desc;
+        // The counters and the flags must lie in front of the entries. A mapping is page-aligned,
+        // so an aligned offset gives an aligned address.
+        let word = mem::size_of::<AtomicU32>() as u64;
+        let is_valid = |offset: u64| offset.is_multiple_of(word) && offset + word <= offsets.desc;
         let before_entries = [offsets.producer, offsets.consumer, offsets.flags];
         if !before_entries.into_iter().all(is_valid)
             || !offsets.desc.is_multiple_of(mem::align_of::<T>() as u64)
@@ -113,7 +116,7 @@ impl Socket {
         }
         let map = RingMap::new(self.0.as_fd(), len, page_offset)?;
         // SAFETY: each offset was checked to lie within the ring and to be aligned for its type.
-        // Unsafe: pointer arithmetic.
+        // Needs `unsafe`: pointer arithmetic.
         let pointer_to = |offset: u64| unsafe { map.base.add(offset as usize) };
         let layout = RingLayout {
             producer: pointer_to(offsets.producer).cast::<AtomicU32>(),
@@ -125,8 +128,8 @@ impl Socket {
         Ok((map, layout))
     }
 
-    /// The socket that registered the UMEM passes `XDP_ZEROCOPY` or `XDP_COPY`, with
-    /// `XDP_USE_NEED_WAKEUP`. Other sockets pass that socket as `shared` and only
+    /// Binds the socket to a queue. The socket that registered the UMEM passes `XDP_ZEROCOPY` or
+    /// `XDP_COPY`, with `XDP_USE_NEED_WAKEUP`. Other sockets pass that socket as `shared` and only
     /// `XDP_SHARED_UMEM`; they inherit the flags.
     pub(crate) fn bind(
         &self,
@@ -142,7 +145,7 @@ impl Socket {
             sxdp_queue_id: queue,
             sxdp_shared_umem_fd: shared.map_or(0, |socket| socket.0.as_raw_fd() as u32),
         };
-        // SAFETY: the address is a sockaddr_xdp of its size. Unsafe: foreign call.
+        // SAFETY: the address is a sockaddr_xdp of its size. Needs `unsafe`: foreign call.
         let result = unsafe {
             libc::bind(
                 self.0.as_raw_fd(),
@@ -173,7 +176,7 @@ impl Socket {
     }
 
     fn set<T>(&self, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
-        // SAFETY: the value is readable for its size. Unsafe: foreign call.
+        // SAFETY: the value is readable for its size. Needs `unsafe`: foreign call.
         let result = unsafe {
             libc::setsockopt(
                 self.0.as_raw_fd(),
@@ -186,12 +189,12 @@ impl Socket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Returns the value, and the number of bytes written. An older kernel may write a shorter
-    /// struct; the remaining bytes are zero.
+    /// Returns the value of an option, and the number of bytes that the kernel wrote. An older
+    /// kernel may write a shorter struct; the remaining bytes are zero.
     fn get<T: Plain>(&self, level: libc::c_int, option: libc::c_int) -> io::Result<(T, usize)> {
         let mut value = MaybeUninit::<T>::zeroed();
         let mut size = mem::size_of::<T>() as libc::socklen_t;
-        // SAFETY: the value is writable for its size. Unsafe: foreign call.
+        // SAFETY: the value is writable for its size. Needs `unsafe`: foreign call.
         let result = unsafe {
             libc::getsockopt(
                 self.0.as_raw_fd(),
@@ -204,7 +207,7 @@ impl Socket {
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: any bytes are valid for a plain type. Unsafe: this does not hold for other types.
+        // SAFETY: any bytes are valid for a plain type. Needs `unsafe`: not so for other types.
         Ok((unsafe { value.assume_init() }, size as usize))
     }
 }
@@ -215,7 +218,7 @@ impl Kernel for Socket {
     }
 
     fn wake_tx(&mut self) -> io::Result<()> {
-        // SAFETY: no buffer is passed. Unsafe: foreign call.
+        // SAFETY: no buffer is passed. Needs `unsafe`: foreign call.
         let result = unsafe {
             libc::sendto(self.0.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0)
         };
@@ -223,7 +226,7 @@ impl Kernel for Socket {
     }
 
     fn wake_rx(&mut self) -> io::Result<()> {
-        // SAFETY: no buffer is passed. Unsafe: foreign call.
+        // SAFETY: no buffer is passed. Needs `unsafe`: foreign call.
         let result = unsafe {
             libc::recvfrom(
                 self.0.as_raw_fd(),
@@ -242,7 +245,7 @@ impl Kernel for Socket {
     }
 
     fn statistics(&self) -> KernelCounters {
-        // Fails only for an invalid socket.
+        // The call fails only for an invalid socket.
         let Ok((statistics, _)) =
             self.get::<libc::xdp_statistics>(libc::SOL_XDP, libc::XDP_STATISTICS)
         else {
@@ -268,7 +271,7 @@ struct RingMap {
 impl RingMap {
     fn new(fd: BorrowedFd<'_>, len: usize, page_offset: u64) -> io::Result<Self> {
         // SAFETY: the kernel chooses the address, so the new mapping affects no existing memory.
-        // Unsafe: foreign call.
+        // Needs `unsafe`: foreign call.
         let base = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -291,7 +294,7 @@ impl RingMap {
 impl Drop for RingMap {
     fn drop(&mut self) {
         // SAFETY: our own mapping; the ends of the ring, which point into it, are dropped earlier
-        // (see `Rings`). Unsafe: foreign call.
+        // (see `Rings`). Needs `unsafe`: foreign call.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }

@@ -14,15 +14,15 @@ use crate::abi::Descriptor;
 /// The type has no padding that is ever read as a value, no niche, and no references.
 pub(crate) unsafe trait Plain: Copy {}
 
-// SAFETY: `u64` is an integer. Unsafe: the compiler cannot check that.
+// SAFETY: `u64` is an integer. Needs `unsafe`: the compiler cannot check that.
 unsafe impl Plain for u64 {}
-// SAFETY: a struct of integers. Unsafe: the compiler cannot check that.
+// SAFETY: a struct of integers. Needs `unsafe`: the compiler cannot check that.
 unsafe impl Plain for Descriptor {}
-// SAFETY: a struct of integers. Unsafe: the compiler cannot check that.
+// SAFETY: a struct of integers. Needs `unsafe`: the compiler cannot check that.
 unsafe impl Plain for libc::xdp_mmap_offsets {}
-// SAFETY: a struct of integers. Unsafe: the compiler cannot check that.
+// SAFETY: a struct of integers. Needs `unsafe`: the compiler cannot check that.
 unsafe impl Plain for libc::xdp_options {}
-// SAFETY: a struct of integers. Unsafe: the compiler cannot check that.
+// SAFETY: a struct of integers. Needs `unsafe`: the compiler cannot check that.
 unsafe impl Plain for libc::xdp_statistics {}
 
 /// A ring entry, in memory that the other side also writes to.
@@ -30,8 +30,8 @@ unsafe impl Plain for libc::xdp_statistics {}
 pub(crate) struct Entry<T>(UnsafeCell<MaybeUninit<T>>);
 
 impl<T: Plain> Entry<T> {
-    /// Zeroed, as by the kernel: a consumer that sees an invalid counter can read an unwritten
-    /// entry.
+    /// Returns an entry of zeros, as the kernel allocates it: a consumer that sees an invalid
+    /// counter can read an unwritten entry.
     #[cfg(any(test, feature = "fake-kernel"))]
     pub(crate) fn unwritten() -> Self {
         Self(UnsafeCell::new(MaybeUninit::zeroed()))
@@ -41,7 +41,8 @@ impl<T: Plain> Entry<T> {
     /// The caller owns the entry: the other side neither reads nor writes it during the call.
     #[inline(always)]
     pub(crate) unsafe fn write(&self, value: T) {
-        // SAFETY: the caller guarantees exclusive access. Unsafe: the type cannot check that.
+        // SAFETY: the caller guarantees exclusive access. Needs `unsafe`: the type cannot check
+        // that.
         unsafe { self.0.get().write(MaybeUninit::new(value)) };
     }
 
@@ -50,8 +51,8 @@ impl<T: Plain> Entry<T> {
     #[inline(always)]
     pub(crate) unsafe fn read(&self) -> T {
         // SAFETY: the caller guarantees that the entry is initialised and that nothing writes to it
-        // during the call; any bytes are valid for a plain type. Unsafe: the type cannot check
-        // that.
+        // during the call; any bytes are valid for a plain type. Needs `unsafe`: the type cannot
+        // check that.
         unsafe { self.0.get().read().assume_init() }
     }
 }

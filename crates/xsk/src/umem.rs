@@ -49,7 +49,8 @@ impl Umem {
         self.0.huge
     }
 
-    /// For tests only: writing to the file would change frames that have an owner.
+    /// Returns the file of the memory. For tests only: writing to it would change frames that have
+    /// an owner.
     #[cfg(test)]
     pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
         self.0._memfd.as_ref().expect("the UMEM has its own memfd").as_fd()
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn umem_is_unmapped_with_last_handle_unless_frame_is_held() {
-        // By inode: another test may have mapped memory at the same address.
+        // Search by inode, because another test may have mapped memory at the same address.
         let mapping_check = |umem: &Umem| {
             let file = std::fs::File::from(umem.memfd().try_clone_to_owned().unwrap());
             let inode = std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap()).to_string();

@@ -25,21 +25,22 @@ use crate::umem::Umem;
 pub(crate) trait Kernel {
     fn wake_tx(&mut self) -> io::Result<()>;
     fn wake_rx(&mut self) -> io::Result<()>;
-    /// `None` for the fake kernel.
+    /// Returns the socket's file descriptor; `None` for the fake kernel.
     fn fd(&self) -> Option<RawFd>;
     fn statistics(&self) -> KernelCounters;
-    /// Whether nothing writes to frames posted for reception after this object is dropped. A socket
-    /// cannot guarantee that: it stays bound as long as, for example, a thread in `poll` or a
-    /// process being forked refers to its file.
+    /// Returns whether frames posted for reception are no longer written to once this object is
+    /// dropped. A socket cannot guarantee that: it stays bound as long as, for example, a thread in
+    /// `poll` or a process being forked refers to its file.
     fn ends_access_on_drop(&self) -> bool;
 }
 
+/// The user-space ends of the four rings of a port.
 pub(crate) struct Rings {
     pub(crate) fill: Producer<u64>,
     pub(crate) completion: Consumer<u64>,
     pub(crate) rx: Consumer<Descriptor>,
     pub(crate) tx: Producer<Descriptor>,
-    /// Declared last, so that it is dropped after the ends.
+    /// The memory of the rings; declared last, so that it is dropped after the ends.
     pub(crate) _memory: Box<dyn Any>,
 }
 
@@ -58,13 +59,14 @@ pub struct XskPort {
     filled: u32,
     /// Frames posted for transmission and not yet reclaimed.
     sending: u32,
-    /// Every receive that finds no packet wakes the kernel, even unrequested, to poll the device.
+    /// Whether every `receive` that finds no packet wakes the kernel, even if the kernel did not
+    /// request it, to poll the device.
     busy_poll: bool,
-    /// The device accesses the frames directly.
+    /// Whether the device accesses the frames directly.
     zero_copy: bool,
     closed: bool,
-    /// Frames were posted for reception since the last fenced check of the fill ring's wake-up
-    /// flag.
+    /// Whether frames were posted for reception since the last `needs_wakeup` on the fill ring (the
+    /// check of the wake-up flag that has a fence).
     unannounced: bool,
     tx_backoff: Backoff,
     rx_backoff: Backoff,
@@ -110,8 +112,8 @@ impl XskPort {
             return false;
         }
         let mut reservation = self.rings.fill.reserve(wanted);
-        // SAFETY: the pool returns a slice's iterator, which reports its exact length. Unsafe:
-        // other iterators may not.
+        // SAFETY: the pool returns a slice's iterator, which reports its exact length. Needs
+        // `unsafe`: other iterators may report a wrong length.
         unsafe { reservation.extend(pool.take_for_fill(self.slot, reservation.granted())) };
         let posted = reservation.commit();
         self.filled += posted;
@@ -136,14 +138,14 @@ impl XskPort {
         }
         // SAFETY: `hand_over` checked that the chunk exists and was in our fill ring, so no frame
         // owns it; `split` returned the address's chunk and offset, and the range is within the
-        // chunk. Unsafe: it creates the token that owns the bytes.
+        // chunk. Needs `unsafe`: the new frame is the token that owns the bytes.
         Some(unsafe {
             chunks.frame(descriptor.addr, chunk as u32, offset as u16, descriptor.len as u16)
         })
     }
 
     /// Records the chunk as free and returns its number; `None` if the kernel did not own it. The
-    /// address is that of the TX descriptor, so it can be anywhere in the chunk.
+    /// completion has the address of the TX descriptor, which can be anywhere in the chunk.
     #[inline]
     pub(crate) fn completed(chunks: Chunks<'_>, slot: PortSlot, address: u64) -> Option<u32> {
         let (chunk, _) = chunks.split(address);
@@ -152,7 +154,7 @@ impl XskPort {
 
     /// Returns the numbers of unsent descriptors and of completions. If either changes, the kernel
     /// has made progress. In copy mode before Linux 6.17, the TX ring showed sent descriptors only
-    /// after a later call, or when the ring was empty.
+    /// after a later wake-up, or when the ring was empty.
     fn tx_progress(&self) -> (u32, u32) {
         (self.rings.tx.pending(), self.rings.completion.available())
     }
@@ -163,12 +165,12 @@ impl XskPort {
         self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
     }
 
-    /// Repeats the call as long as it stops early but makes progress.
+    /// Repeats the wake-up as long as the kernel stops early but makes progress.
     fn wake_tx_until_done(&mut self) {
         let start_progress = self.tx_progress();
         let mut dropped = false;
-        // A call returns early if the interface drops a packet or the budget is used up. `sending`
-        // limits the number of calls.
+        // A wake-up returns early if the interface drops a packet or the budget is used up.
+        // `sending` limits the number of wake-ups.
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
             self.counters.tx_wakes += 1;
@@ -176,13 +178,13 @@ impl XskPort {
             let Err(error) = self.kernel.wake_tx() else { break };
             match error.raw_os_error() {
                 // In copy mode EBUSY is `NET_XMIT_DROP`: one packet was completed without being
-                // sent (`__xsk_generic_xmit`). If it was the first packet of the call, the TX ring
-                // shows this only after a later call.
+                // sent (`__xsk_generic_xmit`). If it was the first packet of the wake-up, the TX
+                // ring shows this only after a later wake-up.
                 Some(libc::EBUSY) if !self.zero_copy => {
                     self.counters.tx_dropped += 1;
                     dropped = true;
                 }
-                // The budget of one call is used up: 32 packets before Linux 6.17.
+                // The budget of one wake-up is used up: 32 packets before Linux 6.17.
                 Some(libc::EAGAIN) if self.tx_progress() != before => {}
                 // EAGAIN: the send buffer or the completion ring is full. ENOBUFS: temporarily no
                 // memory. ENETDOWN: the link is down. ENXIO: the device is gone. The descriptors
@@ -228,7 +230,7 @@ impl Port for XskPort {
         let entries = peek.read_count();
         peek.release();
         if entries > 0 {
-            // No posted frame corresponds to a rejected descriptor.
+            // Do not subtract `entries`: to a rejected descriptor, no posted frame corresponds.
             self.filled -= received;
             self.counters.rx_packets += u64::from(received);
             self.counters.rx_bytes += batch.slots()[before..]
@@ -278,7 +280,8 @@ impl Port for XskPort {
                 frame.give_up_in(chunks, owner);
                 descriptor
             });
-            // SAFETY: `Drain` yields exactly its length. Unsafe: other iterators may not.
+            // SAFETY: `Drain` yields exactly its length. Needs `unsafe`: other iterators may report
+            // a wrong length.
             unsafe { reservation.extend(descriptors) };
             sent = reservation.commit();
             self.sending += sent;
@@ -328,7 +331,7 @@ impl Port for XskPort {
     }
 
     fn frame_counts(&self) -> PortFrameCounts {
-        // Invalid entries are not frames of this port.
+        // The limits exclude invalid entries, which are not frames of this port.
         let rx = self.rings.rx.available().min(self.filled);
         let completion = self.rings.completion.available().min(self.sending);
         PortFrameCounts {

@@ -28,7 +28,8 @@ use crate::xsk_port::{Kernel, XskPort};
 /// do. The port moves other packets there and counts them as [`Counters::tx_copied`], or, if they
 /// do not fit, drops them and counts them as [`Counters::tx_dropped`].
 pub struct XskRsPort {
-    /// For wake-up errors and statistics, which `xsk-rs` does not expose.
+    /// A second handle of the socket, for wake-up errors and statistics, which `xsk-rs` does not
+    /// expose.
     socket: Socket,
     // `frame_counts` has only `&self`, but counting entries with `xsk-rs` requires `&mut`.
     tx: RefCell<TxQueue>,
@@ -38,14 +39,16 @@ pub struct XskRsPort {
     xsk_rs_umem: XskRsUmem,
     umem: Umem,
     slot: PortSlot,
-    /// Indexed by chunk number.
+    /// The descriptor of each chunk, by chunk number.
     descriptors: Rc<[FrameDesc]>,
-    /// For the descriptors of one batch.
+    /// A buffer for the descriptors of one batch.
     scratch: Box<[FrameDesc; Batch::CAPACITY]>,
     /// Dropped packets, recorded as owned by this port until `reclaim` returns them to the pool.
     dropped: Vec<u32>,
     sizes: RingSizes,
+    /// Frames posted for reception and not yet received.
     filled: u32,
+    /// Frames posted for transmission and not yet reclaimed.
     sending: u32,
     zero_copy: bool,
     closed: bool,
@@ -110,7 +113,7 @@ impl XskRsPort {
                 *descriptor = self.descriptors[chunks.split(address).0 as usize];
             }
             // SAFETY: each descriptor belongs to a chunk of this UMEM just taken out of the pool,
-            // so it has no other owner. Unsafe: the kernel writes to the chunk from now on.
+            // so it has no other owner. Needs `unsafe`: the kernel writes to the chunk from now on.
             let posted = unsafe { self.fill.produce(&self.scratch[..count as usize]) };
             debug_assert_eq!(
                 posted, count as usize,
@@ -163,14 +166,14 @@ impl XskRsPort {
             let descriptor = &mut self.scratch[count];
             *descriptor = self.descriptors[frame.chunk() as usize];
             // SAFETY: the descriptor refers to the chunk of `frame`, which this port owns. No other
-            // reference into the chunk exists. Unsafe: it creates a reference to the chunk's bytes,
-            // which is used only to set the packet length.
+            // reference into the chunk exists. Needs `unsafe`: `data_mut` creates a reference to
+            // the chunk's bytes, which is used only to set the packet length.
             unsafe { self.xsk_rs_umem.data_mut(descriptor) }.cursor().set_pos(frame.len());
             frame.give_up(Owner::tx(self.slot));
             count += 1;
         }
         // SAFETY: each descriptor belongs to a chunk of this UMEM whose frame was just given up for
-        // transmission. Unsafe: the kernel reads the chunk from now on.
+        // transmission. Needs `unsafe`: the kernel reads the chunk from now on.
         let posted = unsafe { self.tx.get_mut().produce(&self.scratch[..count]) };
         debug_assert_eq!(
             posted, count,
@@ -180,12 +183,14 @@ impl XskRsPort {
         wanted
     }
 
+    /// Returns the number of descriptors that the kernel has not taken from the TX ring.
     fn pending(&self) -> u32 {
         self.sizes.tx.saturating_sub(self.tx.borrow_mut().nb_free_exact())
     }
 
-    /// Wakes the kernel, without backoff. The wake-up of `xsk-rs` makes the same system call but
-    /// does not distinguish errors.
+    /// Wakes the kernel, without a pause after a failure. `XskPort::wake_tx_until_done` explains
+    /// the errors. The wake-up of `xsk-rs` makes the same system call but does not distinguish
+    /// errors.
     fn wake_tx(&mut self) {
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
@@ -220,8 +225,8 @@ impl Port for XskRsPort {
     fn receive(&mut self, batch: &mut Batch, pool: &mut Pool) -> usize {
         self.check_pool(pool);
         let room = batch.room();
-        // SAFETY: the ring belongs to this UMEM, so it yields only descriptors of this UMEM.
-        // Unsafe: xsk-rs does not check that.
+        // SAFETY: the ring belongs to this UMEM, so it yields only descriptors of this UMEM. Needs
+        // `unsafe`: xsk-rs does not check that.
         let entries = unsafe { self.rx.get_mut().consume(&mut self.scratch[..room]) };
         let mut received = 0;
         let mut bytes = 0;
@@ -283,7 +288,7 @@ impl Port for XskRsPort {
         while self.sending > 0 {
             let max = self.scratch.len().min(self.sending as usize);
             // SAFETY: the ring belongs to this UMEM, so it yields only descriptors of this UMEM.
-            // Unsafe: xsk-rs does not check that.
+            // Needs `unsafe`: xsk-rs does not check that.
             let entries = unsafe { self.completion.get_mut().consume(&mut self.scratch[..max]) };
             let mut completed = 0;
             for descriptor in &self.scratch[..entries] {
@@ -336,8 +341,8 @@ impl Port for XskRsPort {
         let (umem, slot) = (self.umem.clone(), self.slot);
         self.closed = true;
         drop(self);
-        // The kernel may still write to posted frames. libxdp's UMEM keeps the first socket's file
-        // open for as long as our UMEM exists.
+        // No frame is reused: the kernel may still write to posted frames, because libxdp's UMEM
+        // keeps the first socket's file open for as long as our UMEM exists.
         umem.region().owners.close(slot, |_| ())
     }
 }
@@ -371,10 +376,11 @@ mod tests {
     #[test]
     fn packet_is_moved_to_tx_offset_unchanged_if_it_fits() {
         const TX_OFFSET: usize = XDP_PACKET_HEADROOM as usize;
+        const LONGEST: usize = 2048 - TX_OFFSET;
         let config =
             UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (_umem, mut pool) = Umem::new(&config).unwrap();
-        for len in [14usize, 60, 1514, 1792] {
+        for len in [14, 60, 1514, LONGEST] {
             for headroom in [0, 1, 200, 255, 256, 257, 300, 2048 - len] {
                 if headroom + len > 2048 {
                     continue;
@@ -385,7 +391,9 @@ mod tests {
                         frame.append(excess).unwrap();
                         frame.trim_front(excess);
                     }
-                    None => drop(frame.prepend(TX_OFFSET - headroom).unwrap().len()),
+                    None => {
+                        frame.prepend(TX_OFFSET - headroom).unwrap();
+                    }
                 }
                 frame.truncate(0);
                 let packet: Vec<u8> = (0..len).map(|at| (at * 31 + headroom) as u8).collect();
@@ -401,13 +409,13 @@ mod tests {
             }
         }
         let mut frame = pool.alloc().unwrap();
-        frame.append(1792).unwrap();
+        frame.append(LONGEST).unwrap();
         frame.prepend(1).unwrap();
         assert!(
             !XskRsPort::move_to_tx_offset(&mut frame),
             "a packet that is too long for the TX offset was moved"
         );
-        assert_eq!((frame.headroom(), frame.len()), (TX_OFFSET - 1, 1793));
+        assert_eq!((frame.headroom(), frame.len()), (TX_OFFSET - 1, LONGEST + 1));
         pool.free(frame).unwrap();
     }
 }

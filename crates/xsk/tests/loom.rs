@@ -15,7 +15,7 @@ use ring::{Consumer, Producer};
 use sync::Weaken;
 
 #[path = "../src/ring.rs"]
-#[allow(dead_code, reason = "the fake kernel uses the rest")]
+#[allow(dead_code, reason = "the tests use only a part of the module")]
 mod ring;
 
 /// Replaces `crate::sync` of ring.rs. One ordering per thread can be weakened.
@@ -71,7 +71,8 @@ mod sync {
 
     pub(crate) struct Entry<T>(loom::cell::UnsafeCell<MaybeUninit<T>>);
 
-    /// Loom tracks initialisation.
+    /// A safe trait, unlike that of `crate::sync`: loom reports a read that is not ordered after
+    /// the write of the entry.
     pub(crate) trait Plain: Copy {}
 
     impl Plain for u64 {}
@@ -84,14 +85,15 @@ mod sync {
         /// # Safety
         /// None needed: loom checks for exclusive access.
         pub(crate) unsafe fn write(&self, value: T) {
-            // SAFETY: loom panics before a conflicting access. Unsafe: the pointer is raw.
+            // SAFETY: loom panics before a conflicting access. Needs `unsafe`: the pointer is raw.
             self.0.with_mut(|entry| unsafe { entry.write(MaybeUninit::new(value)) });
         }
 
         /// # Safety
         /// The entry was written. loom checks for concurrent writes.
         pub(crate) unsafe fn read(&self) -> T {
-            // SAFETY: the caller guarantees that the entry was written. Unsafe: the pointer is raw.
+            // SAFETY: the caller guarantees that the entry was written. Needs `unsafe`: the pointer
+            // is raw.
             self.0.with(|entry| unsafe { entry.read().assume_init() })
         }
     }
@@ -108,14 +110,14 @@ struct End<E> {
 
 fn ring(size: u32) -> (End<Producer<u64>>, End<Consumer<u64>>) {
     let ring: Rc<HeapRing<u64>> = Rc::from(HeapRing::new(size, START));
-    // SAFETY: each `End` has a handle of the ring; the ends are created once. Unsafe: the ends hold
-    // raw pointers.
+    // SAFETY: each `End` has a handle of the ring; the ends are created once. Needs `unsafe`: the
+    // ends hold raw pointers.
     let (producer, consumer) = unsafe { ring.ends() };
     (End { end: producer, _ring: Rc::clone(&ring) }, End { end: consumer, _ring: ring })
 }
 
 /// Publishes up to `wanted` numbers from `next` on, an odd first number with `push`, the others
-/// with `extend`. Returns how many.
+/// with `extend`. Returns the number of published numbers.
 fn produce(producer: &mut Producer<u64>, wanted: u32, next: u64) -> u64 {
     let mut reservation = producer.reserve(wanted);
     let mut values = next..next + u64::from(reservation.granted());
@@ -123,13 +125,14 @@ fn produce(producer: &mut Producer<u64>, wanted: u32, next: u64) -> u64 {
         assert!(values.by_ref().take(1).all(|value| reservation.push(value)));
     }
     let values: Vec<u64> = values.collect();
-    // SAFETY: a vector's iterator reports its exact length. Unsafe: other iterators may not.
+    // SAFETY: a vector's iterator reports its exact length. Needs `unsafe`: other iterators may
+    // report a wrong length.
     unsafe { reservation.extend(values.into_iter()) };
     u64::from(reservation.commit())
 }
 
-/// Consumes up to `wanted` entries, which must contain the numbers from `next` on. Returns how
-/// many.
+/// Consumes up to `wanted` entries, which must contain the numbers from `next` on. Returns the
+/// number of consumed entries.
 fn consume(consumer: &mut Consumer<u64>, wanted: u32, next: u64) -> u64 {
     let mut peek = consumer.peek(wanted);
     for (value, expected) in peek.by_ref().zip(next..) {
@@ -139,7 +142,8 @@ fn consume(consumer: &mut Consumer<u64>, wanted: u32, next: u64) -> u64 {
 }
 
 /// Sends batches of the sizes `produced` through a ring of `size` entries, and reads batches of the
-/// sizes `consumed`, then the rest. `weak`: the orderings to weaken in producer and consumer.
+/// sizes `consumed`, then the rest. `weak` contains the orderings to weaken in the producer and in
+/// the consumer.
 fn check_batches(
     size: u32,
     produced: &'static [u32],
@@ -210,7 +214,8 @@ fn overwriting_entries_without_acquire_order_is_detected() {
     check_batches(1, &[1, 1], &[1, 1], (Weaken::Acquire, Weaken::Nothing));
 }
 
-/// The consumer never sees cancelled entries. Entries peeked at stay in the ring.
+/// The consumer never sees the entries of a dropped reservation. Entries that it only peeked at
+/// stay in the ring.
 #[test]
 fn dropped_reservation_and_peek_change_nothing() {
     loom::model(|| {
@@ -265,8 +270,8 @@ fn relaxed_counter_reads_never_exceed_later_grants() {
 }
 
 /// User space publishes an entry, then reads the wake-up flag. The kernel sets the flag, then
-/// checks the ring before it sleeps. At least one side must see the other's store. `weak`: the
-/// orderings to weaken in user space and kernel.
+/// checks the ring before it sleeps. At least one side must see the other's store. `weak` contains
+/// the orderings to weaken in user space and in the kernel.
 fn check_wake_up_is_not_lost(weak: (Weaken, Weaken)) {
     loom::model(move || {
         let (mut producer, mut consumer) = ring(1);

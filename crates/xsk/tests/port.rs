@@ -139,7 +139,7 @@ fn failed_wake_up_is_repeated_without_new_frames() {
     );
 }
 
-/// For each error, and for ignored wake-ups. The allowed number of wake-ups depends on the elapsed
+/// Tests each error, and ignored wake-ups. The allowed number of wake-ups depends on the elapsed
 /// time.
 #[test]
 fn wake_ups_without_effect_back_off() {
@@ -147,8 +147,8 @@ fn wake_ups_without_effect_back_off() {
         FakeKernelConfig { persistent_error: Some(errno), ..FakeKernelConfig::default() }
     });
     let ignores_all = FakeKernelConfig { ignored_wakeups: u32::MAX, ..FakeKernelConfig::default() };
-    let ignores_rx_too = FakeKernelConfig { wants_rx_wakeup: true, ..ignores_all.clone() };
-    for config in errors.into_iter().chain([ignores_all, ignores_rx_too]) {
+    let requests_rx_too = FakeKernelConfig { wants_rx_wakeup: true, ..ignores_all.clone() };
+    for config in errors.into_iter().chain([ignores_all, requests_rx_too]) {
         let (umem, mut pool) = umem(256);
         let (mut port, kernel) =
             FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), config.clone());
@@ -160,7 +160,7 @@ fn wake_ups_without_effect_back_off() {
             port.receive(&mut Batch::new(), &mut pool);
         }
         // Pauses of 10, 20, 40, … 640 µs allow eight wake-ups in the first 1.3 ms, then one per 640
-        // µs; twice, for transmission and reception.
+        // µs. Both transmission and reception wake the kernel, hence the factor 2.
         let max = 2 * (8 + start.elapsed().as_micros() / 640);
         assert!(
             u128::from(kernel.wakeups()) <= max,
@@ -175,6 +175,7 @@ fn new_frame_and_completion_end_wake_up_backoff() {
     let (umem, mut pool) = umem(256);
     let refuses = FakeKernelConfig {
         persistent_error: Some(libc::ENOBUFS),
+        // Each `run` below completes one packet.
         budget: 1,
         ..FakeKernelConfig::default()
     };
@@ -182,7 +183,7 @@ fn new_frame_and_completion_end_wake_up_backoff() {
         FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), refuses);
     let mut queue = EgressQueue::new(&umem, 64);
     queue_one(&mut pool, &mut queue);
-    // Nine wake-ups give the pause its maximum length.
+    // After nine wake-ups, the pause before the next one has its maximum length.
     while kernel.wakeups() < 9 {
         port.transmit(&mut queue);
     }
@@ -199,7 +200,7 @@ fn new_frame_and_completion_end_wake_up_backoff() {
     }
 }
 
-/// `EBUSY`: the interface dropped a packet; the same `transmit` sends the others.
+/// `EBUSY` means that the interface dropped a packet. The same `transmit` sends the other packets.
 #[test]
 fn packets_dropped_by_interface_are_counted_as_tx_dropped() {
     let (umem, mut pool) = umem(256);
@@ -337,7 +338,7 @@ fn invalid_descriptors_of_kernel_are_rejected_and_counted() {
 }
 
 #[test]
-fn closed_port_returns_fill_frames_and_retires_tx_frames() {
+fn closed_port_returns_fill_frames_but_not_tx_frames() {
     let (umem, mut pool) = umem(1024);
     let never_completes =
         FakeKernelConfig { completion_delay: None, ..FakeKernelConfig::default() };
@@ -356,8 +357,8 @@ fn closed_port_returns_fill_frames_and_retires_tx_frames() {
         kernel.deliver(&packet(number)).unwrap();
     }
     assert_eq!((closing.frame_counts().tx, closing.frame_counts().rx), (40, 10));
-    // Only frames posted for reception are in the pool again: a device may still refer to the
-    // others.
+    // Only frames posted for reception are in the pool again: a device may still refer to the 40
+    // frames posted for transmission.
     assert_eq!(Box::new(closing).close(&mut pool), 40);
     assert_eq!((umem.ownership().closed, umem.ownership().tx), (40, 0));
     assert_eq!(pool.len() as u64 + 40 + other_port.frame_counts().total(), 1024);

@@ -181,9 +181,8 @@ fn transmit_drops_unsendable_packets_and_counts_them() {
     for number in 0..3 {
         fixture.push(&packet(number, 60));
     }
-    let peer = std::mem::replace(&mut fixture.peer, UnixDatagram::unbound().unwrap());
-    drop(peer);
-    // Sending fails with ECONNREFUSED or ENOTCONN, because the peer is closed.
+    // Close the peer, so that sending fails with ECONNREFUSED or ENOTCONN.
+    drop(std::mem::replace(&mut fixture.peer, UnixDatagram::unbound().unwrap()));
     assert_eq!(fixture.port.transmit(&mut fixture.queue), 3);
     let counters = fixture.port.counters();
     assert_eq!((counters.tx_packets, counters.tx_dropped), (3, 3));

@@ -49,18 +49,18 @@ impl Builder {
             let (tx, rx, fill, completion) = queue
                 .bind_by_xsk_rs(&xsk_rs_umem, mode, sizes, deadline)
                 .map_err(|error| self.bind_error(queue, mode, error))?;
-            // SAFETY: the descriptor is open as long as the queues exist. Unsafe: a descriptor
-            // number does not guarantee that.
+            // SAFETY: the descriptor is open as long as the queues exist. Needs `unsafe`: a
+            // descriptor number does not guarantee that.
             let fd = unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) };
             let socket = Socket::from_fd(fd)
                 .map_err(|error| queue.error("duplicate the socket's descriptor", error))?;
-            // The same socket options as `open`, so that a benchmark compares only the rings.
+            // Set the same socket options as `open`, so that a benchmark compares only the rings.
             self.tune(&socket, queue, sizes);
             let is_zero_copy = socket
                 .is_zero_copy()
                 .map_err(|error| queue.error("read the bind mode (XDP_OPTIONS)", error))?;
             zero_copy &= is_zero_copy;
-            // The UMEM is new: all slots are free.
+            // Cannot fail: the UMEM is new, so all its slots are free.
             umem.region().claim(slot);
             let queues = Queues { tx, rx, fill, completion, umem: xsk_rs_umem.clone() };
             let mut port = XskRsPort::new(
@@ -103,18 +103,18 @@ impl Builder {
             created.map_err(|error: UmemCreateError| self.map_error(cause(&error)))?;
         // xsk-rs exposes only the address of a frame's packet. The chunk starts
         // `XDP_PACKET_HEADROOM` bytes earlier. SAFETY: the descriptor belongs to this UMEM, which
-        // no socket uses yet. Unsafe: xsk-rs cannot check that the chunk is unused.
+        // no socket uses yet. Needs `unsafe`: xsk-rs cannot check that the chunk is unused.
         let start = unsafe { xsk_rs_umem.data(&descriptors[0]) }.contents().as_ptr().addr()
             - XDP_PACKET_HEADROOM as usize;
-        // Allowed: the memory is a kernel mapping, not a Rust allocation, and its address is
-        // exposed to libxdp.
+        // A pointer with exposed provenance is valid here: the memory is a kernel mapping, not a
+        // Rust allocation, and its address is exposed to libxdp.
         let base = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(start));
         let base =
             base.ok_or_else(|| self.map_error(io::Error::other("mmap returned address 0")))?;
         // SAFETY: xsk-rs has mapped a chunk for each frame at `base`, and keeps the memory mapped
         // as long as a handle of its UMEM lives. xsk-rs gives access only through descriptors,
-        // which the ports keep and use only to set packet lengths. Unsafe: it creates frames from
-        // addresses.
+        // which the ports keep and use only to set packet lengths. Needs `unsafe`: the UMEM creates
+        // frames from addresses.
         let (umem, pool) =
             unsafe { Umem::in_mapping(&self.umem, base, huge, Box::new(xsk_rs_umem.clone())) }?;
         Ok(Memory { xsk_rs_umem, descriptors: descriptors.into(), umem, pool })
@@ -131,9 +131,10 @@ impl Builder {
     }
 }
 
+/// The memory of a UMEM, with the handles of `xsk-rs` and of this crate.
 struct Memory {
     xsk_rs_umem: XskRsUmem,
-    /// Indexed by chunk number.
+    /// The descriptor of each chunk, by chunk number.
     descriptors: Rc<[FrameDesc]>,
     umem: Umem,
     pool: Pool,
@@ -152,13 +153,13 @@ impl Queue {
         let config = SocketConfig::builder()
             .rx_queue_size(QueueSize::new(sizes.rx).map_err(io::Error::other)?)
             .tx_queue_size(QueueSize::new(sizes.tx).map_err(io::Error::other)?)
-            // Without libxdp's XDP program.
+            // Do not load libxdp's XDP program.
             .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
             .bind_flags(BindFlags::from_bits_retain(mode | libc::XDP_USE_NEED_WAKEUP))
             .build();
         loop {
             // SAFETY: a second bind to a queue is allowed only if libxdp loads no XDP program,
-            // which the flag above ensures. Unsafe: xsk-rs does not check this.
+            // which the flag above ensures. Needs `unsafe`: xsk-rs does not check this.
             match unsafe { XskRsSocket::new(config, umem, &interface, self.queue) } {
                 Ok((tx, rx, Some((fill, completion)))) => return Ok((tx, rx, fill, completion)),
                 Ok((_, _, None)) => return Err(io::Error::other("the queue is configured twice")),
@@ -187,7 +188,7 @@ fn xsk_rs_config(
     config.build().map_err(|error: UmemConfigBuilderError| error.to_string().into())
 }
 
-/// Returns the kernel's error, or the message of xsk-rs if there is none.
+/// Returns the kernel's error that caused this one; without one, an error with the same message.
 fn cause(error: &dyn Error) -> io::Error {
     let kernel = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     match kernel.and_then(io::Error::raw_os_error) {

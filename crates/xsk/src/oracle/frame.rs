@@ -1,4 +1,4 @@
-//! The oracle of a frame: a byte vector with the same edits.
+//! The model of a frame: a byte vector with the same edits.
 
 use crate::frame::Frame;
 
@@ -42,7 +42,7 @@ impl Shadow {
         self.0
     }
 
-    /// Edits the frame and the expected bytes. New bytes are `fill`.
+    /// Edits the frame and the expected bytes. Added bytes have the value `fill`.
     ///
     /// # Panics
     /// If the frame differs from the expected bytes afterwards.
@@ -83,7 +83,7 @@ impl Shadow {
         self.check(frame);
     }
 
-    /// Overwrites the first bytes of both with `bytes`.
+    /// Overwrites the first bytes of the frame and of the expected bytes with `bytes`.
     ///
     /// # Panics
     /// If the frame is shorter than `bytes`.
@@ -92,7 +92,7 @@ impl Shadow {
         self.0[..bytes.len()].copy_from_slice(bytes);
     }
 
-    /// Compares the frame with the expected bytes.
+    /// Asserts that the frame contains the expected bytes.
     ///
     /// # Panics
     /// If they differ.

@@ -1,4 +1,4 @@
-//! The oracle of ports: two ports on one UMEM, their fake kernels, and a model in plain vectors.
+//! The model of ports: plain vectors that describe two ports on one UMEM and their fake kernels.
 //!
 //! Every step checks the frame counts, the chunks' recorded owners, the bytes of held frames, and
 //! the content and order of sent packets.
@@ -18,7 +18,8 @@ use crate::{
 /// Number of ports in the model.
 pub const PORTS: usize = 2;
 
-/// A test step. The index of a held frame is taken modulo the number of held frames.
+/// A test step. The model holds frames (`Frame`) that it received or allocated. The index of a held
+/// frame is taken modulo the number of held frames.
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Delivers packets to a port.
@@ -30,13 +31,13 @@ pub enum Step {
         /// Length of each packet in bytes.
         len: usize,
     },
-    /// Receives one batch, whose frames are then held.
+    /// Receives one batch on the port. The model then holds the batch's frames.
     Receive(usize),
     /// Returns a held frame to the pool.
     Free(usize),
     /// Drops a held frame, so its chunk is lost.
     Lose(usize),
-    /// Allocates a frame with this many bytes; it is then held.
+    /// Allocates a frame with this many bytes, which the model then holds.
     Alloc(usize),
     /// Edits a held frame.
     Edit(usize, Edit),
@@ -49,18 +50,18 @@ pub enum Step {
     },
     /// Transmits the port's queue.
     Transmit(usize),
-    /// Makes the kernel send and complete packets without a wake-up.
+    /// Makes the port's kernel send and complete packets without a wake-up.
     Run(usize),
-    /// Reclaims completed frames.
+    /// Reclaims the port's completed frames.
     Reclaim(usize),
     /// Sets the behaviour of the port's kernel.
     Configure(usize, FakeKernelConfig),
-    /// Delivers an invalid descriptor.
+    /// Delivers an invalid RX descriptor.
     InvalidReception {
         /// The port.
         port: usize,
-        /// The held frame to deliver a second time; without one, the kernel delivers a range in no
-        /// chunk.
+        /// The held frame whose chunk is delivered again. Without one, the kernel delivers a range
+        /// that lies within no chunk.
         held: Option<usize>,
         /// The length in the descriptor.
         len: u32,
@@ -163,9 +164,11 @@ pub struct PortModel {
     /// Another UMEM, for [`Step::Foreign`].
     other: (Umem, Pool),
     lost: u32,
-    /// Number of chunks that the kernel owned when their port was closed or dropped.
+    /// Number of chunks that are never reused, because the kernel owned them when their port was
+    /// closed or dropped.
     closed: u32,
-    /// Packets of 8 bytes or more start with their number, so no two of them are equal.
+    /// Number of packets made so far. Packets of 8 bytes or more start with their number, so no two
+    /// of them are equal.
     packets_made: u64,
 }
 
@@ -182,6 +185,7 @@ struct ModelPort {
     discarded: u64,
     invalid_rx: u64,
     invalid_completions: u64,
+    /// Whether the interface was removed.
     gone: bool,
 }
 
@@ -343,6 +347,7 @@ impl PortModel {
         let ModelPort { port, kernel, queue, .. } = model_port;
         let counts = port.frame_counts();
         let free_before = self.pool.len();
+        // The number of frames that `close` did not return to the pool.
         let retired = Box::new(port).close(&mut self.pool);
         assert_eq!(
             retired + self.pool.len() - free_before,
@@ -454,7 +459,8 @@ impl PortModel {
         if model_port.kernel.deliver_descriptor(address, len) {
             model_port.arrived.push_back(None);
         }
-        // Later the chunk might be posted for reception, which would make the descriptor valid.
+        // Receive the descriptor of a held frame now: later, the frame's chunk might be posted for
+        // reception, which would make the descriptor valid.
         while is_held
             && self.ports[port].as_ref().is_some_and(|model_port| !model_port.arrived.is_empty())
         {
@@ -489,7 +495,7 @@ impl PortModel {
         self.other.1.free(frame).expect("the pool rejected its own frame");
     }
 
-    /// Removes a held frame; takes the index modulo their number.
+    /// Removes a held frame; takes the index modulo the number of held frames.
     fn take_held(&mut self, index: usize) -> Option<(Frame, Shadow)> {
         let index = index.checked_rem(self.held.len())?;
         self.held.remove(index)
@@ -530,6 +536,7 @@ impl ModelPort {
         let mut sent = VecDeque::from(self.kernel.take_sent());
         let mut discarded = VecDeque::from(self.kernel.take_discarded());
         self.discarded += discarded.len() as u64;
+        // The kernel sent or discarded each packet, in the order of `to_send`.
         while !sent.is_empty() || !discarded.is_empty() {
             let expected = self.to_send.pop_front();
             let packets =
@@ -539,6 +546,8 @@ impl ModelPort {
                 "a sent packet was not queued or is out of order"
             );
         }
+        // With invalid descriptors, the RX ring can have more entries than the port has posted
+        // frames. The port counts only as many entries as frames.
         let frame_counts = self.port.frame_counts();
         assert_eq!(
             frame_counts.rx,
@@ -548,6 +557,7 @@ impl ModelPort {
         assert_eq!((counters.rx_packets, counters.tx_packets), (self.received, self.transmitted));
         assert_eq!(counters.tx_dropped, self.discarded);
         assert!(counters.tx_retries <= counters.syscalls);
+        // Invalid completions are counted only when the port reclaims them.
         let rejected = counters.invalid_descriptors;
         assert!(
             (self.invalid_rx..=self.invalid_rx + self.invalid_completions).contains(&rejected),
@@ -564,7 +574,7 @@ impl ModelPort {
     }
 }
 
-/// Returns a held frame; takes the index modulo their number.
+/// Returns a held frame; takes the index modulo the number of held frames.
 fn pick(held: &mut VecDeque<(Frame, Shadow)>, index: usize) -> Option<&mut (Frame, Shadow)> {
     let index = index.checked_rem(held.len())?;
     held.get_mut(index)
@@ -610,8 +620,8 @@ fn assert_conserved_except(
     );
 }
 
-/// Executes arbitrary steps. The first step's bytes select the chunk size, the ring sizes and the
-/// initial counters.
+/// Executes the steps on two ports and the model. The first step's bytes select the chunk size, the
+/// ring sizes and the initial counters.
 pub fn run(steps: impl IntoIterator<Item = StepBytes>) {
     let mut steps = steps.into_iter();
     let [chunk_size, before_wrap, rx_sizes, tx_sizes] = steps.next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The oracle of a ring: a bounded queue.
+//! The model of a ring: a bounded queue.
 
 use std::collections::VecDeque;
 
@@ -19,13 +19,13 @@ pub enum Step {
         /// Whether to publish the entries instead of cancelling them.
         commit: bool,
     },
-    /// Peeks at entries, reads some, and releases these or none.
+    /// Peeks at entries, reads some of them, and releases the read entries or none.
     Consume {
         /// Number of entries to peek at.
         peek: u32,
         /// Number of those entries to read.
         read: u32,
-        /// Whether to release them.
+        /// Whether to release the read entries.
         release: bool,
     },
 }
@@ -55,8 +55,8 @@ impl Step {
 /// If the ring and the queue differ.
 pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
     let ring = HeapRing::new(size, start);
-    // SAFETY: the ring outlives both ends, and the ends are created once. Unsafe: the ends hold raw
-    // pointers.
+    // SAFETY: the ring outlives both ends, and the ends are created once. Needs `unsafe`: the ends
+    // hold raw pointers.
     let (mut producer, mut consumer) = unsafe { ring.ends() };
     let mut queue = VecDeque::new();
     let mut next = 0u64;
@@ -69,13 +69,13 @@ pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
                 let values: Vec<u64> =
                     (next..).take(write.min(reserve).min(free) as usize).collect();
                 if extend {
-                    // `extend` must continue after the first value.
+                    // Write the first value with `push`: `extend` must continue after it.
                     values
                         .first()
                         .into_iter()
                         .for_each(|&value| assert!(reservation.push(value), "{step:?}"));
-                    // SAFETY: a slice's iterator reports its exact length. Unsafe: other iterators
-                    // may not.
+                    // SAFETY: a slice's iterator reports its exact length. Needs `unsafe`: other
+                    // iterators may report a wrong length.
                     unsafe { reservation.extend(values.iter().copied().skip(1)) };
                 } else {
                     values.iter().for_each(|&value| assert!(reservation.push(value), "{step:?}"));
@@ -109,7 +109,8 @@ pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
     }
 }
 
-/// Checks arbitrary steps. The first step's bytes select the ring's size and initial counters.
+/// Decodes the steps and checks them. The first step's bytes select the ring's size and initial
+/// counters.
 pub fn run(steps: impl IntoIterator<Item = StepBytes>) {
     let mut steps = steps.into_iter();
     let [size_exponent, before_wrap, ..] = steps.next().unwrap_or_default();
