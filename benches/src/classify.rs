@@ -263,9 +263,9 @@ fn key(header: &Header) -> Key {
 
 /// Compares the classifier with a linear search, which is slow, on a part of the trace.
 fn check(classifier: &Classifier, rules: &[Rule], keys: &[Key]) -> Result<()> {
-    const MAX_COMPARISONS: usize = 20_000_000;
+    const APPROXIMATE_COMPARISONS: usize = 20_000_000;
     let from_rule = 0;
-    let step = (keys.len() * rules.len() / MAX_COMPARISONS).max(1);
+    let step = (keys.len() * rules.len() / APPROXIMATE_COMPARISONS).max(1);
     for key in keys.iter().step_by(step) {
         let expected = rules.iter().position(|rule| rule.matches(key)).map(|rule| rule as u32);
         ensure!(
