@@ -30,6 +30,7 @@ fn config_without_wakeup() -> FakeKernelConfig {
     FakeKernelConfig { wants_tx_wakeup: false, ..FakeKernelConfig::default() }
 }
 
+/// Runs only the fake kernel, which every other scenario includes.
 fn kernel(rounds: u64) {
     let (umem, mut pool) = umem();
     let (_port, kernel) =
@@ -41,6 +42,7 @@ fn kernel(rounds: u64) {
     }
 }
 
+/// Runs the four rings alone.
 fn rings(rounds: u64) {
     let (umem, _pool) = umem();
     let (mut rings, kernel) = BareRings::new(&umem, SIZES);
@@ -54,7 +56,7 @@ fn rings(rounds: u64) {
     }
 }
 
-/// Runs a port with frames, owner record, batch and egress queue.
+/// Runs a port with frames, its record of each chunk's owner, a batch and an egress queue.
 fn port(rounds: u64) {
     let (umem, mut pool) = umem();
     let (mut port, kernel) =

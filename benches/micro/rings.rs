@@ -7,8 +7,8 @@
 //! excludes preemption. An iteration in criterion's output is one packet.
 //!
 //! - `rings`: the four rings alone, [`BareRings`].
-//! - `port`: the rings through [`Port`], with frames, owner record, batch, egress queue and
-//!   counters.
+//! - `port`: the rings through [`Port`], with frames, a record of each chunk's owner, batch, egress
+//!   queue and counters.
 //! - `swap`: `port`, with the MAC addresses of each packet swapped.
 //! - `worker`: `swap` in a worker with the stage `mac-swap`.
 //!
@@ -243,15 +243,15 @@ impl Twin {
 
     fn sample(&mut self, variant: &str, swap_macs: bool, n: u32, packets: u64) -> f64 {
         let rounds = packets.div_ceil(u64::from(n));
-        let sent = rounds * u64::from(n);
+        let rounded_packets = rounds * u64::from(n);
         let mut line = String::new();
-        writeln!(self.stdin, "{variant} {n} {sent} {}", u8::from(swap_macs))
+        writeln!(self.stdin, "{variant} {n} {rounded_packets} {}", u8::from(swap_macs))
             .expect("write to ring_twin");
         self.stdout.read_line(&mut line).expect("read from ring_twin");
         let mut numbers =
             line.split_whitespace().map(|number| number.parse::<f64>().expect("a number"));
         let (total, kernel) = numbers.next().zip(numbers.next()).expect("at least two numbers");
-        (total - kernel) * packets as f64 / sent as f64
+        (total - kernel) * packets as f64 / rounded_packets as f64
     }
 }
 
@@ -266,7 +266,7 @@ impl Drop for Twin {
 type Sampler<'a> = Box<dyn FnMut(u32, u64) -> f64 + 'a>;
 
 const VARIANTS: [&str; 4] = ["rings", "port", "swap", "worker"];
-/// Name, variant of ring_twin.c, whether it swaps MAC addresses, counterpart in Rust.
+/// C twins: name, variant of ring_twin.c, whether it swaps MAC addresses, compared Rust variant.
 const TWINS: [(&str, &str, bool, &str); 5] = [
     ("c-rings", "own", false, "rings"),
     ("libxdp-rings", "libxdp", false, "rings"),

@@ -44,7 +44,9 @@ int look_up_and_drop(struct xdp_md *ctx)
 
 	if ((void *)(ports + 2) > end)
 		return XDP_PASS;
+	/* TCP, UDP, SCTP */
 	has_ports = ip->protocol == 6 || ip->protocol == 17 || ip->protocol == 132;
+	/* classify.h defines the layout of the key. */
 	key.word[0] = (__u64)bpf_ntohl(ip->saddr) << 32 | bpf_ntohl(ip->daddr);
 	key.word[1] = (__u64)ip->protocol << 24 | has_ports << 16;
 	if (has_ports)

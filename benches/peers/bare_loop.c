@@ -4,16 +4,16 @@
  *
  * It forwards between queue 0 of two interfaces, with one UMEM for both sockets and one thread on
  * one core. A frame received on one interface is sent out of the other with its MAC addresses
- * swapped. It has no stages, does not account for packets, and does not check the values that the
- * kernel writes. The difference to xdpfwd is the cost of these features.
+ * swapped. It has no stages, counts received and sent packets but no losses, and does not check the
+ * values that the kernel writes. The difference to xdpfwd is the cost of these features.
  *
  *   apt-get install gcc libxdp-dev libbpf-dev
  *   cc -O3 -march=native bare_loop.c -o bare_loop -lxdp -lbpf
  *   ./bare_loop LEFT RIGHT CORE        # until SIGINT or SIGTERM
  *
  * Like xdpfwd, it sets the kernel's transmit budget to 512 packets per system call where the kernel
- * supports this (Linux 6.17), and uses need_wakeup. It makes at most one transmit system call per
- * batch, except while the transmit ring is full.
+ * supports this (from Linux 6.17), and uses need_wakeup. It makes at most one transmit system call
+ * per batch, except while the transmit ring is full.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -11,7 +11,8 @@
  * For each line "VARIANT BATCH PACKETS SWAP" on stdin, the program prints three numbers: the
  * nanoseconds for PACKETS packets including the kernel side, the nanoseconds of the kernel side
  * alone (which also advances the user side's counters), and the number of wake-ups. The difference
- * of the first two is the time of the user side. SWAP 1 swaps the MAC addresses of each packet.
+ * of the first two numbers is the time of the user side. SWAP 1 swaps the MAC addresses of each
+ * packet.
  *
  *   apt-get install gcc libxdp-dev libbpf-dev
  *   cc -O3 ring_twin.c libxdp_calls.c -o ring_twin
@@ -94,7 +95,10 @@ static inline struct xdp_desc *descriptor(struct end *e, uint32_t i)
 
 static uint8_t *umem;
 
-/* The state of a variant: rings, kernel ends (k_), user ends (_end; x_: libxdp), free chunks. */
+/*
+ * The state of a variant: the rings, the kernel's ends of the rings (k_), the user's ends for the
+ * variant `own` (_end) and for libxdp (x_), and the free chunks.
+ */
 struct bench {
 	struct ring fill, completion, rx, tx;
 	struct end k_fill, k_completion, k_rx, k_tx;
@@ -337,7 +341,7 @@ static uint64_t now(void)
 	return (uint64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-#define TIMED(user, reclaim)                                      \
+#define RUN_ROUNDS(user, reclaim)                                 \
 	do {                                                      \
 		for (uint64_t i = 0; i < rounds; i++) {           \
 			arrive(b, batch);                         \
@@ -351,7 +355,7 @@ int main(void)
 {
 	enum { OWN, LIBXDP, CALLS, VARIANTS };
 	const char *const names[VARIANTS] = { "own", "libxdp", "calls" };
-	struct bench *benches[VARIANTS], *alone = set_up();
+	struct bench *benches[VARIANTS], *kernel_alone = set_up();
 	char name[16];
 	unsigned batch, swap;
 	unsigned long long packets;
@@ -379,19 +383,19 @@ int main(void)
 		start = now();
 		switch (variant) {
 		case OWN:
-			TIMED(user_own, reclaim_own);
+			RUN_ROUNDS(user_own, reclaim_own);
 			break;
 		case LIBXDP:
-			TIMED(user_libxdp, reclaim_libxdp);
+			RUN_ROUNDS(user_libxdp, reclaim_libxdp);
 			break;
 		default:
-			TIMED(user_calls, reclaim_calls);
+			RUN_ROUNDS(user_calls, reclaim_calls);
 		}
 		between = now();
 		for (uint64_t i = 0; i < rounds; i++) {
-			arrive(alone, batch);
-			pretend_user(alone, batch);
-			complete(alone);
+			arrive(kernel_alone, batch);
+			pretend_user(kernel_alone, batch);
+			complete(kernel_alone);
 		}
 		end = now();
 		/* The count of wake-ups is always 0. Printing it keeps the compiler from removing the reads. */

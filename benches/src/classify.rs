@@ -74,8 +74,8 @@ pub(crate) enum Skew {
     Uniform,
     /// Headers in bursts with a Pareto distribution.
     Pareto,
-    /// Each header once, anywhere in the rule instead of at a corner: more flows than any cache
-    /// holds.
+    /// Each header once, with each field anywhere in its rule's range instead of at an end of the
+    /// range: more flows than any cache holds.
     Scattered,
 }
 
@@ -85,23 +85,27 @@ struct Row {
     rules: usize,
     skew: Skew,
     packets: usize,
+    /// See [`Statistics::tuples`].
     distinct_tuples: usize,
-    /// The classifier merges some of the distinct tuples.
+    /// Tuples of the classifier, which merges some of the distinct tuples.
     tuples: usize,
+    /// Number of rules in the longest hash bucket.
     longest_bucket: usize,
     memory_bytes: usize,
     build_ms: Option<Median>,
     /// Share of the headers that match a rule.
     hit_share: f64,
-    /// Per lookup, without the flow cache.
+    /// Nanoseconds per lookup, without the flow cache.
     ns: Option<Median>,
-    /// Per lookup, with a flow cache that one pass has warmed up.
+    /// Nanoseconds per lookup, with a flow cache that one pass has warmed up.
     cached_ns: Option<Median>,
     /// Share of the lookups that the flow cache answers.
     cached_share: f64,
+    /// Nanoseconds per lookup of dpdk-test-acl.
     dpdk_ns: Option<Median>,
     /// `ns` / `dpdk_ns` within a round.
     ratio: Option<Median>,
+    /// Why `dpdk_ns` is missing.
     dpdk_missing: Option<String>,
 }
 
@@ -246,9 +250,10 @@ fn measure(
 }
 
 fn key(header: &Header) -> Key {
+    const ACK: u8 = 0x10;
     let (source, destination) = (header.source_port, header.destination_port);
     let l4 = match header.protocol {
-        6 => L4::Tcp { source, destination, flags: 0x10 },
+        6 => L4::Tcp { source, destination, flags: ACK },
         // Like dpdk-test-acl, which compares ports for every protocol.
         _ => L4::Ports { source, destination },
     };
@@ -258,11 +263,13 @@ fn key(header: &Header) -> Key {
 
 /// Compares the classifier with a linear search, which is slow, on a part of the trace.
 fn check(classifier: &Classifier, rules: &[Rule], keys: &[Key]) -> Result<()> {
-    let step = (keys.len() * rules.len() / 20_000_000).max(1);
+    const APPROXIMATE_COMPARISONS: usize = 20_000_000;
+    let from_rule = 0;
+    let step = (keys.len() * rules.len() / APPROXIMATE_COMPARISONS).max(1);
     for key in keys.iter().step_by(step) {
         let expected = rules.iter().position(|rule| rule.matches(key)).map(|rule| rule as u32);
         ensure!(
-            classifier.first_match(key, 0) == expected,
+            classifier.first_match(key, from_rule) == expected,
             "the classifier and a linear search differ: {key:?}, expected {expected:?}"
         );
     }

@@ -20,7 +20,7 @@ use xdpfwd_lab::Sink;
 
 use crate::forwarders::{Environment, ForwarderKind, MissingReason, PreparedForwarder};
 
-/// After this long without a frame at the sink, none is assumed to be in transit.
+/// After this long without a frame at the sink, no frame is assumed to be in transit.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 

@@ -169,7 +169,7 @@ fn measure(
     Ok((packets / seconds, cycles))
 }
 
-/// The tasks of the ledger, in the order of the table's columns.
+/// The tasks of the cycle ledger (docs/report.md), in the order of the table's columns.
 const TASKS: [&str; 10] = [
     "receive", "parse", "stages", "scatter", "transmit", "wake", "reclaim", "look", "control",
     "stamps",

@@ -63,7 +63,7 @@ pub(crate) struct Arguments {
 enum Dropper {
     /// With the filter in this placement: `user` or `kernel`.
     Xdpfwd(&'static str),
-    /// An XDP program that looks up the same tables and drops every packet.
+    /// An XDP program that looks up every packet in the filter's tables, and drops it.
     BareLookups,
     /// An XDP program that drops every packet at once: the minimum cost.
     AtOnce,
@@ -83,9 +83,9 @@ impl Dropper {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 enum Receiving {
-    /// Directly, without an interface and the cost of a driver.
+    /// Directly from the generator, without an interface and the cost of a driver.
     Driver,
-    /// On the generator's core, which slows it down: the default of veth.
+    /// On the generator's core, which slows the generator down: the default of veth.
     Generator,
     /// In a kernel thread on xdpfwd's core, which is otherwise idle with the filter in the kernel.
     Xdpfwd,
@@ -144,7 +144,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
                 .flat_map(|&receiving| droppers.map(|dropper| (dropper, receiving)));
             for (dropper, receiving) in measurements {
                 stop.check()?;
-                let lab = Lab { common, environment: &environment, rule_set, receiving };
+                let lab = Measurement { common, environment: &environment, rule_set, receiving };
                 let (dropped_pps, cycles_per_drop) = match dropper {
                     Dropper::Xdpfwd(placement) => lab.drop_by_xdpfwd(placement)?,
                     Dropper::BareLookups | Dropper::AtOnce => lab.drop_by_bare(&bare, dropper)?,
@@ -246,14 +246,15 @@ fn packet(header: &Header) -> PacketTemplate {
     }
 }
 
-struct Lab<'a> {
+/// A measurement in the lab, without the program that drops the packets.
+struct Measurement<'a> {
     common: &'a Common,
     environment: &'a Environment,
     rule_set: &'a RuleSet,
     receiving: Receiving,
 }
 
-impl Lab<'_> {
+impl Measurement<'_> {
     /// Returns packets dropped per second, and cycles of both cores per dropped packet.
     fn drop_by_xdpfwd(&self, placement: &str) -> Result<(f64, f64)> {
         let chain = Chain::builder().build()?;

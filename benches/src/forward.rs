@@ -148,6 +148,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     if let Some(reason) = missing.get("xdpfwd") {
         bail!("xdpfwd was not measured: {reason}");
     }
+    // A failed check starts with BAD or FAILED.
     if let Some((name, outcome)) = two_queue_outcomes.iter().find(|(_, outcome)| {
         !outcome.starts_with("good") && outcome.starts_with(char::is_uppercase)
     }) {
@@ -220,7 +221,8 @@ fn two_queues(kind: ForwarderKind, common: &Common) -> String {
         thread::sleep(common.warmup());
         let before = sink.seen()?.arrived.packets;
         let mut sent = 0;
-        // One generator after the other: the sink tracks only one stream per flow at a time.
+        // One generator after the other: both send the same flows, and the sink expects the frames
+        // of a flow in ascending order.
         for core in [common.generator_core, common.core] {
             let generator =
                 kind.traffic().flows(16).rate(RATE).core(core).start(chain.gen_(), "gen0")?;

@@ -1,4 +1,5 @@
-//! The compared forwarders, and the commands that start them in the lab.
+//! The compared forwarders, and the commands that start them in the lab. A [`Chain`] is the lab's
+//! chain of network namespaces, not a chain of stages.
 
 use std::{
     fs,
@@ -35,8 +36,8 @@ pub(crate) enum ForwarderKind {
     XdpRedirectCpu,
 }
 
-/// In the order of the table and of the runs. The first two run one after the other, because the
-/// table compares them.
+/// In the order of the table and of the runs. xdpfwd and the bare loop run directly one after the
+/// other, because their ratio is the main result.
 pub(crate) const ALL: [ForwarderKind; 10] = [
     ForwarderKind::Xdpfwd { io: "af_xdp", idle: "poll" },
     ForwarderKind::BareLoop,
@@ -65,6 +66,7 @@ pub(crate) struct Environment {
 #[derive(Clone, Debug)]
 pub(crate) struct PreparedForwarder {
     pub(crate) kind: ForwarderKind,
+    /// Shell commands to run in the forwarder's namespace.
     setup: Vec<String>,
     /// `None` if the kernel forwards.
     command: Option<Vec<String>>,
@@ -79,7 +81,7 @@ pub(crate) struct RunningForwarder {
 pub(crate) type MissingReason = String;
 
 impl ForwarderKind {
-    /// Returns the name in tables, raw results and `ONLY=`.
+    /// Returns the name in tables, raw results and the option `--only`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Xdpfwd { io: "af_xdp", idle: "spin" } => "xdpfwd-spin",
@@ -97,6 +99,9 @@ impl ForwarderKind {
     }
 
     /// Describes how the forwarder's conditions differ from xdpfwd's.
+    ///
+    /// For a forwarder in the kernel, the text always says what happens to the MAC addresses, even
+    /// if they are swapped as by xdpfwd.
     pub(crate) fn differences(self) -> &'static str {
         match self {
             Self::Xdpfwd { io: "packet-mmsg", .. } => "the kernel also processes every frame",
@@ -108,6 +113,7 @@ impl ForwarderKind {
                 "in softirq on the forwarder's core, by RPS; no MAC swap; socket buffers are \
                  allocated on the generator's core"
             }
+            // "As bridge" refers to the line of `bridge` in the same table.
             Self::IpForward => {
                 "as bridge; rewrites TTL, checksum and MAC addresses instead of swapping them"
             }
@@ -331,8 +337,8 @@ impl PreparedForwarder {
             ForwarderKind::Testpmd { .. } => drop(
                 forwarder.wait_for_line(READY_DEADLINE, |line| line.contains("NIC statistics"))?,
             ),
-            // The others bind their sockets shortly after attaching the second program, within the
-            // warm-up.
+            // bare_loop and xdp-bench are ready shortly after attaching their last XDP program,
+            // within the warm-up.
             _ => {}
         }
         Ok(RunningForwarder { forwarder: Some(forwarder) })
@@ -355,7 +361,7 @@ impl RunningForwarder {
     }
 }
 
-/// Returns the first line with "failed", "error" or "cause:", otherwise the last line.
+/// Returns the first line of the error with "failed", "error" or "cause:", otherwise the last line.
 pub(crate) fn brief(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -366,7 +372,7 @@ pub(crate) fn brief(error: &anyhow::Error) -> String {
     (*informative.or(lines.last()).unwrap_or(&"no reason was printed")).to_owned()
 }
 
-/// Configures xdpfwd as the bare loop: one core, MAC addresses swapped.
+/// Returns a configuration for the work of the bare loop: one core, MAC addresses swapped.
 fn xdpfwd_config(io: &str, idle: &str, core: usize, queues: u16) -> String {
     let port = |name: &str, interface: &str| {
         format!(

@@ -1,4 +1,7 @@
 //! `latency`: latency at fractions of the no-drop rate, and CPU use when idle.
+//!
+//! The no-drop rate is the highest rate at which a forwarder loses at most the fraction of frames
+//! given by `--tolerance`.
 
 use std::{collections::BTreeMap, fmt::Write as _, thread, time::Duration};
 
@@ -25,6 +28,10 @@ const FORWARDERS: [ForwarderKind; 4] = [
 /// The search ends when the highest passing rate is at most this fraction below the lowest failing
 /// rate.
 const PRECISION: f64 = 0.02;
+/// More packets per second than the lab's generator can send.
+const RATE_BOUND: f64 = 16e6;
+/// A rate in packets per second at which the generator sends as fast as it can.
+const OVERLOAD_RATE: u64 = 100_000_000;
 /// Packets per second of the measurement at a low rate, which follows the one without traffic.
 const LOW_RATE: u64 = 1000;
 
@@ -218,10 +225,10 @@ fn find_no_drop_rate(
 ) -> Result<f64> {
     let mut bench = LatencyBench::new(forwarder, arguments)?;
     let time = Duration::from_secs_f64(arguments.search_seconds.clamp(0.01, 3600.0));
-    // 16 Mpps are more than the lab's generator can send.
-    let (mut passing, mut failing) = (0.0, 16e6);
+    let (mut passing, mut failing) = (0.0, RATE_BOUND);
+    // Start at the rate that the forwarder reaches when overloaded.
     let mut rate: f64 = {
-        let (offered, loss) = bench.attempt(100_000_000, time)?;
+        let (offered, loss) = bench.attempt(OVERLOAD_RATE, time)?;
         offered * (1.0 - loss)
     };
     while failing - passing > PRECISION * failing {
@@ -259,7 +266,7 @@ fn find_no_drop_rate(
         // Bisect once a rate has passed and a rate has failed.
         rate = if passing == 0.0 {
             failing * 0.7
-        } else if failing >= 16e6 {
+        } else if failing >= RATE_BOUND {
             passing * 1.2
         } else {
             f64::midpoint(passing, failing)

@@ -37,7 +37,8 @@ impl Median {
     }
 }
 
-/// Returns the coverage without the `depth` lowest and the `depth` highest of `n` values.
+/// Returns the coverage of the interval that remains of `n` values without the `depth` lowest and
+/// the `depth` highest.
 fn coverage(n: usize, depth: usize) -> f64 {
     // The probability that at most `depth` of n values lie on one side of the true median.
     let mut term = 0.5f64.powi(i32::try_from(n).unwrap_or(i32::MAX));

@@ -1,6 +1,7 @@
 //! Compiles the lab's BPF programs to objects that are embedded in the library.
 //!
-//! Skeletons of libbpf-cargo contain unsafe code.
+//! The builder of libbpf-cargo is used only as a compiler: the Rust code that it can generate
+//! ("skeletons") contains unsafe code.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

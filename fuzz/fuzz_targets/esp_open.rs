@@ -27,14 +27,16 @@ static PROTECTIONS: LazyLock<Vec<(Transform, bool, Protection)>> = LazyLock::new
 });
 
 // The first byte of the input determines the window's highest sequence number. Then each packet has
-// a length byte and this number of bytes: the packet itself if the length is even, or a payload to
-// seal if it is odd.
+// a length byte and this number of bytes: an arbitrary packet if the length is even, or a payload
+// to seal with the key if it is odd.
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((first, mut rest)) = bytes.split_first() else { return };
     for (_, extended, protection) in &*PROTECTIONS {
         let mut window = Window::new(64, *extended).unwrap();
+        // Extended sequence numbers exceed 32 bits if the first byte is 8 or more.
         let highest = if *extended { u64::from(*first) << 29 } else { u64::from(*first) << 20 };
         let _ = window.mark_received(highest);
+        // Each packet, and its payload if it was sealed.
         let mut packets: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::new();
         while let Some((length, tail)) = rest.split_first() {
             let (packet, tail) = tail.split_at(tail.len().min(usize::from(*length)));
@@ -76,7 +78,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Seals a text. Returns the packet and the text.
+/// Seals a payload. Returns the packet and the payload.
 fn seal(protection: &Protection, text: &[u8], number: u64) -> (Vec<u8>, Option<Vec<u8>>) {
     let mut packet = vec![0; PREFIX_LEN + HEADER_LEN + text.len() + trailer_len(text.len())];
     packet[PREFIX_LEN + HEADER_LEN..][..text.len()].copy_from_slice(text);

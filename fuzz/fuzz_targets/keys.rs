@@ -16,7 +16,7 @@ libfuzzer_sys::fuzz_target!(|text: &[u8]| {
             }
             Err(error) => {
                 // Remove the message's numbers, which can equal digits of the key by chance. The
-                // remaining text must be one of two that do not depend on the key.
+                // remaining text must be one of two texts that do not depend on the key.
                 let words: String =
                     error.to_string().chars().filter(|c| !c.is_ascii_digit()).collect();
                 let name: String =

@@ -33,10 +33,13 @@ libfuzzer_sys::fuzz_target!(|frame: &[u8]| {
     assert!(headers.l3_offset <= headers.l4_offset && headers.l4_offset <= headers.l3_end);
     assert!(usize::from(headers.l3_end) <= frame.len());
     let (rules, classifier) = &*RULE_SET;
+    // The key has the header fields that rules match. Some unusual packets (`Exception`), such as
+    // IPv4 with options, have a key too.
     if let Inspection::Key(key) | Inspection::Exception(_, Some(key)) = inspect(frame, &headers) {
         let expected =
             (0..).zip(rules).find(|(_, rule)| rule.matches(&key)).map(|(number, _)| number);
-        assert_eq!(classifier.first_match(&key, 0), expected);
+        let from_rule = 0;
+        assert_eq!(classifier.first_match(&key, from_rule), expected);
         let mut found = [0; Classifier::BATCH];
         classifier.classify(&[key], &mut found);
         assert_eq!(found[0], expected.unwrap_or(Classifier::NONE));

@@ -13,9 +13,11 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
                 parse(&written).unwrap_or_else(|problems| panic!("{written}: {problems:?}"));
             assert_eq!(&again[0].1, rule, "{written}");
         }
+        // Only checks that `shadowed` does not panic.
         let hash_seed = 1;
         xdpfwd_filter::shadowed(&rules, &Classifier::new(&rules, hash_seed));
     }
+    // Only checks that the parser does not panic.
     let _ = parse_classbench(text, Verdict::Drop);
     if let Ok(signatures) = parse_signatures(text) {
         for (_, signature) in signatures {

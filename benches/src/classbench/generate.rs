@@ -12,7 +12,8 @@ use super::{
 /// Returns `rules` distinct rules, each before the rules that cover it; fewer if the seed does not
 /// yield as many.
 ///
-/// Draws may repeat a rule, so draws more in at most eight rounds.
+/// The same rule can be drawn twice. Therefore, draws a larger number in the next round, in up to
+/// eight rounds.
 pub fn generate(seed: &Seed, rules: usize, random_seed: u64) -> Vec<Rule5> {
     let mut drawn = rules;
     let mut distinct = Vec::new();
@@ -37,7 +38,7 @@ fn next_draws(drawn: usize, distinct: usize, wanted: usize) -> usize {
     (needed as usize + 16).min(drawn.saturating_mul(2))
 }
 
-/// Draws `count` rules, possibly with duplicates, with tries for a set of `size` rules.
+/// Draws `count` rules, possibly with duplicates. The tries branch as for a set of `size` rules.
 pub(crate) fn draw(seed: &Seed, count: usize, size: usize, random_seed: u64) -> Vec<Rule5> {
     let mut random = Random::new(random_seed);
     let mut protocols_and_ports = Vec::with_capacity(count);
@@ -68,7 +69,8 @@ pub(crate) fn draw(seed: &Seed, count: usize, size: usize, random_seed: u64) -> 
     (0..count).map(rule).collect()
 }
 
-/// Sorts by scope, narrowest first, then by tuple, in the order in which the tuples were drawn.
+/// Sorts by scope, narrowest first. Rules of equal scope are grouped by tuple (prefix lengths,
+/// widths of the port ranges, protocol mask), in the order in which the tuples were drawn.
 ///
 /// A rule has a larger scope than any rule that it covers, so no rule hides a later one.
 fn sort_by_scope(rules: Vec<Rule5>) -> Vec<Rule5> {
@@ -76,7 +78,7 @@ fn sort_by_scope(rules: Vec<Rule5>) -> Vec<Rule5> {
     let mut keyed: Vec<_> = rules
         .into_iter()
         .map(|rule| {
-            let count = tuples.len();
+            let next_index = tuples.len();
             let width = |ports: Ports| ports.high - ports.low;
             let tuple = (
                 rule.source.length,
@@ -85,7 +87,7 @@ fn sort_by_scope(rules: Vec<Rule5>) -> Vec<Rule5> {
                 width(rule.destination_ports),
                 rule.protocol.mask,
             );
-            (scope(&rule), *tuples.entry(tuple).or_insert(count), rule)
+            (scope(&rule), *tuples.entry(tuple).or_insert(next_index), rule)
         })
         .collect();
     keyed.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
@@ -151,7 +153,7 @@ mod tests {
         counts
     }
 
-    fn assert_follows(seed: &Seed, rules: &[Rule5], slack: f64) {
+    fn assert_follows_seed(seed: &Seed, rules: &[Rule5], slack: f64) {
         let mut protocols = BTreeMap::new();
         let mut pairs = BTreeMap::new();
         let mut lengths = BTreeMap::new();
@@ -178,7 +180,7 @@ mod tests {
     #[test]
     fn draws_follow_shares_of_seed() {
         for seed in seeds() {
-            assert_follows(&seed, &draw(&seed, 10_000, 10_000, 1), 0.0);
+            assert_follows_seed(&seed, &draw(&seed, 10_000, 10_000, 1), 0.0);
         }
     }
 
@@ -188,7 +190,7 @@ mod tests {
         // their share.
         for (name, slack) in [("acl", 0.03), ("ipc", 0.03), ("fw", 0.08)] {
             let seed = Seed::built_in(name).unwrap();
-            assert_follows(&seed, &generate(&seed, 10_000, 1), slack);
+            assert_follows_seed(&seed, &generate(&seed, 10_000, 1), slack);
         }
     }
 

@@ -14,7 +14,7 @@ const PAIRS: [&str; 25] = [
     "em-lo", "ar-ar", "ar-em", "em-ar", "em-em",
 ];
 
-/// Parses a parameter file. Ignores flags and extra fields.
+/// Parses a parameter file. Ignores the sections `-flags` and `-extra`.
 pub(crate) fn read(text: &str) -> Result<SeedFile> {
     let sections = sections(text);
     let lines = |name: &str| {
@@ -124,8 +124,8 @@ fn protocol(line: &str) -> Result<ProtocolEntry> {
     Ok(ProtocolEntry { number: (value != 0).then_some(value), share: number(share)?, ports })
 }
 
-/// Parses lines with the sum of source and destination length and the share of this sum, then
-/// source lengths, each with its share within the sum.
+/// Parses lines such as `48,0.75 16,0.5 24,0.5`: the sum of the two prefix lengths and its share of
+/// the rules, then each source length and its share of the rules with this sum.
 fn lengths(lines: &[&str]) -> Result<Vec<(f64, u8, u8)>> {
     let mut values = Vec::new();
     for line in lines {
@@ -209,6 +209,7 @@ mod tests {
         };
         assert!(error("-dpem", "-other").contains("-dpem"));
         assert!(error("64,1.0\t32,1.0", "64,1.0").contains("-wc_em"));
+        // The destination length 70 - 32 exceeds 32.
         assert!(error("64,1.0\t32,1.0", "70,1.0\t32,1.0").contains("38"));
         assert!(error("6\t0.5\t0.25", "6\t0.5").contains("24 pairs"));
     }

@@ -52,6 +52,7 @@ impl Random {
 /// A weighted choice of values.
 #[derive(Clone, Debug)]
 pub(crate) struct Choice<T> {
+    /// Sum of the shares up to and including this value, and the value.
     values: Vec<(f64, T)>,
 }
 
@@ -59,7 +60,8 @@ pub(crate) struct Choice<T> {
 const SLACK: f64 = 0.005;
 
 impl<T> Choice<T> {
-    /// Shares are probabilities with the sum 1; they are scaled to correct a rounding error.
+    /// Creates a choice. Shares are probabilities with the sum 1; they are scaled to correct a
+    /// rounding error.
     pub(crate) fn new(values: impl IntoIterator<Item = (f64, T)>) -> Result<Self> {
         let mut sum = 0.0;
         let mut cumulative = Vec::new();

@@ -71,7 +71,7 @@ impl Protocol {
     /// Every protocol.
     pub const ANY: Self = Self { value: 0, mask: 0 };
 
-    /// Returns a match for one protocol.
+    /// Returns the field of a rule that matches one protocol.
     pub fn number(value: u8) -> Self {
         Self { value, mask: 0xff }
     }
@@ -217,7 +217,7 @@ pub fn write_rules(mut output: impl Write, rules: &[Rule5]) -> io::Result<()> {
     output.flush()
 }
 
-/// Reads rules as [`write_rules`] and ClassBench write them, without empty lines and lines starting
+/// Reads rules as [`write_rules`] and ClassBench write them. Skips empty lines and lines that start
 /// with `#`.
 pub fn read_rules(input: impl BufRead) -> Result<Vec<Rule5>> {
     let mut rules = Vec::new();

@@ -21,7 +21,8 @@ const BUILT_IN: [(&str, &str); 3] = [
 #[derive(Clone, Debug)]
 pub struct Seed {
     pub(crate) name: String,
-    /// Number of rules in the original set. A larger generated set branches more.
+    /// Number of rules in the set that the seed describes. The tries of a larger generated set
+    /// branch more.
     pub(crate) filters: u32,
     pub(crate) protocols: Choice<(Protocol, Choice<ClassPair>)>,
     pub(crate) source_ports: PortValues,
@@ -224,7 +225,7 @@ impl PortValues {
         Ok(())
     }
 
-    /// [`PortValues::check`] must have accepted `class`.
+    /// Draws a port range of the class, which [`PortValues::check`] must have accepted.
     pub(crate) fn draw(&self, class: PortClass, random: &mut Random) -> Ports {
         let from = |values: &Option<Choice<Ports>>, random| {
             *values.as_ref().expect("checked by PortValues::check").draw(random)
@@ -276,9 +277,9 @@ impl Branching {
     /// Returns the branching for a set that is `factor` times as large. A larger set gets more
     /// addresses, not more rules per address. A factor of at most 1 changes nothing.
     ///
-    /// As ClassBench's option `-b`: balances levels from the root down until the removed skew
-    /// equals `factor`. A level's skew is 2 if all nodes have one child, and 0 if all have two
-    /// children of equal weight.
+    /// As ClassBench's option `-b`: balances levels from the root down until the sum of the removed
+    /// imbalances equals `factor`. A level's imbalance is 2 if all nodes have one child, and 0 if
+    /// all have two children of equal weight.
     pub(crate) fn scaled(&self, factor: f64) -> Self {
         let mut scaled = self.clone();
         let mut remaining = if factor > 1.0 { factor } else { 0.0 };
@@ -286,19 +287,19 @@ impl Branching {
             if remaining <= 0.0 {
                 break;
             }
-            let level_skew = 2.0 * (1.0 - level.two_children + level.two_children * level.skew);
-            let removed_by_second_children = level_skew - 2.0 * level.skew;
-            *level = if level_skew <= remaining {
+            let imbalance = 2.0 * (1.0 - level.two_children + level.two_children * level.skew);
+            let removed_by_second_children = imbalance - 2.0 * level.skew;
+            *level = if imbalance <= remaining {
                 Level { two_children: 1.0, skew: 0.0 }
             } else if removed_by_second_children > remaining {
                 Level {
-                    two_children: (1.0 - (level_skew - remaining) / 2.0) / (1.0 - level.skew),
+                    two_children: (1.0 - (imbalance - remaining) / 2.0) / (1.0 - level.skew),
                     skew: level.skew,
                 }
             } else {
-                Level { two_children: 1.0, skew: (level_skew - remaining) / 2.0 }
+                Level { two_children: 1.0, skew: (imbalance - remaining) / 2.0 }
             };
-            remaining -= level_skew;
+            remaining -= imbalance;
         }
         scaled
     }
@@ -339,8 +340,8 @@ mod tests {
     fn scaled_branching_balances_levels_from_the_root() {
         let branching = Branching::new(4, &[(0, 1, 1.0, 0.5), (2, 32, 0.25, 0.5)]).unwrap();
         assert_eq!(branching.scaled(1.0).levels, branching.levels);
-        // Levels 0 and 1 have a skew of 1 each and level 2 has 1.75, from which the remaining 0.5
-        // is removed.
+        // Levels 0 and 1 have an imbalance of 1 each. Level 2 has 1.75, from which the remaining
+        // 0.5 is removed.
         let scaled = branching.scaled(2.5).levels;
         assert_eq!(scaled[..2], [Level { two_children: 1.0, skew: 0.0 }; 2]);
         assert_eq!(scaled[2], Level { two_children: 0.75, skew: 0.5 });

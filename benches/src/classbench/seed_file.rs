@@ -9,6 +9,7 @@ use serde::Deserialize;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct SeedFile {
+    /// As `Seed::filters`.
     pub(crate) filters: u32,
     pub(crate) protocol: Vec<ProtocolEntry>,
     /// Share, first port, last port.
@@ -25,7 +26,7 @@ pub(crate) struct SeedFile {
     pub(crate) lengths: BTreeMap<String, Vec<(f64, u8, u8)>>,
     pub(crate) source_nesting: u8,
     pub(crate) destination_nesting: u8,
-    /// First level, last level, share of nodes with two children, skew of these nodes.
+    /// First level, last level, share of nodes with two children, `Level::skew` of these.
     pub(crate) source_branching: Vec<(u8, u8, f64, f64)>,
     pub(crate) destination_branching: Vec<(u8, u8, f64, f64)>,
     /// First level, last level, probability as in `Seed::correlation`.
@@ -38,6 +39,7 @@ pub(crate) struct ProtocolEntry {
     /// Protocol number; `None`: any protocol.
     pub(crate) number: Option<u8>,
     pub(crate) share: f64,
+    /// Shares by pair of port classes, such as `wc-em`.
     pub(crate) ports: BTreeMap<String, f64>,
 }
 

@@ -103,10 +103,10 @@ fn nesting(prefixes: &HashSet<Prefix>) -> usize {
 
 fn overlaps(rules: &[Rule5]) -> Overlaps {
     if rules.len() <= MAX_EXACT {
-        let with_later = |(index, rule): (usize, &Rule5)| {
+        let overlaps_with_later = |(index, rule): (usize, &Rule5)| {
             rules[index + 1..].iter().filter(|later| rule.overlaps(later)).count() as u64
         };
-        return Overlaps::Exact(rules.iter().enumerate().map(with_later).sum());
+        return Overlaps::Exact(rules.iter().enumerate().map(overlaps_with_later).sum());
     }
     let mut random = Random::new(1);
     let random_pair_overlaps = |_: &usize| {

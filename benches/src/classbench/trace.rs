@@ -33,11 +33,11 @@ pub struct Header {
 pub enum Locality {
     /// Once.
     Uniform,
-    /// Once, anywhere within its rule instead of at a corner, so headers of wide rules are almost
-    /// never equal.
+    /// Once. Each field lies anywhere within its rule's range instead of at an end of the range, so
+    /// headers of wide rules are almost never equal.
     Scattered,
     /// As in ClassBench: the number of copies has a Pareto distribution and is rounded up. Before
-    /// that, the probability of at most x copies is 1 - (b / x)^a.
+    /// rounding, the probability of at most x copies is 1 - (b / x)^a.
     ///
     /// ClassBench's low locality is a = 1, b = 0.0001; its high locality is a = 1, b = 1.
     Pareto {

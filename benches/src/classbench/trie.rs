@@ -1,4 +1,5 @@
-//! Addresses for prefixes of given lengths: one binary trie per side, as in ClassBench.
+//! Addresses for prefixes of given lengths, as in ClassBench: from a binary trie of the source
+//! prefixes and one of the destination prefixes.
 //!
 //! A prefix whose length is the level of a node has the node's address. The level's [`Branching`]
 //! decides whether longer prefixes go to one child or are split between two. At the maximum
@@ -9,15 +10,15 @@ use super::{
     seed::{Branching, Lengths},
 };
 
-/// Returns the addresses in the order of `lengths`.
+/// Returns a source address for each entry of `lengths`.
 pub(crate) fn sources(branching: &Branching, lengths: &[Lengths], random: &mut Random) -> Vec<u32> {
     let mut sources = Sources { branching, lengths, random, addresses: vec![0; lengths.len()] };
     sources.grow(0, 0, (0..lengths.len()).collect(), 0);
     sources.addresses
 }
 
-/// Returns the addresses in the order of `lengths`. An address follows its source address for a
-/// random number of levels, given by `correlation`, then branches.
+/// Returns a destination address for each entry of `lengths`. Its first bits equal those of the
+/// source address: a random number of bits, by the probabilities in `correlation`.
 pub(crate) fn destinations(
     branching: &Branching,
     correlation: &[f64; 33],
@@ -141,7 +142,8 @@ impl Destinations<'_> {
                 continue;
             }
             let side = (self.sources[rule] >> (31 - level) & 1) as usize;
-            // Diverge within the source's prefix, or the destination would be inside it.
+            // Always diverge at the last bit of the source's prefix: otherwise, the destination
+            // would lie inside this prefix.
             if length > level + 1 && self.random.chance(self.correlation[usize::from(level) + 1]) {
                 self.nodes[node].weight[side] += 1;
                 following[side].push(rule);
@@ -189,7 +191,7 @@ impl Destinations<'_> {
                 let side = children.iter().position(Option::is_some).unwrap_or(heavier_side);
                 split[side] = longer;
             } else {
-                // Approach the skew, including the rules that are already below.
+                // Approach the skew, counting also the rules that are already below the children.
                 let total = longer.len() + weight[0] + weight[1];
                 let wanted = heavier_count(total, branching.skew);
                 let lighter_count = (total - wanted).saturating_sub(weight[1 - heavier_side]);
@@ -210,7 +212,7 @@ impl Destinations<'_> {
         }
     }
 
-    /// Assigns the address to rules that end here and returns the others.
+    /// Assigns the address to the rules that end here. Returns the rules with longer prefixes.
     fn assign_address(
         &mut self,
         node: usize,
@@ -252,7 +254,7 @@ mod tests {
         Branching { nesting: 4, levels: [Level { two_children, skew }; 33] }
     }
 
-    fn equal(count: usize, source: u8, destination: u8) -> Vec<Lengths> {
+    fn repeated(count: usize, source: u8, destination: u8) -> Vec<Lengths> {
         vec![Lengths { source, destination }; count]
     }
 
@@ -261,7 +263,7 @@ mod tests {
         let distinct = |two_children, skew, length| {
             let addresses = sources(
                 &branching(two_children, skew),
-                &equal(256, length, 0),
+                &repeated(256, length, 0),
                 &mut Random::new(1),
             );
             addresses.into_iter().collect::<BTreeSet<_>>().len()
@@ -275,7 +277,7 @@ mod tests {
 
     #[test]
     fn heavier_child_gets_share_given_by_skew() {
-        let addresses = sources(&branching(1.0, 0.5), &equal(300, 1, 0), &mut Random::new(1));
+        let addresses = sources(&branching(1.0, 0.5), &repeated(300, 1, 0), &mut Random::new(1));
         let upper_half = addresses.iter().filter(|&&address| address == 1 << 31).count();
         // The heavier child gets 200 rules, the lighter child 100.
         assert!(upper_half == 100 || upper_half == 200, "{upper_half}");
@@ -283,7 +285,7 @@ mod tests {
 
     #[test]
     fn destination_diverges_from_source_where_correlation_ends() {
-        let lengths = equal(200, 32, 32);
+        let lengths = repeated(200, 32, 32);
         let sources = sources(&branching(1.0, 0.0), &lengths, &mut Random::new(1));
         let mut correlation = [0.0; 33];
         correlation[1..=12].fill(1.0);

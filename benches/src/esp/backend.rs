@@ -23,13 +23,18 @@ use super::options::{Backend, Cipher, Timing};
 /// also avoids this.
 const STRIDE: usize = 2048 + 192;
 
-/// Offset of the bytes that ESP processes: after headroom, Ethernet and IPv4 headers, except the
-/// last `PREFIX_LEN` bytes of these, which ESP needs.
+/// Offset of the bytes that ESP processes: after 256 bytes of headroom and the Ethernet and IPv4
+/// headers, but including the last `PREFIX_LEN` bytes of these headers, which ESP overwrites for a
+/// short time.
 const OFFSET: usize = 256 + 14 + 20 - PREFIX_LEN;
 
-/// The maximum payload that fits in a frame, in bytes.
-pub(super) const MAX_PAYLOAD: usize = STRIDE - OFFSET - PREFIX_LEN - HEADER_LEN - 32;
+/// Bytes for padding, trailer and ICV: enough for every payload.
+const TRAILER_ROOM: usize = 32;
 
+/// The maximum payload that fits in a frame, in bytes.
+pub(super) const MAX_PAYLOAD: usize = STRIDE - OFFSET - PREFIX_LEN - HEADER_LEN - TRAILER_ROOM;
+
+// Values of the parameter `new_numbers` of `seal_alone`.
 const NEW_NUMBERS: bool = true;
 const SAME_NUMBERS: bool = false;
 
@@ -38,7 +43,8 @@ const ESN: bool = true;
 const SPI: u32 = 0x1234_5678;
 const SALT_BYTES: [u8; SALT_LEN] = [1, 2, 3, 4];
 
-/// Returns the bytes of payload and trailer without the ICV.
+/// Returns the length of the text that the AEAD encrypts, in bytes: payload and trailer without the
+/// ICV.
 pub(super) fn text_len(payload: usize) -> usize {
     payload + trailer_len(payload) - ICV_LEN
 }
@@ -84,7 +90,7 @@ enum Alone {
     Aes128(Aes128Gcm),
     Aes256(Aes256Gcm),
     ChaCha20(ChaCha20Poly1305),
-    /// libipsec-mb, which has no crate: the loop of xdpfwd-ipsec over prepared jobs.
+    /// libipsec-mb, for which no crate exists: the loop of xdpfwd-ipsec over prepared jobs.
     Jobs(Box<dyn Aead>),
 }
 
@@ -197,6 +203,7 @@ impl BackendBench {
         elapsed
     }
 
+    /// Returns the time in nanoseconds, and the number of packets opened.
     fn open(&self, frames: &mut Frames, window: &mut Window) -> (f64, usize) {
         let mut opened = 0;
         let start = Instant::now();

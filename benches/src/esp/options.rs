@@ -96,6 +96,7 @@ pub(super) enum Direction {
     Open,
 }
 
+/// Nanoseconds per packet.
 #[derive(Clone, Copy)]
 pub(super) struct Timing {
     /// The AEAD alone.

@@ -8,7 +8,8 @@
  *       34       8  UDP header: source port 1024 + flow, destination port 9 (discard), length,
  *                   checksum 0 ("none", RFC 768)
  *       42       2  magic number, "LB"
- *       44       8  sequence number, big endian: stream << 40 | n
+ *       44       8  sequence number, big endian: number of the generator's run << 40 | frame of the
+ *                   run, from 0
  *       52       8  send time, big endian: CLOCK_MONOTONIC in nanoseconds
  *       60       -  fixed pattern up to the end of the frame: 64-bit words in host byte order;
  *                   word k (from 0) is (k + 1) * PATTERN_STEP mod 2^64; the last word may be cut
@@ -38,11 +39,14 @@ enum {
 
 #define MAGIC 0x4c42 /* "LB" */
 #define PATTERN_STEP 0x9e3779b97f4a7c15ULL
-#define STREAM_SHIFT 40
+#define RUN_SHIFT 40
 
-/* Types for packet data. Accesses through different types may alias; any_u16 may be unaligned. */
-typedef __u16 __attribute__((aligned(1), may_alias)) any_u16;
-typedef __u32 __attribute__((may_alias)) any_u32;
-typedef __u64 __attribute__((may_alias)) any_u64;
+/*
+ * Types for packet data. Accesses through different types may overlap (may_alias); a packet_u16 may
+ * be unaligned.
+ */
+typedef __u16 __attribute__((aligned(1), may_alias)) packet_u16;
+typedef __u32 __attribute__((may_alias)) packet_u32;
+typedef __u64 __attribute__((may_alias)) packet_u64;
 
 #endif

@@ -76,11 +76,11 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 	// A forwarder may have changed the recycled page (TTL, MAC addresses): rewrite the whole
 	// header.
 	for (i = 0; i < HEADER_WORDS; i++)
-		((any_u64 *)data)[i] = config.header[i];
-	*(any_u32 *)(data + 40) = config.header_tail;
-	*(any_u16 *)(data + AT_UDP_SOURCE) = bpf_htons(FIRST_FLOW_PORT + state.flow);
-	*(any_u64 *)(data + AT_SEQUENCE) = bpf_cpu_to_be64(config.first_sequence + state.sent);
-	*(any_u64 *)(data + AT_TIME) = bpf_cpu_to_be64(now);
+		((packet_u64 *)data)[i] = config.header[i];
+	*(packet_u32 *)(data + 40) = config.header_tail;
+	*(packet_u16 *)(data + AT_UDP_SOURCE) = bpf_htons(FIRST_FLOW_PORT + state.flow);
+	*(packet_u64 *)(data + AT_SEQUENCE) = bpf_cpu_to_be64(config.first_sequence + state.sent);
+	*(packet_u64 *)(data + AT_TIME) = bpf_cpu_to_be64(now);
 
 	state.flow++;
 	if (state.flow >= config.flows)
@@ -125,9 +125,9 @@ static __always_inline bool write_next(struct xdp_md *ctx)
 	if (!packet || data + MIN_FRAME > end)
 		return false;
 	*(__u8 *)(data + AT_IP_PROTOCOL) = packet->protocol;
-	*(any_u32 *)(data + AT_IP + 12) = packet->source;
-	*(any_u32 *)(data + AT_IP + 16) = packet->destination;
-	*(any_u32 *)(data + AT_UDP_SOURCE) = packet->source_port | (__u32)packet->destination_port << 16;
+	*(packet_u32 *)(data + AT_IP + 12) = packet->source;
+	*(packet_u32 *)(data + AT_IP + 16) = packet->destination;
+	*(packet_u32 *)(data + AT_UDP_SOURCE) = packet->source_port | (__u32)packet->destination_port << 16;
 	*(__u8 *)(data + AT_UDP_SOURCE + 12) = 5 << 4; // TCP header length, used only by TCP
 	index++;
 	state.flow = index < config.flows ? index : 0;

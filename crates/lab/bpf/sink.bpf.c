@@ -11,7 +11,7 @@
 // Written by src/sink.rs before loading: same order, no padding.
 struct config {
 	__u32 check;    // verify the contents of the generator's frames
-	__u32 anything; // count and drop all frames, including foreign ones
+	__u32 anything; // count and drop all frames, not only the generator's
 	__u32 latency;  // record latencies, from the send time in each counted frame
 };
 
@@ -33,8 +33,8 @@ struct {
 	__type(value, struct counters);
 } counters SEC(".maps");
 
-// For each flow, by UDP source port: the highest sequence number received, + 1. No atomics: as with
-// RSS, only one core at a time receives a flow.
+// For each flow, by UDP source port: the highest sequence number received, + 1. Updates are not
+// atomic, because only one core at a time receives the frames of a flow, as from a NIC with RSS.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 65536);
@@ -42,10 +42,11 @@ struct {
 	__type(value, __u64);
 } flows SEC(".maps");
 
-// A frame uses the slot (sequence number mod WINDOW), which holds the sequence number + 1 of its
-// latest frame. Unlike a bit in a sliding bitmap, a slot identifies its frame: the sink finds every
-// duplicate that is less than WINDOW sequence numbers late, and takes no other frame for a
-// duplicate. The atomic exchange in check_sequence ensures this even if two cores receive.
+// A frame uses the slot (sequence number mod WINDOW). A slot holds the sequence number + 1 of the
+// frame that used it last. Unlike a bit in a sliding bitmap, a slot identifies a frame: the sink
+// finds every duplicate that is less than WINDOW sequence numbers late, and takes no other frame
+// for a duplicate. Frames of different flows use the same slots, perhaps on two cores at the same
+// time, so check_sequence exchanges the contents of a slot atomically.
 #define WINDOW (1 << 18)
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -68,9 +69,9 @@ struct {
 
 static __always_inline int is_generator_frame(void *data, void *end)
 {
-	return data + MIN_FRAME <= end && *(any_u16 *)(data + AT_ETHERTYPE) == bpf_htons(0x0800) &&
+	return data + MIN_FRAME <= end && *(packet_u16 *)(data + AT_ETHERTYPE) == bpf_htons(0x0800) &&
 	       *(__u8 *)(data + AT_IP) == 0x45 && *(__u8 *)(data + AT_IP_PROTOCOL) == 17 &&
-	       *(any_u16 *)(data + AT_UDP_DESTINATION) == bpf_htons(DISCARD_PORT);
+	       *(packet_u16 *)(data + AT_UDP_DESTINATION) == bpf_htons(DISCARD_PORT);
 }
 
 static __always_inline int is_corrupt(void *data, void *end)
@@ -80,11 +81,11 @@ static __always_inline int is_corrupt(void *data, void *end)
 	void *p;
 	int i;
 
-	if (*(any_u16 *)(data + AT_MAGIC) != bpf_htons(MAGIC) ||
-	    bpf_ntohs(*(any_u16 *)(data + AT_IP_LENGTH)) != (end - data) - AT_IP)
+	if (*(packet_u16 *)(data + AT_MAGIC) != bpf_htons(MAGIC) ||
+	    bpf_ntohs(*(packet_u16 *)(data + AT_IP_LENGTH)) != (end - data) - AT_IP)
 		return 1;
 	for (i = 0; i < 10; i++)
-		sum += *(any_u16 *)(data + AT_IP + 2 * i);
+		sum += *(packet_u16 *)(data + AT_IP + 2 * i);
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	if (sum != 0xffff)
@@ -93,7 +94,7 @@ static __always_inline int is_corrupt(void *data, void *end)
 	for (i = 0; i < MAX_PATTERN_WORDS; i++) {
 		if (p + 8 > end)
 			break;
-		if (*(any_u64 *)p != word)
+		if (*(packet_u64 *)p != word)
 			return 1;
 		word += PATTERN_STEP;
 		p += 8;
@@ -111,8 +112,9 @@ static __always_inline int is_corrupt(void *data, void *end)
 
 static __always_inline void check_sequence(void *data, struct counters *c)
 {
-	__u64 sequence = bpf_be64_to_cpu(*(any_u64 *)(data + AT_SEQUENCE)), *slot, *highest;
-	__u32 slot_key = sequence & (WINDOW - 1), flow_key = bpf_ntohs(*(any_u16 *)(data + AT_UDP_SOURCE));
+	__u64 sequence = bpf_be64_to_cpu(*(packet_u64 *)(data + AT_SEQUENCE)), *slot, *highest;
+	__u32 slot_key = sequence & (WINDOW - 1);
+	__u32 flow_key = bpf_ntohs(*(packet_u16 *)(data + AT_UDP_SOURCE));
 
 	slot = bpf_map_lookup_elem(&slots, &slot_key);
 	highest = bpf_map_lookup_elem(&flows, &flow_key);
@@ -132,7 +134,8 @@ static __always_inline void check_sequence(void *data, struct counters *c)
 
 static __always_inline void count_latency(void *data)
 {
-	__u64 now = bpf_ktime_get_ns(), sent = bpf_be64_to_cpu(*(any_u64 *)(data + AT_TIME)), *count;
+	__u64 now = bpf_ktime_get_ns(), *count;
+	__u64 sent = bpf_be64_to_cpu(*(packet_u64 *)(data + AT_TIME));
 	__u64 time = now > sent ? now - sent : 0;
 	__u32 shift = 0, step, bucket;
 

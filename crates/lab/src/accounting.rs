@@ -86,8 +86,8 @@ impl PacketAccounting {
         let ingress = report.port(INGRESS).unwrap_or(&absent);
         let egress = report.port(EGRESS).unwrap_or(&absent);
         let kernel = &report.kernel;
-        // Both counters count a frame that finds the fill ring empty; only `rx_dropped` counts a
-        // frame that is too long.
+        // `fill_ring_empty` and `rx_dropped` both count a frame that finds the fill ring empty;
+        // only `rx_dropped` counts a frame that is too long.
         let fill_empty = kernel.fill_ring_empty.min(kernel.rx_dropped.unwrap_or(u64::MAX));
         let too_long = kernel.rx_dropped.unwrap_or(0).saturating_sub(kernel.fill_ring_empty);
         let lost_in_af_xdp = total([fill_empty, kernel.rx_ring_full, too_long]);
@@ -225,7 +225,7 @@ impl PacketAccounting {
         }
         let lost_in_total: i128 = losses.iter().map(|loss| loss.packets).sum();
         let unexplained = difference(offered.packets, seen.arrived.packets) - lost_in_total;
-        // A mismatch may explain the remainder.
+        // The mismatches found so far may explain the remainder.
         if mismatches.is_empty() && unexplained != 0 {
             mismatches.push(Mismatch {
                 description: "offered, but neither forwarded nor lost".into(),

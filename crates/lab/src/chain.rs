@@ -22,6 +22,7 @@ const LABELS: [&str; 3] = ["gen", "fwd", "sink"];
 const CARRIER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The namespaces gen, fwd and sink, connected by the veth pairs `gen0 ═ fwd0` and `fwd1 ═ sink0`.
+/// (Not a chain of stages.)
 ///
 /// All ends are up, with GRO and therefore NAPI on; checksum and segmentation offload are off. The
 /// MAC addresses are `02:00:00:00:00:01` (gen0) to `…:04` (sink0). IPv6 is off by default, so that

@@ -5,7 +5,7 @@
 pub struct Counters {
     /// Number of packets.
     pub packets: u64,
-    /// Lengths in memory, in bytes without FCS.
+    /// Sum of the packets' lengths in bytes, without FCS.
     pub bytes: u64,
 }
 

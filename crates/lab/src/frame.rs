@@ -31,7 +31,7 @@ pub struct TestFrame {
     pub destination: Ipv4Addr,
     /// Flow, below [`MAX_FLOWS`].
     pub flow: u32,
-    /// Sequence number (stream << 40 | n).
+    /// Sequence number: number of the generator's run << 40 | frame of the run, from 0.
     pub sequence: u64,
     /// Send time, `CLOCK_MONOTONIC` in nanoseconds.
     pub time: u64,

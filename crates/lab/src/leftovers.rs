@@ -18,7 +18,7 @@ use crate::{Error, Namespace, require_root, tool};
 pub struct BpfObjects(BTreeSet<(&'static str, u32)>);
 
 impl BpfObjects {
-    /// Returns the objects that a process has open, if it exists.
+    /// Returns the objects that a process has open; none if the process does not exist.
     ///
     /// # Errors
     ///
@@ -124,7 +124,8 @@ impl NamespaceGuard {
     }
 }
 
-/// Returns the system's number of user-space pages pinned, which includes UMEMs.
+/// Returns the number of user-space pages that the kernel has pinned for all processes, including
+/// those of UMEMs.
 ///
 /// # Errors
 ///

@@ -18,7 +18,7 @@ use nix::{
 
 use crate::{Error, Namespace, require_root, veth};
 
-/// More than two hours of output at one line per second.
+/// Maximum number of output lines kept: more than two hours at one line per second.
 const MAX_LINES: usize = 10_000;
 /// Maximum number of lines quoted when a forwarder ends unexpectedly.
 const QUOTED_LINES: usize = 20;

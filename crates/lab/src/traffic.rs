@@ -36,8 +36,8 @@ use crate::{
 const LIVE_FRAMES: u32 = 1 << 1;
 /// `FRACTION_BITS` in bpf/generator.bpf.c: fraction bits of a time in nanoseconds.
 const FRACTION_BITS: u32 = 12;
-/// `STREAM_SHIFT` in bpf/frame.h.
-const STREAM_SHIFT: u32 = 40;
+/// `RUN_SHIFT` in bpf/frame.h.
+const RUN_SHIFT: u32 = 40;
 /// Maximum lag behind the schedule, in frames; the excess is skipped. The generator can catch up
 /// after a short preemption, without overrunning a ring of 2048 entries.
 const BACKLOG_FRAMES: u64 = 256;
@@ -301,7 +301,7 @@ impl Traffic {
 
     /// Returns the bytes of `struct config` in bpf/generator.bpf.c.
     fn config(&self, ifindex: u32) -> Vec<u8> {
-        let first_sequence = next_stream() << STREAM_SHIFT;
+        let first_sequence = next_run() << RUN_SHIFT;
         let header = self.frame(0, first_sequence).bytes();
         let mut config = header[..40].to_vec();
         let interval = self.rate.map_or(0, |rate| (1_000_000_000u64 << FRACTION_BITS) / rate);
@@ -320,9 +320,10 @@ impl Traffic {
     }
 }
 
-/// Returns the low 24 bits of the time in seconds or of the last number + 1, whichever is higher. A
-/// sink distinguishes runs by it, also of different processes. Wraps around after half a year.
-fn next_stream() -> u64 {
+/// Returns a number for a run of the generator, by which a sink distinguishes the runs, also those
+/// of different processes: the low 24 bits of the time in seconds or of the last number + 1,
+/// whichever is higher. Wraps around after half a year.
+fn next_run() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let next = |last: u64| now.max(last + 1);
@@ -570,9 +571,9 @@ mod tests {
     }
 
     #[test]
-    fn next_stream_returns_ascending_numbers() {
-        let first = next_stream();
-        assert!(next_stream() > first);
+    fn next_run_returns_ascending_numbers() {
+        let first = next_run();
+        assert!(next_run() > first);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! veth pairs with NAPI at both ends; without NAPI, the receiving end drops frames from XDP.
+//! veth pairs with NAPI at both ends. Without NAPI, the receiving end drops frames that XDP
+//! redirected or an AF_XDP socket sent.
 
 use std::process::Command;
 
@@ -19,8 +20,8 @@ pub(crate) fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|b| format!("{b:02x}")).join(":")
 }
 
-/// Creates a veth pair with the settings of a [`crate::Chain`]. An end is its namespace, its
-/// interface name, and the number of its MAC address ([`mac`]).
+/// Creates a veth pair like those of a [`crate::Chain`]: up, NAPI on, offloads off. An end is its
+/// namespace, its interface name, and the number of its MAC address ([`mac`]).
 ///
 /// # Errors
 ///
@@ -72,8 +73,9 @@ pub(crate) fn create(a: &End<'_>, b: &End<'_>, queues: u16, mtu: u16) -> Result<
     command.args(["mtu", &mtu, "address", &b_mac]).args(queue_options);
     tool::run(&mut command)?;
     for end in [a, b] {
-        // Otherwise, a forwarder would pass on a local socket's packets without checksum or
-        // segmentation, and their receiver would drop them.
+        // Otherwise, a socket in this namespace would send packets without checksum or
+        // segmentation, a forwarder would pass them on as they are, and the receiver would drop
+        // them.
         ethtool(end, &["tx", "off", "tso", "off", "gso", "off"])?;
         end.namespace.ip(&["link", "set", end.name, "up"])?;
     }

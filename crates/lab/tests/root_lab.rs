@@ -152,6 +152,7 @@ fn latency_histogram_counts_every_frame() {
     assert_eq!(live.count(), seen.arrived.packets);
     assert!(live.quantile(0.5).unwrap() > Duration::ZERO, "median latency is zero");
 
+    // Send a frame that is `old`, and one with send time 0, which has a still longer latency.
     let uptime = fs::read_to_string("/proc/uptime").expect("read the uptime");
     let uptime: f64 =
         uptime.split(' ').next().and_then(|seconds| seconds.parse().ok()).expect("seconds");
@@ -214,6 +215,7 @@ fn check_counts_duplicate_and_reordered_frames() {
     let frames = |numbers: &[u64], flows: u64| -> Vec<_> {
         numbers.iter().map(|n| Traffic::new().frame((n % flows) as u32, *n).bytes()).collect()
     };
+    // Returns the numbers of reordered and of duplicate frames.
     let found = |numbers: &[u64], flows| {
         let seen = check_frames(&chain, &frames(numbers, flows));
         assert_eq!(seen.arrived.packets, numbers.len() as u64);
@@ -233,7 +235,8 @@ fn check_counts_duplicate_and_reordered_frames() {
     assert_eq!(found(&[0, 2, 1, 1], 1), (1, 1));
     assert_eq!(found(&[1, 0, 3, 2], 2), (0, 0), "frames of different flows have no order");
     assert_eq!(found(&[2, 3, 0, 1], 2), (2, 0));
-    // Beyond the window, a duplicate counts as reordered.
+    // The sink recognises a duplicate that is less than 262,144 sequence numbers late. A later one
+    // counts as reordered.
     assert_eq!(found(&[0, 200_000, 0], 1), (0, 1));
     assert_eq!(found(&[0, 262_144, 0], 1), (1, 0));
 }
@@ -369,6 +372,7 @@ fn namespaces_are_removed_on_drop_and_panic() {
     assert!(result.is_err() && !exists(&name));
 }
 
+/// A running `xdpfwd-lab run`.
 struct Lab {
     process: std::process::Child,
     forwarder_pid: u32,
@@ -383,6 +387,8 @@ impl Drop for Lab {
 }
 
 impl Lab {
+    /// Runs a lab with the forwarder `sleep SECONDS`. The number of seconds identifies the process,
+    /// so use a different number in each test.
     fn start(seconds: &str) -> Self {
         xdpfwd_lab::require_root("tests/root_lab.rs")
             .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");

@@ -21,7 +21,8 @@ use super::{
     watch::watch,
 };
 
-/// A forwarder without XDP programs (a bridge, a router) is measured after this time.
+/// Maximum time to wait for the forwarder's XDP programs. A forwarder without XDP programs (a
+/// bridge, a router) is measured after this time.
 const XDP_DEADLINE: Duration = Duration::from_secs(3);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 

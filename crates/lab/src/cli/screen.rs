@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use anyhow::{Context, Result};
 use xdpfwd_lab::{SinkCounters, grouped};
 
-/// A display on stderr; stdout contains only the result. On a terminal, an update overwrites the
-/// previous one.
+/// A display of the progress on stderr; stdout contains only the result. On a terminal, a line
+/// overwrites the previous one.
 pub(super) struct Progress {
     terminal: bool,
     quiet: bool,
@@ -66,7 +66,7 @@ pub(super) fn rate(pps: f64) -> String {
     }
 }
 
-/// Formats as "1.131 Gbit/s" or "4.8 Mbit/s".
+/// Formats as "1.131 Gbit/s" or "4.80 Mbit/s".
 pub(super) fn bits(bps: f64) -> String {
     if bps >= 1e8 { format!("{:.3} Gbit/s", bps / 1e9) } else { format!("{:.2} Mbit/s", bps / 1e6) }
 }

@@ -10,7 +10,7 @@ use super::{
     stop::Stop,
 };
 
-/// Shows the rates once per second, and returns the numbers of frames in the whole time.
+/// Shows the rates once per second. Returns the frames offered and forwarded in the whole time.
 ///
 /// # Errors
 ///
