@@ -31,6 +31,14 @@ ip link set lo up
 for module in virtio_net igb veth xsk_diag; do
 	modprobe "$module"
 done
+# The header that virtio_net sends in zero-copy mode must be where machine.rs reserves memory for
+# the address that the DMA API makes of it: the lowest 64 MiB of the module area.
+header=$(awk '$3 == "xsk_hdr" { print $1 }' /proc/kallsyms)
+if [ -n "$header" ] && ! [[ $header =~ ^ffffffffc[0-3] ]]; then
+	echo "xdpfwd-vm: xsk_hdr of virtio_net is at $header, outside of the reserved memory: set" \
+		"memmap= in crates/vm/src/machine.rs to this address - 0xffffffff80000000"
+	finish 125
+fi
 # Disable IPv6, so that interfaces send no unsolicited packets.
 echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6
 echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6

@@ -25,8 +25,9 @@ fn assert_modes(report: &Value, mode: &str) {
 fn assert_all_passed(cables: &Cables, final_report: &FinalReport, arrived: [u64; 2]) {
     final_report.assert_frames_and_packets_add_up();
     assert_eq!(final_report.parsed.drops.values().sum::<u64>(), 0, "{}", final_report.json);
-    assert_eq!(arrived, [PACKETS, PACKETS], "{}", final_report.json);
-    for (seen, interface) in cables.seen().iter().zip(cables.near_ends) {
+    let seen = cables.seen();
+    assert_eq!(arrived, [PACKETS, PACKETS], "{seen:?} {}", final_report.json);
+    for (seen, interface) in seen.iter().zip(cables.near_ends) {
         assert!(seen.is_clean(), "{interface}: {seen:?}");
     }
     for port in &final_report.parsed.ports {

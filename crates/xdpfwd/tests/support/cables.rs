@@ -4,6 +4,7 @@
 //! (so without zero-copy). Every far end is virtio-net.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::process::Command;
 use std::sync::Arc;
@@ -29,6 +30,9 @@ pub const PACKETS: u64 = 2_500;
 const MAX_IN_FLIGHT: u64 = 64;
 /// Frames per worker; a ring has half as many entries. Pinning more takes longer.
 const FRAMES: u32 = 4096;
+/// The source address of the sender with number n is this address + n.
+const SENDERS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+const RECEIVER: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
 /// An exchange ends if no packet arrives for this time.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -283,12 +287,15 @@ impl FrameSender {
         /// use higher numbers than all earlier senders.
         static NEXT_SENDER: AtomicU64 = AtomicU64::new(1);
         let (socket, address) = packet_socket(namespace, interface, None);
-        let first_sequence_number = NEXT_SENDER.fetch_add(1, Ordering::Relaxed) << 40;
+        let sender = NEXT_SENDER.fetch_add(1, Ordering::Relaxed);
+        // Each sender has flows of its own: a tap device moves a flow to the queue on which the
+        // machine sends packets of this flow, also of the other sender, and so reorders packets.
+        let source = Ipv4Addr::from_bits(SENDERS.to_bits() + sender as u32);
         Self {
             socket,
             address,
-            traffic: Traffic::new().size(size).flows(Self::FLOWS),
-            first_sequence_number,
+            traffic: Traffic::new().size(size).flows(Self::FLOWS).addresses(source, RECEIVER),
+            first_sequence_number: sender << 40,
             sent: 0,
         }
     }
