@@ -63,8 +63,8 @@ void xdpfwd_imb_functions(const IMB_MGR *manager, struct xdpfwd_imb_functions *f
 }
 
 // Encrypts or decrypts a text in place with ChaCha20-Poly1305, and writes the computed tag. Uses
-// the job API, because the direct API needs three calls, which take 1.5 times as long for short texts.
-// Leaves no job in the manager. Returns 0 on success, -1 on failure.
+// the job API, because the direct API needs three calls, which take 1.5 times as long for short
+// texts. Leaves no job in the manager. Returns 0 on success, -1 on failure.
 int xdpfwd_imb_chacha20_poly1305(IMB_MGR *manager, int decrypt, const uint8_t *key, const uint8_t *nonce, const uint8_t *aad,
                                  uint64_t aad_len, uint8_t *text, uint64_t len, uint8_t *tag)
 {
