@@ -1,5 +1,5 @@
 //! Explicit congestion notification (ECN) in tunnels: the normal mode of RFC 6040, which replaces
-//! RFC 4301, 5.1.2.
+//! section 5.1.2 of RFC 4301.
 
 /// Not ECN-capable.
 const NOT_ECT: u8 = 0b00;
@@ -10,15 +10,15 @@ const CE: u8 = 0b11;
 /// ECN in a TOS or traffic class byte.
 const MASK: u8 = 0b11;
 
-/// Returns the ECN field for the outer header: that of the inner header (RFC 6040, 4.1). Ignores
-/// other bits.
+/// Returns the ECN field for the outer header: that of the inner header (RFC 6040, section 4.1).
+/// `inner` is its TOS or traffic class byte; all bits except ECN are ignored.
 pub const fn outer(inner: u8) -> u8 {
     inner & MASK
 }
 
-/// Returns the ECN field after decapsulation (RFC 6040, 4.2, figure 4), or `None` if the outer
-/// header is CE and the inner Not-ECT: drop the packet, because its sender would not react to CE.
-/// Ignores other bits.
+/// Returns the ECN field after decapsulation (RFC 6040, section 4.2, figure 4), or `None` if the
+/// outer header is CE and the inner Not-ECT: drop the packet, because its sender would not react to
+/// CE. The parameters are TOS or traffic class bytes; all bits except ECN are ignored.
 pub const fn decapsulated(inner: u8, outer: u8) -> Option<u8> {
     match (inner & MASK, outer & MASK) {
         (NOT_ECT, CE) => None,

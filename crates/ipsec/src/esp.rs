@@ -1,4 +1,4 @@
-//! The ESP packet (RFC 4303, 2): encapsulation and decapsulation in place.
+//! The ESP packet (RFC 4303, section 2): encapsulation and decapsulation in place.
 //!
 //! ```text
 //! | prefix 4 | SPI 4 | sequence number 4 | IV 8 | payload |
@@ -8,10 +8,11 @@
 //! Lengths are in bytes. The *prefix* is the end of an IP or UDP header, before the ESP packet.
 //! Other senders may add up to 255 bytes of padding.
 //!
-//! GMAC with extended sequence numbers needs the authenticated bytes to be contiguous. They contain
-//! the upper half of the sequence number, which is not sent, between the SPI and the lower half. So
-//! sealing and opening write the SPI over the prefix, and all 8 bytes of the sequence number after
-//! it; afterwards they restore the prefix and the SPI.
+//! GMAC needs the authenticated bytes to be contiguous. With extended sequence numbers, they
+//! contain the upper half of the sequence number, which is not sent, between the SPI and the lower
+//! half. So for GMAC with extended sequence numbers, sealing and opening write the SPI over the
+//! prefix, and all 8 bytes of the sequence number after it; afterwards they restore the prefix and
+//! the SPI.
 
 use std::ops::Range;
 
@@ -308,9 +309,10 @@ fn unpad(bytes: &[u8], number: u64) -> Result<Opened, OpenError> {
         .len()
         .checked_sub(usize::from(*pad_len))
         .ok_or(OpenError::BadPadding)?;
-    // RFC 4303, 2.4: the padding bytes are 1, 2, 3, …, and receivers should check them.
+    // RFC 4303, section 2.4: the padding bytes are 1, 2, 3, …, and receivers should check them.
     let is_padding_valid = match payload_and_padding.last_chunk::<4>() {
-        // Fast path. This crate writes at most 3 bytes of padding.
+        // Fast path, because this crate writes at most 3 bytes of padding: compare the last
+        // `pad_len` of 4 bytes with the first `pad_len` of 1, 2, 3, 4.
         Some(last) if *pad_len <= 4 => {
             let shift = 8 * (4 - u32::from(*pad_len));
             let expected = u64::from(0x0102_0304_u32) >> shift;

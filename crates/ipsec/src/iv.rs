@@ -1,4 +1,5 @@
-//! Initialization vectors (IVs) that never repeat for a key, as RFC 4106, 3.1, requires.
+//! Initialization vectors (IVs) that never repeat for a key, as section 3.1 of RFC 4106
+//! requires.
 //!
 //! For one worker in one run, sequence numbers would suffice. Many workers and runs use the same
 //! static key, so an IV has 64 bits:
@@ -55,7 +56,7 @@ impl Epoch {
         u32::try_from(successor.max(now)).map(Self).map_err(|_| EpochError::Exhausted(last))
     }
 
-    /// Undoes [`Self::number`].
+    /// Creates the epoch that [`Self::number`] returned as a number.
     pub fn from_number(number: u32) -> Self {
         Self(number)
     }

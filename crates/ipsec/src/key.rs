@@ -123,10 +123,10 @@ impl KeyMaterial {
     /// Returns a fingerprint of key, salt and transform, which does not reveal the key.
     pub fn fingerprint(&self, transform: Transform) -> Fingerprint {
         let mut context = Context::new(&SHA256);
-        // Ends the name, which contains no zero byte.
         for part in [
             &b"xdpfwd esp key fingerprint 1\0"[..],
             transform.name().as_bytes(),
+            // Ends the name, which contains no zero byte.
             &b"\0"[..],
             &self.bytes,
         ] {

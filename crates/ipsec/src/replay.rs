@@ -1,5 +1,5 @@
-//! The anti-replay window of an inbound SA (RFC 4303, 3.4.3; Appendix A for extended sequence
-//! numbers).
+//! The anti-replay window of an inbound SA (RFC 4303, section 3.4.3; Appendix A for extended
+//! sequence numbers).
 //!
 //! The window has one bit per sequence number, in a ring of blocks that is longer than the window
 //! (RFC 6479). When the window moves, no bits are shifted; only the blocks that it enters are
@@ -50,7 +50,7 @@ impl Window {
         if !(Self::SMALLEST..=Self::LARGEST).contains(&size) || !size.is_multiple_of(BLOCK as u32) {
             return Err(WindowError(size));
         }
-        // One more than `size` needs, because the window can begin and end inside a block.
+        // One block more than `size` needs, because the window can begin and end inside a block.
         let blocks = (u64::from(size) / BLOCK + 1).next_power_of_two() as usize;
         Ok(Self { blocks: vec![0; blocks].into(), size: size.into(), highest: 0, extended })
     }
@@ -127,7 +127,8 @@ impl Window {
     }
 
     /// Returns the only number with these lower bits in the window or at most `2^32 - size` above
-    /// it (RFC 4303, A2.2). Returns `None` if its upper half would be negative or exceed 32 bits.
+    /// it (RFC 4303, Appendix A2.2). Returns `None` if its upper half would be negative or exceed
+    /// 32 bits.
     #[inline]
     fn full_number(&self, low_bits: u32) -> Option<u64> {
         if !self.extended {
@@ -168,7 +169,7 @@ mod tests {
 
     const EXTENDED: bool = true;
 
-    /// A window that stores all received numbers.
+    /// A simple implementation of the window, which stores all received numbers.
     struct Model {
         received: BTreeSet<u64>,
         size: u64,
@@ -184,7 +185,8 @@ mod tests {
         }
     }
 
-    /// Generates steps from the highest number to the next one. Most are small.
+    /// Generates differences between the highest received number and the next received number. Most
+    /// are small.
     fn steps() -> impl Strategy<Value = Vec<i64>> {
         let step = prop_oneof![
             6 => -70_i64..70,
@@ -276,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn window_restored_at_n_rejects_all_up_to_n() {
+    fn window_marked_up_to_n_rejects_all_numbers_up_to_n() {
         for number in [1, 63, 64, 65, 127, 1000, (1 << 32) - 1, 1 << 32, (7 << 32) + 5] {
             for size in [64, 128, 1024] {
                 let mut window = Window::new(size, EXTENDED).unwrap();
@@ -286,7 +288,7 @@ mod tests {
                     assert_eq!(
                         window.check(before as u32),
                         Err(ReplayError::Replay),
-                        "window of {size} restored at {number}: number {before}"
+                        "window of {size} marked up to {number}: number {before}"
                     );
                 }
                 for after in number + 1..number + 2 * u64::from(size) {
@@ -296,6 +298,7 @@ mod tests {
                         (Ok(()), Err(ReplayError::Replay))
                     );
                 }
+                // Does nothing: `number` is below the highest number.
                 window.mark_received_up_to(number);
                 assert_eq!(window.highest(), number + 2 * u64::from(size) - 1);
             }

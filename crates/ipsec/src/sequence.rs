@@ -1,4 +1,4 @@
-//! The sequence numbers of an outbound SA (RFC 4303, 2.2), shared by several workers.
+//! The sequence numbers of an outbound SA (RFC 4303, section 2.2), shared by several workers.
 //!
 //! Workers reserve numbers with one atomic operation per batch. Before that, the caller must store
 //! a bound above them, for example in a file. After a crash, the next run starts at the stored
@@ -13,7 +13,7 @@ pub struct SequenceNumbers {
     next: AtomicU64,
     /// Only numbers below this stored bound can be reserved.
     stored: AtomicU64,
-    /// The end (exclusive) of the SA's numbers: that of 32 or 64 bits, or a lower limit.
+    /// The end (exclusive) of the SA's numbers: that of 32-bit or 64-bit numbers, or a lower limit.
     end: AtomicU64,
 }
 
@@ -41,8 +41,8 @@ impl SequenceNumbers {
         }
     }
 
-    /// Changes the width and the limit (inclusive). Concurrent reservations may still use the old
-    /// values.
+    /// Changes the width (64 bits if `extended`, otherwise 32) and the limit (inclusive).
+    /// Concurrent reservations may still use the old values.
     pub fn limit(&self, extended: bool, limit: Option<u64>) {
         self.end.store(end(extended, limit), Ordering::Relaxed);
     }

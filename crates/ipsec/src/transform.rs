@@ -57,7 +57,8 @@ impl Transform {
     }
 }
 
-/// Length of a salt in bytes. A nonce begins with it (RFC 4106, 4; RFC 7634, 2).
+/// Length of a salt in bytes. A nonce begins with it (RFC 4106, section 4; RFC 7634,
+/// section 2).
 pub const SALT_LEN: usize = 4;
 /// Length of an IV in bytes.
 pub const IV_LEN: usize = 8;

@@ -9,7 +9,9 @@ use xdpfwd_ipsec::{
     Transform, Window, trailer_len,
 };
 
-/// Debian installs scapy for /usr/bin/python3; the first `python3` in PATH can be another.
+/// Runs `esp_by_scapy.py`, which describes its modes and the format of its lines.
+///
+/// Debian installs scapy for /usr/bin/python3; the first `python3` in PATH may be another one.
 fn run_scapy(mode: &str, input: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_by_scapy.py");
     let mut command = Command::new("/usr/bin/python3");
@@ -72,7 +74,7 @@ fn esp_interoperates_with_scapy_in_both_directions() {
         let (extended, spi): (bool, u32) = (extended == "1", spi.parse().unwrap());
         let number = high.parse::<u64>().unwrap() << 32 | low.parse::<u64>().unwrap();
         let (packet, inner) = (unhex(packet), unhex(inner));
-        let (header_len, protocol) = ip_header(&packet);
+        let (header_len, protocol_at) = ip_header(&packet);
         for aead in backends(transform, &key) {
             let protection = Protection::new(aead, transform, salt, spi, extended);
             let mut window = Window::new(64, extended).unwrap();
@@ -84,11 +86,15 @@ fn esp_interoperates_with_scapy_in_both_directions() {
             protection.open_batch(&mut window, &mut incoming);
             let outcome =
                 incoming[0].outcome.clone().unwrap_or_else(|error| panic!("{error}: {line}"));
-            assert_eq!((outcome.number, outcome.next_header), (number, inner[protocol]), "{line}");
+            assert_eq!(
+                (outcome.number, outcome.next_header),
+                (number, inner[protocol_at]),
+                "{line}"
+            );
             assert_eq!(&bytes[outcome.payload], &inner[header_len..], "{line}");
             opened += 1;
 
-            // Scapy opens it below.
+            // Seal the same content; scapy opens the packet below.
             let payload = &inner[header_len..];
             let mut bytes = [
                 &inner[header_len - PREFIX_LEN..header_len],
@@ -97,7 +103,7 @@ fn esp_interoperates_with_scapy_in_both_directions() {
                 &vec![0; trailer_len(payload.len())],
             ]
             .concat();
-            let next_header = inner[protocol];
+            let next_header = inner[protocol_at];
             let mut outgoing = [Outgoing {
                 bytes: &mut bytes,
                 payload: payload.len(),
@@ -107,16 +113,16 @@ fn esp_interoperates_with_scapy_in_both_directions() {
             }];
             assert_eq!(protection.seal_batch(&mut outgoing), 1);
             let mut ip = inner[..header_len].to_vec();
-            ip[protocol] = 50; // ESP
+            ip[protocol_at] = 50; // ESP
             let esp = &bytes[PREFIX_LEN..];
             if header_len == 20 {
                 ip[2..4].copy_from_slice(&((header_len + esp.len()) as u16).to_be_bytes());
             } else {
                 ip[4..6].copy_from_slice(&(esp.len() as u16).to_be_bytes());
             }
-            let (key, high) = (hex(&key), number >> 32);
+            let (key, salt, high) = (hex(&key), hex(&salt), number >> 32);
             sealed += &format!(
-                "{name} {key} 01020304 {spi} {} {high} {low} {}{} {}\n",
+                "{name} {key} {salt} {spi} {} {high} {low} {}{} {}\n",
                 u8::from(extended),
                 hex(&ip),
                 hex(esp),

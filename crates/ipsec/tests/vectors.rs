@@ -7,6 +7,8 @@ use xdpfwd_ipsec::{
 
 const VECTORS: &str = include_str!("vectors.txt");
 
+const ESP_VECTOR_COUNT: usize = 15;
+
 fn unhex(text: &str) -> Vec<u8> {
     if text == "-" {
         return Vec::new();
@@ -40,6 +42,7 @@ fn lines(is_esp: bool) -> impl Iterator<Item = (&'static str, Vec<&'static str>)
 
 #[test]
 fn aeads_match_vectors() {
+    // For each transform, the number of invalid and of valid vectors.
     let mut counts = [[0; 2]; 5];
     let is_esp = false;
     for (line, words) in lines(is_esp) {
@@ -71,8 +74,10 @@ fn aeads_match_vectors() {
             }
         }
     }
-    // Each transform must have at least 20 invalid and 20 valid vectors.
-    assert!(counts.iter().flatten().all(|count| *count >= 20), "{counts:?}");
+    assert!(
+        counts.iter().flatten().all(|count| *count >= 20),
+        "fewer than 20 invalid or 20 valid vectors of a transform: {counts:?}"
+    );
 }
 
 #[test]
@@ -120,5 +125,6 @@ fn esp_packets_match_vectors() {
             count += 1;
         }
     }
-    assert_eq!(count, 15 * (2 + usize::from(cfg!(feature = "ipsec-mb"))));
+    let backend_count = 2 + usize::from(cfg!(feature = "ipsec-mb"));
+    assert_eq!(count, ESP_VECTOR_COUNT * backend_count);
 }

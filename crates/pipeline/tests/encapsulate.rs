@@ -29,7 +29,7 @@ fn user_frame() -> Vec<u8> {
     let ethernet = Header::from(ethernet::Repr::default());
     let ip = ipv6::Repr::default();
     let mut frame = HeaderStack(&[ethernet, ip.into()]).packet(b"").unwrap();
-    // Keep only the Ethernet header, which now has the EtherType of IPv6.
+    // Keep only the Ethernet header. `packet` has set its EtherType to IPv6.
     frame.truncate(14);
     frame.extend(user_packet());
     frame.extend([0xee; 9]);
@@ -45,7 +45,7 @@ impl<F: FnMut(&mut PacketMut<'_>) + 'static> Stage for ForEach<F> {
 }
 
 /// Replaces the headers before the IP packet by the headers of [`tunnel`].
-fn send_to_tunnel(packet: &mut PacketMut<'_>) {
+fn replace_outer_headers(packet: &mut PacketMut<'_>) {
     let headers = packet.meta.headers;
     if let Err(reason) = packet.cut_to_ip(headers).and_then(|()| packet.encapsulate(&tunnel())) {
         packet.drop(reason);
@@ -65,7 +65,7 @@ fn assert_refused(packet: &mut PacketMut<'_>, headers: &[Header<'_>], reason: Re
 #[test]
 fn encapsulate_adds_valid_headers_and_parses_them() {
     let mut bench = TestBench::new(ForEach(|packet: &mut PacketMut<'_>| {
-        send_to_tunnel(packet);
+        replace_outer_headers(packet);
         let headers = packet.meta.headers;
         assert_eq!(headers, Headers::parse(packet.frame));
         assert_eq!((headers.l3_offset, headers.l4_offset), (14, 34));
@@ -95,7 +95,7 @@ fn encapsulate_without_headroom_returns_no_room() {
         assert_eq!(packet.frame.headroom(), 0);
         assert_refused(packet, &tunnel()[..1], Reason::NO_ROOM);
         assert_eq!(packet.encapsulate(&[]), Ok(()));
-        // As a stage does after this error.
+        // Drop the packet, as a stage does after `NO_ROOM`.
         packet.drop(Reason::NO_ROOM);
     }));
     let disposition = bench.send("lan", &user_frame());
@@ -129,6 +129,6 @@ fn cut_to_ip_of_arp_packet_returns_not_ip() {
 #[cfg(feature = "count-allocations")]
 #[test]
 fn encapsulate_does_not_allocate() {
-    let mut bench = TestBench::new(ForEach(send_to_tunnel));
+    let mut bench = TestBench::new(ForEach(replace_outer_headers));
     assert_eq!(bench.assert_no_allocation("lan", vec![user_frame(); 100]), 100);
 }

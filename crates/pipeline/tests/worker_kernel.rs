@@ -1,7 +1,9 @@
 //! The worker on a fake kernel with faults: rings stay full, completions are late or missing,
 //! wake-ups are lost or refused, an interface disappears. The worker must not block or leak frames.
-//! After every step, each packet must be sent, discarded by the interface, in flight, or counted
-//! under a drop reason (`WireAccounting::balance`).
+//! After every iteration, each packet must be sent, discarded by the interface, in flight, or
+//! counted under a drop reason (`WireAccounting::balance`).
+//!
+//! In these tests, `budget: 0` makes a fake kernel send nothing.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +15,6 @@ use xdpfwd_testkit::wires::{
 };
 use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 use xdpfwd_xsk::{UmemConfig, oracle};
-
-// In this file, `budget: 0` makes a fake kernel send nothing.
 
 #[test]
 fn stalled_port_counts_egress_full_and_other_direction_still_works() {
@@ -86,7 +86,8 @@ fn packets_in_egress_queue_after_drain_are_dropped_as_shutdown() {
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Runs rounds of one iteration each, which deliver 20 packets to lan and 3 to wan.
+/// In each round, delivers 20 packets to lan and 3 to wan, runs one iteration, and asserts that no
+/// packet is unaccounted for.
 fn run_rounds(
     worker: &mut Worker<()>,
     wires: &Wires,
@@ -105,7 +106,7 @@ fn run_rounds(
 fn assert_recovers(worker: &mut Worker<()>, wires: &Wires, accounting: &mut WireAccounting) {
     for wire in [&wires.lan, &wires.wan] {
         wire.set(FakeKernelConfig::default());
-        // Run it now, because the worker may not wake it again.
+        // Transmit now, because the worker may not wake this fake kernel again.
         wire.run();
     }
     run_rounds(worker, wires, accounting, 3);
@@ -183,6 +184,7 @@ fn worker_recovers_from_refused_wake_ups() {
 
 #[test]
 fn worker_accounts_for_packets_discarded_by_interface() {
+    // On EBUSY, the kernel takes a packet from the TX ring and discards it.
     let accounting = run_with_fault(FakeKernelConfig {
         errors: [libc::EBUSY; 50].into(),
         ..FakeKernelConfig::default()
@@ -232,10 +234,11 @@ fn worker_accounts_for_packets_when_interface_disappears() {
         );
         let mut accounting = WireAccounting::default();
         run_rounds(&mut worker, &wires, &mut accounting, 120);
+        let [_, sent_on_wan] = &accounting.sent_numbers;
         assert_eq!(
-            accounting.sent_numbers[1],
+            *sent_on_wan,
             first_packets_of_lan(&accounting, sent_packets),
-            "expected the first packets received on lan"
+            "wan must send the first packets received on lan, and then no more"
         );
         let report = worker.report();
         assert!(report.drops[Reason::EGRESS_FULL] > 0);
@@ -279,7 +282,8 @@ fn idle_worker_backs_off_wake_ups_of_stalled_port() {
             std::thread::sleep(Duration::from_millis(50));
             remote.stop();
             let (wakeups, sent) = thread.join().unwrap();
-            // The intervals are 10, 20, 40, … 640 µs: seven wake-ups in the first 1.3 ms.
+            // The intervals are 10, 20, 40, … 640 µs: seven wake-ups in the first 1.3 ms, then one
+            // per 640 µs. The limit allows three more.
             let limit = 10 + start.elapsed().as_micros() / 640;
             assert!(u128::from(wakeups) <= limit, "{wakeups} wake-ups; expected at most {limit}");
             assert!(wakeups >= 2, "the wake-up was not retried");
@@ -308,6 +312,7 @@ proptest! {
             accounting.deliver(&wires.wan, u64::from(b % 80));
             worker.poll_once();
             accounting.balance(&mut worker, &wires);
+            // Sometimes, the fake kernel also transmits without a wake-up.
             if faults % 4 == 0 {
                 wires.wan.run();
             }

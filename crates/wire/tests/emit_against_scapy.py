@@ -1,5 +1,5 @@
-"""Prints the fields that scapy reads in frames, one JSON object per line, for the test
-emit_against_scapy. Reads the frames in hexadecimal from standard input, one per line.
+"""Prints the fields that scapy reads in frames, one JSON object per line, for the Rust
+test emit_against_scapy. Reads the frames in hexadecimal from standard input, one per line.
 
 "layers" has the fields of each layer. "rebuilt" is the frame that scapy builds from these fields,
 with recomputed lengths and checksums. With the argument "types", scapy also recomputes the fields
@@ -73,7 +73,7 @@ def layer_fields(layer):
 
 
 def is_present(layer, name):
-    """Returns whether the flags of the layer announce the field."""
+    """Returns whether the layer contains the field, as its flags state."""
     condition = getattr(layer.get_field(name), "cond", None)
     return condition is None or condition(layer)
 
@@ -86,10 +86,10 @@ def main():
         layers, layer = [], packet
         while not isinstance(layer, NoPayload):
             layers.append(layer_fields(layer))
-            # scapy would compute a UDP checksum of 0.
+            # Keep a UDP checksum of 0 (no checksum), which scapy would replace by a computed one.
             is_over_ipv4 = isinstance(layer.underlayer, IP)
-            is_unchecked = isinstance(layer, UDP) and layer.chksum == 0 and is_over_ipv4
-            for name in [] if is_unchecked else COMPUTED.get(type(layer), []):
+            has_no_checksum = isinstance(layer, UDP) and layer.chksum == 0 and is_over_ipv4
+            for name in [] if has_no_checksum else COMPUTED.get(type(layer), []):
                 layer.delfieldval(name)
             if "types" in sys.argv and type(layer) in TYPES:
                 layer.delfieldval(TYPES[type(layer)])

@@ -26,6 +26,7 @@ V6_EXTENSIONS = (IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, IPv6ExtHdrDestOpt, IPv6E
 bind_layers(AH, TCP, nh=6)
 bind_layers(AH, UDP, nh=17)
 
+ICMPV6 = 58
 UPPER_NUMBERS = {TCP: 6, UDP: 17, ESP: 50, Raw: 253}
 
 
@@ -86,7 +87,7 @@ def packet6():
     for _ in range(rng.choice([0, 0, 0, 1, 2])):
         packet /= IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * rng.randrange(12))])
     if rng.random() < 0.3:
-        # Without segments left, the pseudo header has the destination of the IPv6 header, as in
+        # With no segments left, the pseudo header has the destination of the IPv6 header, as in
         # xdpfwd_wire::checksum.
         packet /= IPv6ExtHdrRouting(addresses=[v6() for _ in range(rng.randrange(1, 3))], segleft=0)
     if rng.random() < 0.3:
@@ -95,10 +96,11 @@ def packet6():
     upper_layer = upper(6)
     if rng.random() < 0.2:
         icv = b"\0" * rng.choice([12, 16, 20, 32])
-        # scapy does not compute nh and payloadlen.
-        packet /= AH(nh=UPPER_NUMBERS.get(type(upper_layer), 58), payloadlen=1 + len(icv) // 4, spi=1, seq=2, icv=icv)
+        # scapy does not compute the fields nh and payloadlen of AH.
+        packet /= AH(nh=UPPER_NUMBERS.get(type(upper_layer), ICMPV6), payloadlen=1 + len(icv) // 4, spi=1, seq=2, icv=icv)
     packet /= upper_layer
     if isinstance(upper_layer, Raw):
+        # No next header (59), or experimentation (253): no parser mistakes the data for a header.
         packet.lastlayer().underlayer.nh = rng.choice([59, 253])
     return packet
 
@@ -174,7 +176,7 @@ def expected_fields(raw):
 
 
 def protocol_is_icmp6(expected):
-    return expected["version"] == 6 and expected["protocol"] == 58
+    return expected["version"] == 6 and expected["protocol"] == ICMPV6
 
 
 def main():

@@ -16,7 +16,7 @@ const PACKET_COUNT: usize = 600;
 fn parsed_fields_equal_those_of_scapy() {
     let lines = scapy::run("wire_against_scapy.py", &PACKET_COUNT.to_string(), "");
     assert_eq!(lines.len(), PACKET_COUNT);
-    // Number of invalid checksums, and of valid ones.
+    // The number of packets with an invalid checksum, and with a valid one.
     let mut checksum_counts = [0, 0];
     for expected in &lines {
         let frame = parse_hex(text(expected, "frame"));
@@ -93,7 +93,7 @@ fn compare_views(expected: &Value, frame: &[u8], headers: &Headers) -> Option<bo
         compare_ipv4(expected, headers.l3(frame));
     }
     let l4 = headers.l4(frame);
-    // 0 for a valid checksum.
+    // scapy's checksum over the upper layer, including the packet's checksum; 0 if that is valid.
     let scapy_sum = expected["sum"].as_u64()?;
     let is_valid = match headers.protocol? {
         IpProtocol::UDP => {

@@ -48,10 +48,11 @@ impl Aead for AwsLc {
 }
 
 impl AwsLc {
-    // `seal_in_place_scatter` writes the tag in place; `seal_in_place_separate_tag` returns it, to
-    // be copied. `open_in_place_separate_tag` leaves the text in place; `open_in_place` moves it.
-    // Pass the nonce by reference: by value, or taken out of an `Option`, it is copied byte by
-    // byte, and wider loads of the copy stall for up to 15 ns.
+    // `seal_in_place_scatter` writes the tag in place; `seal_in_place_separate_tag` would return
+    // the tag, to be copied.
+    //
+    // `seal` and `open` pass the nonce by reference: a nonce passed by value, or taken out of an
+    // `Option`, is copied byte by byte, and wider loads of the copy stall for up to 15 ns.
     #[inline]
     fn seal(&self, job: &mut Job<'_>) -> Option<()> {
         let Job { nonce, aad, text_and_tag, .. } = job;
@@ -66,7 +67,7 @@ impl AwsLc {
                 tag,
             )
         } else {
-            // GMAC: all text is authenticated.
+            // GMAC encrypts nothing: the whole text is authenticated data.
             self.key.seal_in_place_scatter(
                 Nonce::from(&*nonce),
                 Aad::from(&*text),
@@ -78,6 +79,7 @@ impl AwsLc {
         sealed.ok()
     }
 
+    // `open_in_place_separate_tag` leaves the text in place; `open_in_place` would move it.
     #[inline]
     fn open(&self, job: &mut Job<'_>) -> Option<()> {
         let Job { nonce, aad, text_and_tag, .. } = job;

@@ -6,7 +6,8 @@
 //! for this CPU model, and is freed before the first packet.
 //!
 //! ChaCha20-Poly1305 uses the library's job API, which keeps the current job in a manager, so each
-//! batch needs a manager for itself. The first key creates one manager per logical CPU.
+//! batch needs a manager for itself. The first ChaCha20-Poly1305 key creates one manager per
+//! logical CPU.
 
 mod ffi;
 
@@ -186,6 +187,7 @@ impl IpsecMb {
     }
 }
 
+/// Returns the AES-GCM functions for this CPU model.
 fn functions() -> Result<Functions, IpsecMbError> {
     static FUNCTIONS: OnceLock<Result<Functions, String>> = OnceLock::new();
     let functions = FUNCTIONS.get_or_init(|| {
@@ -234,6 +236,7 @@ impl Drop for Manager {
 /// least as many managers as pinned workers, so one is always free for them.
 struct Managers(Box<[Mutex<Manager>]>);
 
+/// Returns the managers. The first call creates them.
 fn managers() -> Result<&'static Managers, IpsecMbError> {
     static MANAGERS: OnceLock<Result<Managers, String>> = OnceLock::new();
     let managers = MANAGERS.get_or_init(|| {
@@ -246,6 +249,7 @@ fn managers() -> Result<&'static Managers, IpsecMbError> {
     managers.as_ref().map_err(|reason| IpsecMbError::Unusable(reason.clone()))
 }
 
+/// The manager that processes a batch: one of [`Managers`], or one for this batch only.
 enum BatchManager<'a> {
     Shared(MutexGuard<'a, Manager>),
     Owned(Manager),
@@ -261,8 +265,8 @@ impl BatchManager<'_> {
 }
 
 impl Managers {
-    /// Locks a free manager: the same one for a thread in every call, if free. If all are in use,
-    /// which requires more threads than CPUs, creates another. Returns `None` if that fails.
+    /// Locks a free manager, if possible the same one in every call by a thread. If all are in use,
+    /// which requires more threads than CPUs, creates another one. Returns `None` if that fails.
     fn acquire(&self) -> Option<BatchManager<'_>> {
         static NEXT_THREAD: AtomicUsize = AtomicUsize::new(0);
         thread_local! {

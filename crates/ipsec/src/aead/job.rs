@@ -14,8 +14,8 @@ pub trait Aead: Send + Sync {
 
 /// The cryptographic work on one packet.
 ///
-/// The order of the fields matters: backends load the 12 bytes of nonce and AAD with 16-byte loads,
-/// which stall if the 4 bytes after the field were stored just before.
+/// The order of the fields matters: backends load the nonce and the AAD, of 12 bytes each, with
+/// 16-byte loads. Such a load stalls if the 4 bytes after these 12 were stored just before.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Job<'a> {
@@ -45,8 +45,8 @@ pub struct Aad {
 }
 
 impl Aad {
-    /// Creates the AAD of an ESP packet (RFC 4106, 5), with 64 bits of the sequence number if
-    /// `extended`, otherwise the lower 32.
+    /// Creates the AAD of an ESP packet (RFC 4106, section 5), with 64 bits of the sequence number
+    /// if `extended`, otherwise the lower 32.
     #[inline]
     pub fn new(spi: u32, number: u64, extended: bool) -> Self {
         let mut bytes = [0; 12];

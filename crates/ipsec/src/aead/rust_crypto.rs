@@ -1,4 +1,4 @@
-//! RustCrypto's ciphers, in pure Rust. Tests compare the other backends with it.
+//! The backend on RustCrypto's ciphers, in pure Rust. Tests compare the other backends with it.
 
 use aes_gcm::aead::consts::{U12, U16};
 use aes_gcm::aead::generic_array::GenericArray;

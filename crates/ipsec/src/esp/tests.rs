@@ -24,10 +24,15 @@ fn any_backend() -> impl Strategy<Value = Backend> {
 
 const EXTENDED: bool = true;
 
+const SPI: u32 = 0x1234_5678;
+
+/// Position of the last byte of the sequence number.
+const LAST_NUMBER_BYTE: usize = PREFIX_LEN + 7;
+
 /// Returns a protection with a key whose bytes are all `key`.
 fn protection(transform: Transform, extended: bool, backend: Backend, key: u8) -> Protection {
     let aead = backend(transform, &vec![key; transform.key_len()]);
-    Protection::new(aead, transform, [1, 2, 3, 4], 0x1234_5678, extended)
+    Protection::new(aead, transform, [1, 2, 3, 4], SPI, extended)
 }
 
 fn buffer(payload: &[u8]) -> Vec<u8> {
@@ -71,7 +76,7 @@ proptest! {
         let number = if extended { number } else { number.min(u64::from(u32::MAX)) };
         let bytes = seal(&protection(transform, extended, sealing, 9), &payload, number, iv);
         prop_assert_eq!(&bytes[..PREFIX_LEN], &[0xaa; PREFIX_LEN], "the prefix changed");
-        prop_assert_eq!(&bytes[PREFIX_LEN..PREFIX_LEN + 8], &[&0x1234_5678_u32.to_be_bytes()[..], &(number as u32).to_be_bytes()].concat());
+        prop_assert_eq!(&bytes[PREFIX_LEN..PREFIX_LEN + 8], &[&SPI.to_be_bytes()[..], &(number as u32).to_be_bytes()].concat());
         prop_assert_eq!((bytes.len() - PREFIX_LEN) % 4, 0);
         let inner = PREFIX_LEN + HEADER_LEN..PREFIX_LEN + HEADER_LEN + payload.len();
         if payload.len() > 16 {
@@ -193,6 +198,7 @@ fn open_batch_rejects_only_altered_and_replayed_packets() {
 fn seal_without_exact_room_leaves_packet_unchanged() {
     let protection = protection(Transform::Aes128Gcm, EXTENDED, AWS_LC, 9);
     let mut bytes = buffer(b"hello");
+    // `bytes` has room for exactly five bytes of payload.
     for payload in [0, 1, 9, 10_000, usize::MAX] {
         let mut packet =
             [Outgoing { bytes: &mut bytes, payload, next_header: 4, number: 1, iv: 1 }];
@@ -215,7 +221,7 @@ fn open_rejects_invalid_padding_and_moves_window() {
         let mut bytes = buffer(b"payload!");
         let end = bytes.len() - ICV_LEN;
         bytes[end - 4..end].copy_from_slice(&trailer);
-        bytes[PREFIX_LEN + 7] = 1;
+        bytes[LAST_NUMBER_BYTE] = 1;
         let job = protection.job(&mut bytes, 1, [0; IV_LEN]).unwrap();
         let mut jobs = [job];
         protection.aead.seal_batch(&mut jobs);
@@ -226,13 +232,13 @@ fn open_rejects_invalid_padding_and_moves_window() {
     }
 }
 
-/// Tries up to 255 bytes of padding, as RFC 4303, 2.4, allows.
+/// Tries up to 255 bytes of padding, as section 2.4 of RFC 4303 allows.
 #[test]
 fn open_checks_every_padding_byte() {
     let protection = protection(Transform::NullAes128Gmac, !EXTENDED, AWS_LC, 9);
     let outcome = |text: &[u8]| {
         let mut bytes = [&[0; PREFIX_LEN + HEADER_LEN][..], text, &[0; ICV_LEN]].concat();
-        bytes[PREFIX_LEN + 7] = 1;
+        bytes[LAST_NUMBER_BYTE] = 1;
         let mut jobs = [protection.job(&mut bytes, 1, [0; IV_LEN]).unwrap()];
         protection.aead.seal_batch(&mut jobs);
         open(&protection, &mut Window::new(64, !EXTENDED).unwrap(), &mut bytes)

@@ -29,6 +29,6 @@ fn bench_assert_no_allocation_detects_allocating_stage() {
     assert_eq!(bench.send("lan", &frame(0)), Disposition::sent("lan", frame(0)));
     let mut bench = TestBench::new(Allocates);
     let message = panic_message(|| bench.assert_no_allocation("lan", &frames));
-    // One for each packet of the first batch.
+    // The first batch has 64 packets; `Allocates` allocates once for each.
     assert!(message.contains("64 allocations"), "{message}");
 }

@@ -32,7 +32,7 @@ fn disposition_of_dropped_packet_names_reason() {
 }
 
 #[test]
-fn disposition_of_drop_under_unregistered_reason_is_unregistered() {
+fn drop_under_unregistered_reason_has_drop_reason_unregistered() {
     static FORGOTTEN: DropReason =
         DropReason::new("test_bench_forgotten", "A reason that is never registered.");
     struct DropAll;
@@ -64,7 +64,7 @@ fn send_all_returns_one_disposition_per_packet_in_order() {
     for (number, disposition) in dispositions.iter().enumerate() {
         let expected = match number % 4 {
             0 => Disposition::sent("lan", frame(0)),
-            2 => Disposition::dropped(Reason::NO_SUCH_PORT),
+            2 => Disposition::dropped(Reason::NO_SUCH_PORT), // the bench has only ports 0 and 1
             _ => Disposition::dropped(&ODD),
         };
         assert_eq!(*disposition, expected, "{number}");
@@ -142,7 +142,7 @@ fn freed_packet_has_disposition_freed() {
 #[test]
 fn packets_to_stalled_port_are_unsent_until_it_works() {
     let mut bench = TestBench::new(());
-    // With `budget: 0`, the kernel sends no packet.
+    // With `budget: 0`, the fake kernel sends no packet.
     bench.kernel("wan").set(FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() });
     let frames: Vec<_> = (0..200).map(frame).collect();
     assert_eq!(bench.send_all("lan", &frames), vec![Disposition::Unsent; 200]);
@@ -153,7 +153,8 @@ fn packets_to_stalled_port_are_unsent_until_it_works() {
 
 #[test]
 fn more_frames_than_tx_ring_entries_are_all_sent() {
-    /// Emits four copies of each packet.
+    /// Emits four copies of each packet: with 64 packets, the worker has 320 frames to send, but
+    /// the TX ring has 128 entries.
     struct EmitCopies;
     impl Stage for EmitCopies {
         fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
@@ -175,6 +176,7 @@ fn more_frames_than_tx_ring_entries_are_all_sent() {
 
 #[test]
 fn send_of_too_long_packet_panics_with_its_length_and_limit() {
+    // A chunk has 2048 bytes, of which 256 are headroom.
     let mut bench = TestBench::new(());
     assert_eq!(bench.send("lan", &[1; 1792]), Disposition::sent("wan", [1; 1792]));
     let message = panic_message(|| bench.send("lan", &[1; 1793]));
@@ -183,7 +185,7 @@ fn send_of_too_long_packet_panics_with_its_length_and_limit() {
 
     let umem = UmemConfig { frame_size: 4096, frames: 1024, huge_pages: HugePages::Off };
     let mut bench = TestBench::builder().umem(umem).path("lan", "wan", ()).build().unwrap();
-    assert_eq!(bench.send("lan", &[1; 3840]), Disposition::sent("wan", [1; 3840]));
+    assert_eq!(bench.send("lan", &[1; 4096 - 256]), Disposition::sent("wan", [1; 3840]));
 }
 
 #[test]

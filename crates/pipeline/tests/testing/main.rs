@@ -57,7 +57,7 @@ impl Stage for DropOdd {
     }
 }
 
-/// Sends to the port with the number of the first byte.
+/// Sends each packet to the port whose number is the packet's first byte.
 struct ToPort;
 
 impl Stage for ToPort {
@@ -74,7 +74,7 @@ struct Hold {
     ticks: u64,
     /// Whether `process` loses the frames, by dropping the `Frame` values.
     loses_frames: bool,
-    /// Whether `retire` emits no frame.
+    /// Whether `retire` emits no frame, so that the stage still holds its frames afterwards.
     keeps_frames: bool,
 }
 

@@ -10,14 +10,15 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::MacAddr;
 
+/// A plan with one resource.
 #[derive(Debug, Default)]
 struct TestPlan {
-    /// Acquisitions minus releases.
+    /// Calls of `acquire` that succeeded, minus calls of `release`.
     acquired: AtomicI32,
     acquire_fails: bool,
 }
 
-/// A stage that stores the `BuildCx` that it was built with, as text.
+/// A stage that stores, as text, values of the `BuildCx` that it was built with.
 struct ContextStage(String);
 
 impl Stage for ContextStage {
@@ -64,22 +65,24 @@ impl ResourceOwner for TestPlan {
 
 #[test]
 fn plan_of_two_paths_acquires_resource_once_and_releases_it_after_both() {
-    // `Ports::from_iter` sets the IDs.
+    // Both ports have `PortId(0)` here; `Ports::from_iter` sets the IDs.
     let lan = PortInfo::new(PortId(0), "lan", "eth0");
     let wan = PortInfo { mtu: Some(1400), ..PortInfo::new(PortId(0), "wan", "eth1") };
     let [first, second] = [(); 2].map(|()| Arc::new(TestPlan::default()));
-    let named = |plan: &Arc<TestPlan>| [("context", Arc::clone(plan) as Arc<dyn StagePlan>)];
+    let named_plan = |plan: &Arc<TestPlan>| [("context", Arc::clone(plan) as Arc<dyn StagePlan>)];
     let acquired_counts = || [&first, &second].map(|plan| plan.acquired.load(Ordering::Relaxed));
 
     let builder = TestBench::builder().ports(Ports::from_iter([lan, wan])).workers(4);
-    let builder = builder.plans("lan", "wan", named(&first)).plans("wan", "lan", named(&first));
+    let builder = builder
+        .plans("lan", "wan", named_plan(&first))
+        .plans("wan", "lan", named_plan(&first));
     let mut bench = builder.build().unwrap();
     let contexts = bench.worker().stages_mut(|_, stage: &mut ContextStage| stage.0.clone());
     let expected = ["lan wan Some(1400) 4 02:00:00:00:00:02", "wan lan None 4 02:00:00:00:00:01"];
     assert_eq!(contexts, expected);
     assert_eq!(acquired_counts(), [1, 0]);
 
-    bench.reload_plans("lan", named(&second)).unwrap();
+    bench.reload_plans("lan", named_plan(&second)).unwrap();
     assert_eq!(acquired_counts(), [1, 1], "the path from wan still uses the first plan");
     let failing_plan: Arc<dyn StagePlan> =
         Arc::new(TestPlan { acquire_fails: true, ..TestPlan::default() });

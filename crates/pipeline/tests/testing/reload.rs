@@ -1,4 +1,4 @@
-//! Reloads, retired stages, and lost frames.
+//! Reload, `Stage::retire`, and frames that a stage loses.
 
 use xdpfwd_pipeline::testing::{Disposition, TestBench};
 use xdpfwd_pipeline::{Cx, NamedStage, Reason, SnapshotError, Stage, View};
@@ -36,11 +36,12 @@ fn reload_keeps_counters_and_state() {
     assert_eq!(result.afresh, Vec::<String>::new());
     bench.send("lan", &frame(0));
     assert_eq!(bench.counters("DropOdd"), [("seen", 3)]);
-    // Old counter, restored state, new packet.
+    // The reload adds the old stage's counter (2) to that of the new stage, which has restored its
+    // state (2 + 100) and counted one packet.
     assert_eq!(bench.counters("Count"), [("count", 2 + 102 + 1)]);
     assert_eq!(bench.worker().stages_mut(|_, count: &mut Count| count.0), [103]);
 
-    // Same name, other type.
+    // A stage with the same name but another type starts without the old state and counters.
     let result = bench.reload(vec![NamedStage::new("DropOdd", Hold::default())]);
     assert_eq!(result.afresh, ["DropOdd"]);
     assert_eq!(bench.counters("DropOdd"), []);

@@ -8,7 +8,7 @@ use xdpfwd_xsk::clock;
 
 use crate::{Hold, frame};
 
-/// Passes one packet per 10 ms.
+/// Passes at most one packet per 10 ms, and drops the others.
 struct TokenBucket {
     /// Time from which the next packet may pass, in cycles.
     full_at: u64,
@@ -46,9 +46,9 @@ fn only_advance_fills_token_bucket() {
 }
 
 #[test]
-fn clock_is_stopped_with_ledger_off() {
+fn clock_is_stopped_even_with_ledger_off() {
     let mut bench = TestBench::new(TokenBucket { full_at: 0 });
-    // Without the ledger of CPU cycles, the worker times no task.
+    // Without the ledger of CPU cycles, a worker outside the bench reads the clock for `Cx::now`.
     bench.worker().switch_ledger(false);
     let now = bench.now();
     assert!(bench.send("lan", &frame(0)).sent_frame().is_some());
@@ -66,13 +66,13 @@ fn stages_tick_every_1_ms_while_holding_else_every_100_ms() {
     bench.advance(Duration::ZERO);
     assert_eq!(ticks(&mut bench), 1);
     bench.advance(Duration::from_millis(250));
-    assert_eq!(ticks(&mut bench), 3, "expected ticks after 100, 200 and 250 ms");
+    assert_eq!(ticks(&mut bench), 3, "expected ticks after 100 and 200 ms, and at the end");
     bench.send("lan", &frame(1));
     bench.advance(Duration::from_millis(1));
     assert_eq!(ticks(&mut bench), 1);
     bench.send("lan", &frame(1));
     bench.advance(Duration::from_millis(101));
-    assert_eq!(ticks(&mut bench), 2, "expected ticks after 1 ms (emits the frame) and 101 ms");
+    assert_eq!(ticks(&mut bench), 2, "expected ticks after 1 ms (emits the frame) and at the end");
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn builder_rejects_invalid_ports_paths_queues_and_foreign_umem() {
         Box::new(FakeKernel::port(&umem, &mut pool, index).0) as Box<dyn xdpfwd_xsk::Port>
     });
     let queues: Vec<_> = queues.collect();
-    // Queues 1 and 1 + 65535.
+    // The first queue has number 1, and the next one 65535 more: too large for 16 bits.
     let too_large = Worker::<()>::builder(umem, pool).queues(1, u16::MAX).port(queues).build();
     assert_eq!(too_large.err(), Some(BuildError::QueueNumber(65536)));
 }

@@ -1,4 +1,5 @@
-//! Frames that stages hold, allocate or lose, and their quota.
+//! Frames that stages hold, allocate or lose, and the limit on held and allocated frames (the hold
+//! quota).
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ fn stage_can_hold_emit_and_allocate_frames() {
         assert_conserved(&mut worker);
     }
     assert_eq!(numbers(&wires.wan.take_sent()), (0..99).collect::<Vec<_>>());
-    // The copies that `DelayByOne` emits.
+    // `DelayByOne` emits a copy of every fifth packet on lan.
     assert_eq!(numbers(&wires.lan.take_sent()), (0..100).step_by(5).collect::<Vec<_>>());
     assert_eq!(worker.frames().in_flight, 1);
     worker.drain(Duration::from_secs(5));
@@ -35,8 +36,8 @@ fn drain_that_times_out_drops_held_frames_as_shutdown() {
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Holds as many frames as the quota allows (256), and drops other packets. When the quota is used
-/// up, `alloc` must fail.
+/// Holds as many frames as the hold quota allows (256, a quarter of the worker's frames), and drops
+/// other packets. When the quota is used up, `alloc` must fail.
 #[derive(Default)]
 struct HoldAll(Vec<Frame>);
 
@@ -121,10 +122,11 @@ fn frame_lost_by_stage_is_reported_as_leaked() {
 }
 
 #[test]
-fn swap_after_loss_returns_no_frame_to_quota_twice() {
+fn report_and_swap_after_loss_return_each_lost_frame_to_quota_once() {
     let (mut worker, wires) = cross_connect((LoseHeld,), (LoseHeld,));
     (0..20).for_each(|n| wires.lan.deliver(&packet(n)).unwrap());
     worker.poll_once();
+    // `report` recounts the quota, so lost frames no longer count toward it.
     worker.report();
     worker.swap(PortId(0), (LoseHeld,)).unwrap();
     assert_eq!(worker.frames_in_user_space(), 0);

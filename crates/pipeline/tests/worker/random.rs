@@ -83,6 +83,7 @@ proptest! {
         for (lan_count, wan_count) in packet_counts {
             for (count, wire) in [(lan_count, &wires.lan), (wan_count, &wires.wan)] {
                 for _ in 0..count {
+                    // Fails if the fill ring is empty or the RX ring is full.
                     let _ = wire.deliver(&packet(next_number));
                     next_number += 1;
                 }
@@ -91,7 +92,7 @@ proptest! {
             assert_conserved(&mut worker);
         }
         wires.wan.set(FakeKernelConfig::default());
-        // Run it now, because the worker may not wake it again.
+        // Transmit now, because the worker may not wake this fake kernel again.
         wires.wan.run();
         worker.drain(Duration::from_secs(5));
         let frames = assert_conserved(&mut worker);

@@ -5,7 +5,7 @@ use xdpfwd_testkit::wires::{LAN, assert_conserved, cross_connect, numbers, packe
 
 use crate::DelayByOne;
 
-/// A stage whose state is the number of stages that it has replaced, one after the other.
+/// Counts packets. Its state is the number of stages that it has replaced, one after the other.
 #[derive(Default)]
 struct CountPackets {
     packets: u64,
@@ -36,6 +36,7 @@ impl Stage for CountPackets {
     }
 }
 
+/// Counts packets, but cannot restore a state.
 #[derive(Default)]
 struct FailingRestore(CountPackets);
 
@@ -90,17 +91,18 @@ fn swap_named_keeps_packets_counters_and_state() {
         .map(|stage| (stage.name.as_str(), stage.counters[0].1, stage.account.packets))
         .collect();
     assert_eq!(stages, [("other", 10, 10), ("count", 20, 20)]);
-    // The engine adds the row counters of the old stages.
+    // These are only the counters of the new stages: the engine, not the worker, adds those of the
+    // old ones.
     assert_eq!(worker.row_counters(), [vec![vec![10, 0], vec![10, 1]], vec![]]);
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 
-    // Another kind starts at zero.
+    // A stage of another type starts its counters at zero.
     let count =
         |worker: &mut Worker<Vec<NamedStage>>| worker.report().paths[0].stages[0].counters.clone();
     let result = worker.swap_named(LAN, vec![named("count", FailingRestore::default())]).unwrap();
     assert_eq!(result.afresh, ["count"]);
     assert_eq!(count(&mut worker), [("count", 0)]);
-    // The same kind continues the counters without the state.
+    // A stage of the same type continues the counters, even if `restore` fails.
     wires.lan.deliver(&packet(20)).unwrap();
     worker.poll_once();
     let result = worker.swap_named(LAN, vec![named("count", FailingRestore::default())]).unwrap();

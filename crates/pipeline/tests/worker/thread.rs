@@ -27,8 +27,8 @@ fn worker_thread_forwards_replies_and_stops() {
     }
 }
 
-/// A command ends at most two waits early: the current one, and the next if the command runs before
-/// the wake-up arrives. Every other wait lasts at least 1 ms.
+/// A command (each `ask`) ends at most two waits early: the current one, and the next if the
+/// command runs before the wake-up arrives. Every other wait lasts at least 1 ms.
 #[test]
 fn idle_worker_waits_again_after_each_command() {
     let (remote, mailbox) = mailbox::<()>().unwrap();
@@ -42,6 +42,7 @@ fn idle_worker_waits_again_after_each_command() {
         ask();
     }
     let waits = ask() - waits_before;
+    // Besides those of the loop, the first and the last `ask` are commands.
     let limit = start.elapsed().as_millis() as u64 + 2 * (COMMANDS + 2);
     assert!(waits <= limit, "{waits} waits; expected at most {limit}");
     remote.stop();

@@ -98,8 +98,8 @@ fn frame_shorter_than_ethernet_header_is_dropped_as_runt() {
     assert_conserved(&mut worker);
 }
 
-/// Exchanges each packet's frame for the last one of its list, and adds the packet's frame to the
-/// list.
+/// Replaces the frame of each packet by the last frame in its list, and puts the packet's frame at
+/// the front of the list.
 struct ExchangeFrames(Vec<Frame>);
 
 impl Stage for ExchangeFrames {

@@ -7,7 +7,8 @@ use crate::error::Error;
 
 /// The type of an extension header (TS 29.281, figure 5.2.1-3 and clause 5.2.2).
 ///
-/// The upper two bits state how a receiver treats an unknown type (TS 29.281, clause 5.2.1).
+/// The upper two bits state what a receiver must do if it does not know the type (TS 29.281, clause
+/// 5.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ExtensionType(pub u8);
 
@@ -86,7 +87,7 @@ impl<'a> Iterator for Extensions<'a> {
         if self.next == ExtensionType::NONE {
             return None;
         }
-        // `?` never returns: the view checked all lengths.
+        // `?` never returns: `Packet::new_checked` has checked all lengths.
         let len = usize::from(*self.rest.first()?) * 4;
         let (header, rest) = self.rest.split_at_checked(len)?;
         let [_, content @ .., next] = header else { return None };

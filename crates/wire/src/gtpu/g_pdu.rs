@@ -51,10 +51,10 @@ impl<'a> GPdu<'a> {
     ///   than a PDU session container.
     ///
     /// Also returns the errors of [`udp::Packet::new_checked`] and [`Packet::new_checked`]. An
-    /// invalid user's packet is no error: the `status` of [`user`](Self::user) reports it.
+    /// invalid packet of the user is no error: the `status` of [`user`](Self::user) reports it.
     ///
-    /// Does not check the UDP checksum; [`parse_to`](Self::parse_to) checks the destination
-    /// address.
+    /// Checks neither the UDP checksum nor the outer destination address;
+    /// [`parse_to`](Self::parse_to) checks this address.
     #[inline]
     pub fn parse(frame: &'a [u8], headers: &Headers) -> Result<Self, Error> {
         let is_gtpu = headers.protocol == Some(IpProtocol::UDP) && headers.destination_port == PORT;
@@ -110,11 +110,7 @@ mod tests {
             ipv4::Repr::new(ue, host).into(),
             udp::Repr::new(4000, 53).into(),
         ];
-        if port == gtpu::PORT {
-            return HeaderStack(&headers).packet(b"hello").unwrap();
-        }
-        let inner = HeaderStack(&headers[3..]).packet(b"hello").unwrap();
-        HeaderStack(&headers[..3]).packet(&inner).unwrap()
+        HeaderStack(&headers).packet(b"hello").unwrap()
     }
 
     fn parse(frame: &[u8]) -> Result<GPdu<'_>, Error> {
@@ -134,7 +130,8 @@ mod tests {
             assert_eq!(g_pdu.message.teid(), 7);
             let ports = (g_pdu.user.source_port, g_pdu.user.destination_port);
             assert_eq!((ports, usize::from(g_pdu.user.l3_end)), ((4000, 53), len));
-            assert_eq!(usize::from(g_pdu.user.l3_offset), len - 33);
+            let user_packet_len = ipv4::HEADER_LEN + udp::HEADER_LEN + b"hello".len();
+            assert_eq!(usize::from(g_pdu.user.l3_offset), len - user_packet_len);
         }
     }
 

@@ -20,10 +20,12 @@ pub const END_MARKER: u8 = 254;
 /// G-PDU, which carries a user's packet (TS 29.281, clause 6.1).
 pub const G_PDU: u8 = 255;
 
-/// The payload of an echo response (TS 29.281, clause 8.2): a restart counter that is always 0.
+/// The payload of an echo response (TS 29.281, clause 8.2): the type 14, and a restart counter that
+/// is always 0.
 pub const RECOVERY: [u8; 2] = [14, 0];
 
-/// Returns the name of a message type, such as `"echo request"`, if it is a constant above.
+/// Returns the name of a message type, such as `"echo request"`, if this module has a constant for
+/// the type.
 pub const fn message_name(message_type: u8) -> Option<&'static str> {
     Some(match message_type {
         ECHO_REQUEST => "echo request",
@@ -40,7 +42,7 @@ pub const fn message_name(message_type: u8) -> Option<&'static str> {
 /// The payload of an error indication (TS 29.281, clause 7.3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ErrorIndication {
-    /// TEID of the G-PDU that had no tunnel.
+    /// TEID of the G-PDU for which the receiver had no tunnel.
     pub teid: u32,
     /// Destination address of that G-PDU.
     pub peer: IpAddr,

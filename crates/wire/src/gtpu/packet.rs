@@ -8,6 +8,13 @@ use crate::field::{read_u16, read_u32, write_u32};
 /// The UDP destination port of messages (TS 29.281, clause 4.4.2).
 pub const PORT: u16 = 2152;
 
+/// Flag in the first byte: extension headers follow.
+const FLAG_E: u8 = 0b100;
+/// Flag in the first byte: the sequence number is valid.
+const FLAG_S: u8 = 0b010;
+/// Flag in the first byte: the N-PDU number is valid.
+const FLAG_PN: u8 = 0b001;
+
 /// Length of the header without optional fields.
 pub const HEADER_LEN: usize = 8;
 
@@ -37,6 +44,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         if data.len() < HEADER_LEN {
             return Err(Error::Truncated);
         }
+        // Version 1 (three bits), protocol type GTP (one bit).
         if data[0] >> 4 != 0b0011 {
             return Err(Error::Malformed);
         }
@@ -44,19 +52,20 @@ impl<T: AsRef<[u8]>> Packet<T> {
         let data = data.get(..end).ok_or(Error::Truncated)?;
         let mut at = HEADER_LEN;
         // Any flag adds all optional fields.
-        if data[0] & 0b111 != 0 {
+        if data[0] & (FLAG_E | FLAG_S | FLAG_PN) != 0 {
             at += 4;
+            // The type of the first extension header, to be ignored without the flag E.
             let mut next = *data.get(at - 1).ok_or(Error::Truncated)?;
-            if data[0] & 0b100 == 0 {
+            if data[0] & FLAG_E == 0 {
                 next = 0;
             }
-            let mut walked = 0;
+            let mut count = 0;
             while next != 0 {
-                if walked == MAX_EXTENSIONS {
+                if count == MAX_EXTENSIONS {
                     return Err(Error::ExtensionChainTooLong);
                 }
-                walked += 1;
-                // Counts units of 4 bytes and covers the whole extension header.
+                count += 1;
+                // The length field counts units of 4 bytes and covers the whole extension header.
                 let length = usize::from(*data.get(at).ok_or(Error::Truncated)?) * 4;
                 if length == 0 {
                     return Err(Error::Malformed);
@@ -88,21 +97,21 @@ impl<T: AsRef<[u8]>> Packet<T> {
     #[inline]
     pub fn sequence_number(&self) -> Option<u16> {
         let data = self.buffer.as_ref();
-        (data[0] & 0b010 != 0).then(|| read_u16(data, 8..10))
+        (data[0] & FLAG_S != 0).then(|| read_u16(data, 8..10))
     }
 
     /// Returns the N-PDU number, or `None` without the flag PN.
     #[inline]
     pub fn n_pdu_number(&self) -> Option<u8> {
         let data = self.buffer.as_ref();
-        (data[0] & 0b001 != 0).then(|| data[10])
+        (data[0] & FLAG_PN != 0).then(|| data[10])
     }
 
     /// Returns an iterator over the extension headers.
     #[inline]
     pub fn extensions(&self) -> Extensions<'_> {
         let data = self.buffer.as_ref();
-        if data[0] & 0b100 == 0 {
+        if data[0] & FLAG_E == 0 {
             return Extensions::new(ExtensionType::NONE, &[]);
         }
         Extensions::new(ExtensionType(data[11]), &data[12..self.payload_offset])

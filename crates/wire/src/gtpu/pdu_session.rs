@@ -62,13 +62,13 @@ pub struct UplinkTimestamps {
     pub uplink_sending: u64,
 }
 
-/// In the upper four bits of the first byte.
+/// PDU types, in the upper four bits of the first byte.
 const DOWNLINK: u8 = 0;
 const UPLINK: u8 = 1;
 /// "QoS monitoring packet", in the first byte.
 const QMP: u8 = 0x08;
 
-/// SNP and MSNP are in the first byte, PPP and RQI in the second.
+/// Flags: SNP and MSNP are in the first byte, PPP and RQI in the second.
 mod downlink {
     pub(super) const SNP: u8 = 0x04;
     pub(super) const MSNP: u8 = 0x02;
@@ -76,20 +76,20 @@ mod downlink {
     pub(super) const RQI: u8 = 0x40;
 }
 
-/// DL_DELAY, UL_DELAY and SNP are in the first byte, N3_N9_DELAY and NEW_IE in the second.
+/// Flags: DL_DELAY, UL_DELAY and SNP are in the first byte, N3_N9_DELAY and NEW_IE in the second.
 mod uplink {
     pub(super) const DL_DELAY: u8 = 0x04;
     pub(super) const UL_DELAY: u8 = 0x02;
     pub(super) const SNP: u8 = 0x01;
     pub(super) const N3_N9_DELAY: u8 = 0x80;
     pub(super) const NEW_IE: u8 = 0x40;
-    // In a separate byte that NEW_IE announces.
+    // In a separate byte, which is present if NEW_IE is set.
     pub(super) const PDCP_DELAY: u8 = 0x01;
     pub(super) const UL_CONGESTION: u8 = 0x02;
     pub(super) const DL_CONGESTION: u8 = 0x04;
 }
 
-/// In the second byte.
+/// The QoS flow identifier in the second byte.
 const QFI_MASK: u8 = 0x3f;
 
 impl PduSessionContainer {
@@ -111,7 +111,7 @@ impl PduSessionContainer {
     /// Parses the content of the extension header. Ignores spare bits, padding and fields of later
     /// releases.
     ///
-    /// Returns [`Error::Truncated`] if `content` ends within an announced field, and
+    /// Returns [`Error::Truncated`] if `content` ends within a field whose flag is set, and
     /// [`Error::Malformed`] if the PDU type is neither 0 nor 1.
     pub fn parse(content: &[u8]) -> Result<PduSessionContainer, Error> {
         let mut reader = Reader { rest: content };
@@ -180,7 +180,7 @@ impl DownlinkInformation {
         })
     }
 
-    /// Without padding.
+    /// Returns the length without padding.
     const fn len(&self) -> usize {
         2 + if self.paging_policy.is_some() { 1 } else { 0 }
             + if self.sending_timestamp.is_some() { 8 } else { 0 }
@@ -249,7 +249,7 @@ impl UplinkInformation {
             | flag(self.downlink_congestion.is_some(), uplink::DL_CONGESTION)
     }
 
-    /// Without padding.
+    /// Returns the length without padding.
     const fn len(&self) -> usize {
         2 + if self.timestamps.is_some() { 24 } else { 0 }
             + if self.downlink_delay.is_some() { 4 } else { 0 }

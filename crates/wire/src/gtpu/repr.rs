@@ -71,9 +71,9 @@ impl<'a> Repr<'a> {
     /// # Ok::<(), xdpfwd_wire::Error>(())
     /// ```
     ///
-    /// `emit` of the result writes the same bytes, but clears the spare bit of the first byte and
-    /// optional fields without flag. A PDU session container that [`PduSessionContainer`] cannot
-    /// represent in full becomes [`Extension::Other`].
+    /// [`emit`](Self::emit) writes the same bytes again, except that it clears the spare bit of the
+    /// first byte, and optional fields whose flag is not set. A PDU session container that
+    /// [`PduSessionContainer`] cannot represent in full becomes [`Extension::Other`].
     pub fn parse<'p: 'a, T: AsRef<[u8]>>(
         packet: &'p Packet<T>,
         storage: &'a mut [Extension<'p>; MAX_EXTENSIONS],
@@ -322,7 +322,7 @@ mod tests {
             content.truncate((content.len() + 2) / 4 * 4 - 2);
             content
         });
-        // Not 0x85, which this test generates separately.
+        // All types except 0, which ends the chain, and 0x85, the PDU session container.
         (prop_oneof![1u8..0x85, 0x86u8..=0xff], content)
     }
 

@@ -7,6 +7,7 @@ use crate::ip::{Addresses, Fragment, IpProtocol};
 /// A layer to be printed. Printing it returns the next layer, so nested packets need no recursion.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Layer<'a> {
+    /// No further layer.
     End,
     Ethernet(&'a [u8]),
     Arp(&'a [u8]),

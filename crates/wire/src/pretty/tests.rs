@@ -189,7 +189,8 @@ fn pretty_prints_all_header_fields_of_g_pdu() {
         extensions: &extensions,
         ..gtpu::Repr::default()
     };
-    let datagram = udp(1024, gtpu::PORT, &gtpu(repr, b"\x02other"));
+    let not_ip = b"\x02other"; // the first four bits are neither 4 nor 6
+    let datagram = udp(1024, gtpu::PORT, &gtpu(repr, not_ip));
     let printed = Pretty::ip(&ipv4(IpProtocol::UDP, &datagram)).to_string();
     assert_eq!(
         printed,
@@ -256,8 +257,8 @@ fn pretty_prints_ipv6_extensions_and_first_fragment() {
 #[test]
 fn pretty_prints_later_ipv4_fragment() {
     let mut packet = ipv4(IpProtocol::UDP, &[0; 100]);
-    packet[1] = 0xb9;
-    packet[6..8].copy_from_slice(&[0x00, 0xb9]);
+    packet[1] = 46 << 2 | 1; // DSCP, ECN
+    packet[6..8].copy_from_slice(&(1480_u16 / 8).to_be_bytes()); // no flags, fragment offset
     assert_eq!(
         Pretty::ip(&packet).to_string(),
         format!(
@@ -280,7 +281,7 @@ fn pretty_prints_esp_alone_and_in_udp() {
         Pretty::ip(&ipv4(IpProtocol::UDP, &udp(4500, 4500, &esp))).to_string(),
         format!("{IPV4}, udp, ttl 64, 38 bytes\nUDP: 4500 > 4500, 10 bytes of payload\n{line}")
     );
-    // IKE on the same port.
+    // IKE on port 4500 begins with four zero bytes.
     let ike = Pretty::ip(&ipv4(IpProtocol::UDP, &udp(4500, 4500, &[0; 20]))).to_string();
     assert!(ike.ends_with("20 bytes of payload"), "{ike}");
 }
@@ -377,6 +378,7 @@ fn malformed_layer_is_printed_with_reason() {
     let line = "VLAN: more than 2 tags; the rest of the packet is not printed";
     assert_eq!(last_line(&ethernet(EtherType::VLAN, &tags)), line);
 
+    // The zeros are a routing header and a hop-by-hop header, which must be the first.
     let late_hop_by_hop = ipv6(IpProtocol::ROUTING, &[0; 16]);
     assert_eq!(
         last_line(&ethernet(EtherType::IPV6, &late_hop_by_hop)),
@@ -419,7 +421,7 @@ fn packet_deeper_than_max_depth_is_not_printed() {
     assert_eq!(printed.lines().last(), Some(line));
 }
 
-/// Every packet has the longest IPv6, UDP and GTP-U lines.
+/// Prints nested packets with the longest possible lines for IPv6, UDP and GTP-U.
 #[test]
 fn longest_output_is_within_max_len() {
     let information = DownlinkInformation {
@@ -447,14 +449,14 @@ fn longest_output_is_within_max_len() {
     for header in headers.chunks_mut(12) {
         ah.emit(header).unwrap();
     }
-    headers[84] = IpProtocol::UDP.0;
+    headers[84] = IpProtocol::UDP.0; // after the last of eight headers
     let mut packet = vec![0x50; 10];
     for _ in 0..=Pretty::MAX_DEPTH + 1 {
         let datagram = udp(u16::MAX, gtpu::PORT, &gtpu(repr, &packet));
         packet = ipv6(IpProtocol::AH, &[&headers[..], &datagram].concat());
-        packet[..4].fill(0x6f);
-        packet[7] = 0xff;
-        packet[8..40].fill(0xff);
+        packet[..4].fill(0x6f); // version 6, traffic class, flow label
+        packet[7] = 0xff; // hop limit
+        packet[8..40].fill(0xff); // addresses
     }
     let tagged = vlan(4095, 7, EtherType::VLAN, &vlan(4095, 7, EtherType::IPV6, &packet));
     let printed = text(&ethernet(EtherType::SERVICE_VLAN, &tagged));

@@ -67,7 +67,7 @@ fn print_udp<'a>(lines: &mut Lines, upper: &IpPayload<'a>) -> Result<Layer<'a>, 
     let has_no_checksum = packet.checksum() == 0;
     let payload = packet.into_payload();
     lines.line(format_args!("UDP: {source} > {destination}"))?;
-    // Over IPv4, a missing checksum is common.
+    // Not printed over IPv4, where a missing checksum is common.
     if has_no_checksum && matches!(upper.addresses, Addresses::V6 { .. }) {
         lines.item(format_args!("no checksum"))?;
     }
@@ -179,15 +179,15 @@ fn print_icmp(lines: &mut Lines, version: IpVersion, bytes: &[u8]) -> fmt::Resul
         lines.item(format_args!("code {}", packet.code()))?;
     }
     if let Some(&[a, b, c, d]) = packet.payload().first_chunk() {
-        let [upper, lower] = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
+        let [first, second] = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
         match (version, packet.kind(), packet.code()) {
             (V4, icmp::v4::ECHO_REQUEST | icmp::v4::ECHO_REPLY, _)
             | (V6, icmp::v6::ECHO_REQUEST | icmp::v6::ECHO_REPLY, _) => {
-                lines.item(format_args!("id {upper}, seq {lower}"))?;
+                lines.item(format_args!("id {first}, seq {second}"))?;
             }
             // Fragmentation needed and DF set (RFC 1191, section 4).
             (V4, icmp::v4::DESTINATION_UNREACHABLE, 4) => {
-                lines.item(format_args!("mtu {lower}"))?;
+                lines.item(format_args!("mtu {second}"))?;
             }
             (V6, icmp::v6::PACKET_TOO_BIG, _) => {
                 lines.item(format_args!("mtu {}", u32::from_be_bytes([a, b, c, d])))?;

@@ -28,7 +28,7 @@ impl Case {
     }
 }
 
-/// The SplitMix64 generator, whose state is the field.
+/// The random number generator SplitMix64. The field is its state.
 pub(super) struct Random(pub(super) u64);
 
 impl Random {

@@ -5,7 +5,7 @@ use xdpfwd_wire::{EtherType, VlanId, arp, ethernet, vlan};
 
 use crate::case::{Case, Random};
 use crate::network::packet;
-use crate::transport::upper;
+use crate::transport::upper_layer;
 use crate::tunnel::gtpu_datagram;
 
 /// Returns a frame with up to two VLAN tags, then ARP or IP.
@@ -13,7 +13,7 @@ pub(super) fn frame(random: &mut Random) -> Case {
     let (mut ethertype, mut case) = match random.below(20) {
         0 => (EtherType::ARP, arp_message(random)),
         1..8 => packet(random, gtpu_datagram),
-        _ => packet(random, upper),
+        _ => packet(random, upper_layer),
     };
     let tags: &[EtherType] = match random.below(4) {
         0 => &[EtherType::SERVICE_VLAN, EtherType::VLAN],

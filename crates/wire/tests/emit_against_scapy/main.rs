@@ -1,6 +1,8 @@
 //! Checks emitted frames of [`xdpfwd_wire`] with scapy, which parses every field and rebuilds the
 //! frame. scapy computes lengths and checksums itself; for header stacks, also the fields that
 //! state the type of the next layer.
+//!
+//! Before `emit`, buffers contain 0xee, so that scapy also detects a byte that `emit` leaves out.
 
 mod case;
 mod link;

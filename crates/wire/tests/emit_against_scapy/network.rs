@@ -5,14 +5,14 @@ use xdpfwd_wire::{Addresses, EtherType, IpProtocol, ipv4, ipv6};
 
 use crate::case::{Case, Random};
 
-/// Returns an IP packet and its EtherType. `upper` returns protocol and payload for the packet's
-/// addresses.
+/// Returns an IP packet and its EtherType. `upper_layer` returns the packet's protocol and payload,
+/// given its addresses.
 pub(super) fn packet(
     random: &mut Random,
-    upper: fn(&mut Random, Addresses) -> (IpProtocol, Case),
+    upper_layer: fn(&mut Random, Addresses) -> (IpProtocol, Case),
 ) -> (EtherType, Case) {
     let addresses = random.addresses();
-    let (protocol, case) = upper(random, addresses);
+    let (protocol, case) = upper_layer(random, addresses);
     match addresses {
         Addresses::V4 { source, destination } => {
             let repr = ipv4::Repr {
@@ -69,7 +69,8 @@ pub(super) fn packet(
     }
 }
 
-/// Adds a destination options header in one of four cases. Returns the protocol of the result.
+/// Adds a destination options header with a probability of 1/4. Returns the resulting case, and the
+/// protocol for the header before it.
 fn add_destination_options(
     random: &mut Random,
     protocol: IpProtocol,

@@ -1,4 +1,4 @@
-//! Header stacks.
+//! Random header stacks ([`xdpfwd_wire::HeaderStack`]).
 
 use xdpfwd_wire::gtpu::{self, Extension};
 use xdpfwd_wire::{Addresses, EtherType, Header, IpProtocol, IpVersion, VlanId};
@@ -7,7 +7,7 @@ use xdpfwd_wire::{ethernet, icmp, ipv4, ipv6, tcp, udp, vlan};
 use crate::case::Random;
 use crate::tunnel::container;
 
-/// Headers and payload.
+/// The headers of a stack, and its payload.
 pub(super) type StackCase<'a> = (Vec<Header<'a>>, Vec<u8>);
 
 pub(super) fn extension(random: &mut Random) -> Extension<'static> {
@@ -15,7 +15,7 @@ pub(super) fn extension(random: &mut Random) -> Extension<'static> {
 }
 
 /// Returns random headers, with up to two VLAN tags and optionally a GTP-U tunnel, and a payload.
-/// Fields that `HeaderStack` fills in, such as lengths, are random too.
+/// Fields that `HeaderStack` must fill in, such as lengths, have random values too.
 pub(super) fn stack<'a>(
     random: &mut Random,
     containers: &'a [[Extension<'static>; 1]],
@@ -92,7 +92,7 @@ fn ip_headers(random: &mut Random, headers: &mut Vec<Header<'_>>) -> Addresses {
     }
 }
 
-/// Returns a UDP header, over IPv4 without a checksum in one of four cases.
+/// Returns a UDP header. Over IPv4, it is without a checksum with a probability of 1/4.
 fn udp_header(random: &mut Random, addresses: Addresses, repr: udp::Repr) -> Header<'static> {
     match addresses {
         Addresses::V4 { .. } if random.below(4) == 0 => Header::UdpWithoutChecksum(repr),
@@ -100,6 +100,7 @@ fn udp_header(random: &mut Random, addresses: Addresses, repr: udp::Repr) -> Hea
     }
 }
 
+/// Returns scapy's names of the layers of a stack with this payload.
 pub(super) fn stack_layers(headers: &[Header<'_>], payload: &[u8]) -> Vec<&'static str> {
     let mut layers = Vec::new();
     let mut is_ipv6 = false;

@@ -6,7 +6,7 @@ use xdpfwd_wire::{Addresses, IpProtocol, IpVersion, icmp, tcp, udp};
 use crate::case::{Case, Random};
 
 /// Returns a TCP segment, a UDP datagram or an ICMP echo message, and its IP protocol.
-pub(super) fn upper(random: &mut Random, addresses: Addresses) -> (IpProtocol, Case) {
+pub(super) fn upper_layer(random: &mut Random, addresses: Addresses) -> (IpProtocol, Case) {
     match random.below(3) {
         0 => (IpProtocol::TCP, tcp_segment(random, addresses)),
         1 => {

@@ -11,7 +11,7 @@ use xdpfwd_wire::{Addresses, IpProtocol};
 
 use crate::case::{Case, Random};
 use crate::network::packet;
-use crate::transport::{udp_datagram, upper};
+use crate::transport::{udp_datagram, upper_layer};
 
 /// Returns a UDP datagram with a GTP-U message, and its IP protocol.
 pub(super) fn gtpu_datagram(random: &mut Random, addresses: Addresses) -> (IpProtocol, Case) {
@@ -23,13 +23,14 @@ pub(super) fn gtpu_datagram(random: &mut Random, addresses: Addresses) -> (IpPro
         }
         2 => gtpu_message(random, gtpu::END_MARKER, &[], Case::raw(Vec::new())),
         _ => {
-            let (_, inner) = packet(random, upper);
+            let (_, inner) = packet(random, upper_layer);
             match random.below(4) {
                 0 => gtpu_message(random, gtpu::G_PDU, &[], inner),
                 _ => {
                     let container = container(random);
                     let fields = container_fields(&container);
                     let extensions = [Extension::PduSessionContainer(container)];
+                    // Add only the layer: `gtpu_message` writes the container's bytes.
                     let inner = inner.with_header(Vec::new(), fields);
                     gtpu_message(random, gtpu::G_PDU, &extensions, inner)
                 }
@@ -92,8 +93,8 @@ fn error_indication(random: &mut Random) -> Case {
     Case::raw(Vec::new()).with_header(bytes, fields)
 }
 
-/// Returns a random container without the fields of releases 17 and 18, which scapy 2.5 does not
-/// know.
+/// Returns a random container without the fields of 3GPP releases 17 and 18, which scapy 2.5 does
+/// not know.
 pub(super) fn container(random: &mut Random) -> PduSessionContainer {
     let sequence_number = |random: &mut Random| random.u32() & 0x00ff_ffff;
     let qfi = random.below(64) as u8;

@@ -5,11 +5,11 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// Debian installs scapy for `/usr/bin/python3`, which may not be the first in `PATH`.
+/// Debian installs scapy for `/usr/bin/python3`; the first `python3` in `PATH` may be another one.
 const INTERPRETERS: [&str; 2] = ["python3", "/usr/bin/python3"];
 
-/// Runs `script` from `tests` and returns the JSON objects that it prints, one per line. It must
-/// read all of `input` before it prints; otherwise, both processes could block.
+/// Runs `script` from `tests` and returns the JSON objects that it prints, one per line. The
+/// script must read all of `input` before it prints; otherwise, both processes could block.
 ///
 /// # Panics
 ///

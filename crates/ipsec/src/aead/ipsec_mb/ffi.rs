@@ -1,5 +1,5 @@
-//! Bindings for `shim.c`, and for the AES-GCM functions of the direct API: function pointers,
-//! because the library selects them for the processor.
+//! Bindings for `shim.c`, and for the AES-GCM functions of the library's direct API. The latter are
+//! function pointers, because the library selects the functions for the processor.
 
 use std::ffi::{c_char, c_int};
 
@@ -9,8 +9,8 @@ pub(super) struct Manager {
     _opaque: [u8; 0],
 }
 
-/// Memory for `struct gcm_key_data`: round keys and powers of the hash key. The shim asserts that
-/// it is enough.
+/// Memory for `struct gcm_key_data`: round keys and powers of the hash key. `shim.c` asserts that
+/// the size is sufficient.
 #[repr(C, align(64))]
 pub(super) struct GcmKey(pub(super) [u8; 1024]);
 

@@ -15,7 +15,7 @@ _Static_assert(sizeof(struct gcm_key_data) <= 1024, "GcmKey in ffi.rs is too sma
 _Static_assert(sizeof(struct gcm_context_data) <= 128, "GcmContext in ffi.rs is too small");
 _Static_assert(alignof(struct gcm_key_data) <= 64 && alignof(struct gcm_context_data) <= 64, "alignment in ffi.rs is too small");
 
-// The AES-GCM functions of the direct API for one key length.
+// The AES-GCM functions of the library's direct API for one key length.
 struct xdpfwd_imb_gcm {
     aes_gcm_pre_t expand;
     aes_gcm_enc_dec_t seal;
@@ -62,9 +62,9 @@ void xdpfwd_imb_functions(const IMB_MGR *manager, struct xdpfwd_imb_functions *f
     functions->aes_256 = (struct xdpfwd_imb_gcm){manager->gcm256_pre, manager->gcm256_enc, manager->gcm256_dec};
 }
 
-// Encrypts or decrypts a text in place with ChaCha20-Poly1305, and writes the computed tag. Uses a
-// job, because the direct API needs three calls, which take 1.5 times as long for short texts.
-// Leaves no job in the manager. Returns 0 on success, -1 on failure.
+// Encrypts or decrypts a text in place with ChaCha20-Poly1305, and writes the computed tag. Uses
+// the job API, because the direct API needs three calls, which take 1.5 times as long for short
+// texts. Leaves no job in the manager. Returns 0 on success, -1 on failure.
 int xdpfwd_imb_chacha20_poly1305(IMB_MGR *manager, int decrypt, const uint8_t *key, const uint8_t *nonce, const uint8_t *aad,
                                  uint64_t aad_len, uint8_t *text, uint64_t len, uint8_t *tag)
 {
@@ -95,6 +95,7 @@ int xdpfwd_imb_chacha20_poly1305(IMB_MGR *manager, int decrypt, const uint8_t *k
         done = IMB_FLUSH_JOB(manager);
     if (done == job && done->status == IMB_STATUS_COMPLETED)
         return 0;
+    // Failed: remove all jobs that are left in the manager.
     while (IMB_FLUSH_JOB(manager) != NULL)
         ;
     return -1;

@@ -45,7 +45,7 @@ fn threads_sharing_a_key_seal_like_one_thread() {
             })
             .collect();
         thread::scope(|scope| {
-            // Use more threads than there are managers.
+            // More threads than managers, of which there is one per logical CPU.
             for _ in 0..2 * thread::available_parallelism().map_or(1, usize::from) + 1 {
                 scope.spawn(|| {
                     for _ in 0..200 {
