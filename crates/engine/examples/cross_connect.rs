@@ -1,5 +1,5 @@
-//! Forwards packets between two interfaces, without a configuration file, until Ctrl-C:
-//! `cross_connect IF0 IF1 [CORE]`.
+//! Forwards packets between two interfaces, with swapped MAC addresses, until Ctrl-C. Needs no
+//! configuration file. Usage: `cross_connect IF0 IF1 [CORE]`.
 
 #![forbid(unsafe_code)]
 
@@ -48,8 +48,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut control = Control::new()?;
     let data_plane = DataPlane::start(plan, &control)?;
     println!("{lan} {} <-> {wan} {}", data_plane.modes()[0].name(), data_plane.modes()[1].name());
-    // Stop at a signal, or when a worker fails, which wakes this thread (`Woken`). Ignore other
-    // events; `HostChanged` matters only with `keep` rules.
+    // Stop at a signal (`Stop`) or when a worker fails (`Woken`). Ignore other events: for example,
+    // `HostChanged` matters only with `keep` rules.
     while !matches!(
         control.wait(Instant::now() + Duration::from_secs(3600))?,
         Event::Stop(_) | Event::Woken

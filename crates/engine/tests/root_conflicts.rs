@@ -14,7 +14,7 @@ use xdpfwd_engine::{AttachmentHolder, Control, DataPlane, StartError};
 use xdpfwd_lab::{Chain, Sink};
 use xdpfwd_testkit::lab::ip;
 
-/// The file of the XDP program that the tests attach as the other program.
+/// The file of the XDP program that the tests attach before the start: a copy of xdpfwd's own.
 const OBJECT: &str = concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o");
 
 fn start() -> Result<(), StartError> {
@@ -58,7 +58,7 @@ fn command_in_error_detaches_netlink_program() {
     }
 }
 
-/// `ip link show fwd0` does not show the program.
+/// The program is attached to the bridge of `fwd0`. `ip link show fwd0` does not show it.
 #[test]
 fn error_names_program_on_bridge_of_port() {
     let lab = chain(Chain::builder());
@@ -80,7 +80,7 @@ fn error_names_program_on_bridge_of_port() {
     });
     let program = program.unwrap();
     assert_eq!((program.interface.as_str(), program.mode), ("br0", "xdpgeneric"));
-    // Without that mount, the engine does not find the bridge.
+    // Without that mount of /sys, the engine does not find the bridge.
     let error = lab.fwd().run(start).unwrap().unwrap_err().to_string();
     assert!(error.contains("not visible now"), "{error}");
     assert_command_enables_start(&lab, "ip link set dev br0 xdpgeneric off");
@@ -100,7 +100,7 @@ fn error_names_program_and_its_holder_process() {
     lab.fwd().run(start).unwrap().unwrap();
 }
 
-/// The link is pinned in a mount that only this thread sees.
+/// The link is pinned in a BPF file system that only the thread of `pin_and_start` sees.
 #[test]
 fn error_names_pinned_link_that_no_process_holds() {
     let lab = chain(Chain::builder());

@@ -50,7 +50,7 @@ fn thousand_start_stop_cycles_under_load_leak_nothing() {
 fn cycle_under_load(cycles: usize) {
     const WARM_UP_CYCLES: usize = 5;
     let lab = chain(Chain::builder().queues(2));
-    // Detects whether the kernel has freed the namespace; does not keep it alive.
+    // Detects when the kernel has freed the namespace; does not keep the namespace alive.
     let namespace_watch = NamespaceGuard::new(lab.fwd()).unwrap();
     let generator = Traffic::new().flows(16).core(0).start(lab.gen_(), "gen0").unwrap();
 
@@ -60,7 +60,7 @@ fn cycle_under_load(cycles: usize) {
         let objects_before = objects_now();
         let mut received = 0;
         let mut cycle = |number: usize, created: &mut BpfObjects| {
-            let workers = 1 + number as u16 % 2; // one and two in turn
+            let workers = 1 + number as u16 % 2; // alternately one and two
             let data_plane = DataPlane::start(cross_connect(workers, None), &control).unwrap();
             created.add(objects_now().without(&objects_before));
             thread::sleep(Duration::from_millis(20)); // so that packets are in flight
@@ -68,7 +68,7 @@ fn cycle_under_load(cycles: usize) {
             assert_eq!((report.frames.leaked, report.failure), (0, None));
             received += report.ports[0].rx_packets;
         };
-        // Every 100 cycles, so that `created` stays short.
+        // Checks the BPF objects after every 100 cycles, so that `created` stays short.
         let mut run_cycles = |count: usize| {
             for round in (0..count).step_by(100) {
                 let mut created = BpfObjects::default();
@@ -95,9 +95,9 @@ fn cycle_under_load(cycles: usize) {
         println!("{received} packets; {after:?}; {memory}");
         assert!(received > 0, "no packet was received");
         assert_eq!(after, before, "the cycles after the warm-up leaked resources");
-        // `ResourceCounts` covers UMEMs, rings and sockets; this covers allocations. `created` and
-        // the allocator's caches take about 100 KiB. In 100 cycles, the limit of 1000 KiB detects a
-        // leak of 10 KiB per cycle.
+        // `ResourceCounts` covers UMEMs, rings and sockets; the resident memory covers allocations.
+        // `created` and the allocator's caches take about 100 KiB. In 100 cycles, the limit of
+        // 1000 KiB detects a leak of 10 KiB per cycle.
         assert!(kib_after < kib_before + 1000, "{memory}");
     };
     lab.fwd().run(run).unwrap();

@@ -19,13 +19,13 @@ use xdpfwd_xsk::{HugePages, OpenPorts, Port as _, UmemConfig, XskPort};
 const PACKETS_PER_SET: usize = 1024;
 /// Number of queues; all packets are on queue 0.
 const QUEUES: u16 = 1;
-/// The time in clock cycles, which matters only for rate limits.
+/// The time in clock cycles that the filter stage gets. It matters only for rate limits.
 const NOW: u64 = 0;
-/// Maximum number of `continue` rules in a set; they give no verdict.
+/// Maximum number of `continue` rules in a set. Such rules give no verdict.
 const MAX_CONTINUE_RULES: usize = 16;
 
-/// Opens a socket in a new network namespace: the program filters only packets of queues with a
-/// socket.
+/// Opens a socket in a new network namespace. The XDP program needs one: it filters only packets of
+/// queues with a socket.
 fn open_socket() -> OpenPorts<XskPort> {
     unshare(CloneFlags::CLONE_NEWNET)
         .unwrap_or_else(|error| panic!("{error} (needs root: `make test`)"));
@@ -87,7 +87,8 @@ fn compare_filters(sets: usize) {
     );
 }
 
-/// Each set has its own sequence of random numbers.
+/// Compares the filters for each rule set, whose rules and packets come from its own sequence of
+/// random numbers.
 fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> PacketCounts {
     let opened = open_socket();
     let fd = opened.ports[0].fd().unwrap();
@@ -186,8 +187,8 @@ fn kernel_and_user_space_filters_agree_with_4000_rules() {
         .collect();
     let drawn = RuleSet::from_rules(rule_texts, &mut random, MAX_CONTINUE_RULES);
     let in_user_space = drawn.plan("user");
-    // Each plan has its own hash seed. Create plans until one has an overflowed tag group, marked
-    // by its top bit: a full group to which another entry belongs.
+    // Each plan has its own hash seed. Create plans until one has an overflowed tag group: a full
+    // group to which another entry belongs. The group's top bit marks the overflow.
     let has_overflowed_group = |plan: &Arc<dyn xdpfwd_pipeline::StagePlan>| {
         let image = plan.as_xdp_offload().unwrap().image();
         let tags = &image.tables.arrays.iter().find(|array| array.map == "tags_v4").unwrap().bytes;
@@ -210,7 +211,8 @@ fn kernel_and_user_space_filters_agree_with_4000_rules() {
     let mut stage =
         Filter::new(Arc::clone(plan_any.downcast_ref::<FilterPlan>().unwrap().program()));
     for number in 0..40_000 {
-        // The source of a rule, sometimes modified; the destination of the same or another rule.
+        // The packet has the source of a rule, sometimes modified, and the destination of the same
+        // or another rule.
         let ((source, _, is_v4), (_, destination, _)) =
             (random.choose(&rule_addresses), random.choose(&rule_addresses));
         let (use_other_rule, same_rule) = (

@@ -18,9 +18,11 @@ use xdpfwd_wire::MacAddr;
 const RULES: [&str; 9] =
     ["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/22", "udp/53", "vlan/100"];
 
+/// The use of an address of the host as destination of packets, and as target of ARP and Neighbor
+/// Discovery.
 const ALL_USES: AddressUse = AddressUse { destination: true, target: true };
 
-/// Returns the addresses in frames.py.
+/// Returns the addresses of the host that frames.py describes.
 fn own_addresses() -> OwnAddresses {
     let destination_only = AddressUse { target: false, ..ALL_USES };
     let target_only = AddressUse { destination: false, ..ALL_USES };
@@ -51,7 +53,8 @@ struct ScapyFrame {
     bytes: Vec<u8>,
 }
 
-/// Returns the output of frames.py. A first fragment comes before the later ones.
+/// Returns the frames that frames.py prints. The first fragment of a datagram comes before its
+/// later fragments.
 fn scapy_frames() -> Vec<ScapyFrame> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keep/frames.py");
     // Debian installs scapy for /usr/bin/python3, but another `python3` may precede it in PATH.
@@ -109,6 +112,7 @@ fn each_keep_rule_keeps_exactly_expected_frames() {
 #[test]
 fn program_without_rules_or_addresses_keeps_no_frame_to_host() {
     let no_addresses = OwnAddresses::default();
+    // The rules `lldp` and `stp` need no addresses.
     for (mut program, keeps_link_control) in
         [(load_program(&[], own_addresses()), false), (load_program(&RULES, no_addresses), true)]
     {
@@ -152,7 +156,7 @@ fn update_addresses_changes_kept_frames() {
         }),
         [false, true, false]
     );
-    // The ARP request is a broadcast, so the host's MAC address does not matter.
+    // With another MAC address of the host, only the ARP request is kept: it is a broadcast.
     assert_eq!(
         kept(OwnAddresses { macs: [MacAddr([2, 0, 0, 0, 0, 9])].into(), ..own_addresses() }),
         [false, false, true]
@@ -164,7 +168,7 @@ fn update_addresses_changes_kept_frames() {
 #[test]
 fn update_with_too_many_addresses_fails_until_map_has_room() {
     let mut program = load_program(&["icmp"], OwnAddresses::default());
-    // Numbers `from` to `end - 1`.
+    // The IPv4 addresses 10.0.0.0 + `from` to 10.0.0.0 + `end` - 1.
     let many = |from: u32, end: u32| OwnAddresses {
         ipv4: (from..end).map(|number| ((0x0a00_0000 + number).into(), ALL_USES)).collect(),
         ..own_addresses()
@@ -187,7 +191,7 @@ fn update_with_too_many_addresses_fails_until_map_has_room() {
     );
 }
 
-/// Frames of at most 200 bytes, from 14 bytes on.
+/// Truncates each frame of at most 200 bytes to every length from 14 bytes on.
 #[test]
 fn program_and_oracle_agree_on_truncated_frames() {
     let addresses = own_addresses();
@@ -211,20 +215,20 @@ fn program_and_oracle_agree_on_truncated_frames() {
     }
 }
 
-/// A change of a frame.
+/// A random change to a frame.
 #[derive(Clone, Debug)]
 enum Mangle {
-    /// Offset, new value.
+    /// Overwrites the byte at an offset with a value.
     Byte(u16, u8),
-    /// Offset, index into [`COMMON_VALUES`].
+    /// Overwrites the byte at an offset with a value of [`COMMON_VALUES`], given by its index.
     CommonByte(u16, usize),
-    /// To a length in bytes.
+    /// Truncates the frame to a length in bytes.
     Truncate(u16),
-    /// Offset, number of bytes.
+    /// Duplicates the bytes at an offset; the second field is their number.
     Duplicate(u8, u8),
-    /// A VLAN tag with this TCI.
+    /// Inserts a VLAN tag with this TCI.
     Tag(u16),
-    /// Number of zero bytes.
+    /// Appends this number of zero bytes.
     Pad(u8),
 }
 

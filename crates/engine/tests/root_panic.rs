@@ -11,6 +11,10 @@ use xdpfwd_lab::{Chain, Sink, Traffic};
 use xdpfwd_pipeline::{BuildCx, Cx, Stage, StagePlan, View};
 use xdpfwd_testkit::process::until;
 
+/// Methods other than `build` panic from this packet on.
+const PANIC_FROM: u64 = 2000;
+
+/// The method of the stage that panics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum PanicPoint {
     Build,
@@ -21,8 +25,7 @@ enum PanicPoint {
     Never,
 }
 
-/// Panics in the last worker, in the method `point`. Methods other than `build` panic from the
-/// 2000th packet on.
+/// A stage that panics in the last worker, in the method `point`.
 #[derive(Clone, Debug)]
 struct PanickingStage {
     point: PanicPoint,
@@ -45,16 +48,16 @@ impl Stage for PanickingStage {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for _ in view.packets() {
             self.seen += 1;
-            assert!(self.point != PanicPoint::Process || self.seen < 2000, "on purpose");
+            assert!(self.point != PanicPoint::Process || self.seen < PANIC_FROM, "on purpose");
         }
     }
 
     fn tick(&mut self, _: &mut Cx<'_>) {
-        assert!(self.point != PanicPoint::Tick || self.seen < 2000, "on purpose");
+        assert!(self.point != PanicPoint::Tick || self.seen < PANIC_FROM, "on purpose");
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        assert!(self.point != PanicPoint::Counters || self.seen < 2000, "on purpose");
+        assert!(self.point != PanicPoint::Counters || self.seen < PANIC_FROM, "on purpose");
         vec![("seen", self.seen)]
     }
 }
@@ -65,21 +68,21 @@ fn interfaces_with_xdp(lab: &Chain) -> usize {
     links.as_array().unwrap().iter().filter(|link| link.get("xdp").is_some()).count()
 }
 
-/// Waits, because a process that another test forks holds a copy of the BPF link's file
-/// descriptor until `exec`.
+/// Waits until no XDP program is attached. This can take a moment: a process that another test
+/// forks holds a copy of the BPF link's file descriptor until `exec`.
 fn assert_detached(lab: &Chain) {
     until("no interface has an XDP program", || interfaces_with_xdp(lab) == 0);
 }
 
 #[test]
 fn stage_panic_is_reported_and_all_packets_are_counted() {
-    /// As in `cross_connect`.
+    /// The same as in `cross_connect`.
     const FRAMES_PER_WORKER: u64 = 4096;
     for workers in [1, 2] {
         for point in [PanicPoint::Process, PanicPoint::Tick, PanicPoint::Counters] {
             let lab = chain(Chain::builder().queues(workers));
             let sink = Sink::attach(lab.sink(), "sink0").unwrap();
-            // A veth selects the queue by the sender's core: send from several to load every
+            // A veth selects the queue by the sender's core: send from several cores to load every
             // worker.
             let start_generator =
                 |core| Traffic::new().core(core).start(lab.gen_(), "gen0").unwrap();
@@ -140,7 +143,7 @@ fn stage_panic_is_reported_and_all_packets_are_counted() {
             );
             if point != PanicPoint::Counters {
                 assert!(
-                    stage.counters["seen"] >= 2000,
+                    stage.counters["seen"] >= PANIC_FROM,
                     "the stage's own counter `seen` is too small: {report:?}"
                 );
             }
@@ -194,7 +197,7 @@ fn worker_panic_wakes_control_thread() {
         let deadline = std::time::Instant::now() + TIMEOUT;
         let event = loop {
             match control.wait(deadline).unwrap() {
-                // The start enabled promiscuous mode.
+                // The start has enabled promiscuous mode, which is a change of the link.
                 xdpfwd_engine::Event::HostChanged => {}
                 event => break event,
             }

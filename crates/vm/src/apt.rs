@@ -23,16 +23,19 @@ pub(crate) fn cache_folder() -> Result<PathBuf> {
     Ok(cache)
 }
 
+/// Package lists of a Debian suite, such as `trixie-backports`, in the cache.
 pub(crate) struct DebianSuite {
+    /// Options with which apt uses these lists.
     options: Vec<String>,
 }
 
+/// A package source of the host's apt.
 #[derive(Debug, PartialEq, Eq)]
 struct Source {
     uri: String,
     /// Such as `bookworm`.
     release: String,
-    /// Empty if unknown.
+    /// The path of the key file; empty if unknown.
     signed_by: String,
 }
 
@@ -64,7 +67,7 @@ impl DebianSuite {
                 option("Dir::Cache::Archives", &archives),
                 "-oDir::Cache::pkgcache=".into(),
                 "-oDir::Cache::srcpkgcache=".into(),
-                // apt's sandbox user cannot write to our folder.
+                // apt's sandbox user cannot write to the cache folder.
                 "-oAPT::Sandbox::User=root".into(),
                 "-oAcquire::http::Timeout=30".into(),
                 "-oAcquire::Retries=2".into(),
@@ -112,6 +115,7 @@ fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
+/// Returns the package source of the host's Debian release.
 fn host_source() -> Result<Source> {
     let format = "$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT) $(SIGNED_BY)";
     let targets = tool::text(Command::new("apt-get").args([
@@ -128,7 +132,8 @@ fn host_source() -> Result<Source> {
     })
 }
 
-/// Returns the source of a Debian release; skips updates, backports and other origins.
+/// Returns the first source of a Debian release in apt's list of sources. Skips updates, backports
+/// and origins other than Debian.
 fn release_source(targets: &str) -> Option<Source> {
     targets.lines().find_map(|line| {
         let mut words = line.split_whitespace();
@@ -147,8 +152,8 @@ fn release_source(targets: &str) -> Option<Source> {
     })
 }
 
-/// Installs QEMU from the backports unless the installed QEMU supports igb, as QEMU 8.0 and later
-/// do.
+/// Installs QEMU from Debian's backports, unless the installed QEMU supports igb. QEMU supports it
+/// from version 8.0 on.
 pub(crate) fn require_qemu() -> Result<()> {
     let has_igb = || {
         let devices = tool::text(Command::new("qemu-system-x86_64").args(["-device", "help"]));

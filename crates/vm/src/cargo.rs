@@ -45,7 +45,8 @@ pub(crate) fn test_binary(suite: &Suite) -> Result<PathBuf> {
     })
 }
 
-/// Fails if a test is missing: a renamed test would be skipped silently.
+/// Fails if the test binary lacks one of the tests. Otherwise, the binary would skip a renamed test
+/// silently.
 pub(crate) fn require_tests(binary: &Path, tests: &[&str]) -> Result<()> {
     let test_list = tool::text(Command::new(binary).args(["--list", "--format", "terse"]))?;
     match first_missing(&test_list, tests) {
@@ -59,12 +60,14 @@ pub(crate) fn require_tests(binary: &Path, tests: &[&str]) -> Result<()> {
     }
 }
 
-/// Each line of the list is the name of a test, followed by `: test`.
+/// Returns the first of the tests that is not in the list. Each line of the list is the name of a
+/// test, followed by `: test`.
 fn first_missing<'a>(test_list: &str, tests: &[&'a str]) -> Option<&'a str> {
     let mut names = tests.iter().copied();
     names.find(|test| !test_list.lines().any(|line| line.strip_suffix(": test") == Some(test)))
 }
 
+/// Returns the path of the target's executable from cargo's messages.
 fn executable(messages: &str, target_name: &str) -> Option<PathBuf> {
     messages
         .lines()

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::kernel::UnpackedKernel;
 use crate::tool;
 
-/// The modules to load, without those that they depend on.
+/// The kernel modules that init.sh needs, without their dependencies.
 const MODULES: [&str; 3] = ["9p", "9pnet_virtio", "overlay"];
 
 pub(crate) fn build(kernel: &UnpackedKernel, work: &Path) -> Result<std::path::PathBuf> {
@@ -56,7 +56,8 @@ pub(crate) fn build(kernel: &UnpackedKernel, work: &Path) -> Result<std::path::P
     Ok(archive)
 }
 
-/// Returns paths, dependencies first. Built-in modules have no file.
+/// Returns the paths of [`MODULES`] and their dependencies, dependencies first. Omits modules that
+/// are built into the kernel.
 fn required_modules(kernel: &UnpackedKernel) -> Result<Vec<String>> {
     let mut seen = BTreeSet::new();
     let mut modules = Vec::new();
@@ -75,7 +76,8 @@ fn required_modules(kernel: &UnpackedKernel) -> Result<Vec<String>> {
     Ok(modules)
 }
 
-/// Returns paths relative to `root`. A folder precedes its contents, as the kernel requires.
+/// Returns the paths of all files and folders in `folder`, relative to `root`. A folder precedes
+/// its contents, as the kernel requires.
 fn files(root: &Path, folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(root.join(folder))? {

@@ -18,7 +18,7 @@ pub(crate) struct Kernel {
     pub(crate) series: String,
     /// As `uname -r` prints it.
     pub(crate) release: String,
-    /// Such as `trixie-backports`.
+    /// The Debian suite of the packages, such as `trixie-backports`.
     pub(crate) suite: String,
     /// Whether the drivers of virtio-net and igb support AF_XDP zero-copy.
     pub(crate) zero_copy: bool,
@@ -72,6 +72,7 @@ impl UnpackedKernel {
     }
 }
 
+/// Returns the kernels in `kernels.toml`.
 pub(crate) fn pinned() -> Result<Vec<Kernel>> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -94,7 +95,7 @@ impl Kernel {
         if let Some(unpacked) = cached(&self.release) {
             return Ok(unpacked);
         }
-        // The cache needs no network.
+        // Prefer another release in the cache to a download, which needs a network.
         if let Some(replacement) =
             newest_cached(&self.series, &cache).and_then(|release| cached(&release))
         {
@@ -122,7 +123,8 @@ impl Kernel {
             .context("another process removed the unpacked kernel from the cache; try again")
     }
 
-    /// Returns the pinned release, or else the newest release of the series.
+    /// Returns the pinned release if the Debian suite has it, or else the newest release of the
+    /// series in the suite.
     fn available_release(&self, suite: &apt::DebianSuite) -> Result<String> {
         let package =
             &self.packages.first().context("kernels.toml: a kernel has no packages")?.name;
@@ -230,7 +232,8 @@ impl Drop for RemoveOnDrop<'_> {
     }
 }
 
-/// Returns whether the release is neither a cloud or real-time kernel nor debug symbols.
+/// Returns whether the package of this release is a standard kernel: no cloud or real-time kernel,
+/// and not the debug symbols of a kernel.
 fn is_standard_flavour(release: &str) -> bool {
     release.ends_with("amd64") && !release.contains("cloud") && !release.contains("rt-")
 }

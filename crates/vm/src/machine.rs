@@ -18,18 +18,18 @@ pub(crate) struct Machine<'a> {
     pub(crate) kernel: &'a Kernel,
     pub(crate) nics: Vec<Nic>,
     pub(crate) kernel_parameters: &'a str,
-    /// Includes the boot. The machine is switched off afterwards.
+    /// Time limit for the boot and the command. After it, the machine is switched off.
     pub(crate) timeout: Duration,
     /// Printed before each line of the command's output.
     pub(crate) prefix: &'a str,
 }
 
-/// Lines of the console output in the error message if the command reports no exit status.
+/// Number of lines of console output in the error message if the command reports no exit status.
 const CONSOLE_TAIL_LINES: usize = 30;
 
 impl Machine<'_> {
-    /// Runs the command as root in the current folder. Prints its output and returns its exit
-    /// status.
+    /// Boots the machine and runs the command in it, as root and in the current folder. Prints the
+    /// command's output and returns its exit status.
     pub(crate) fn run(&self, command: &[String], environment: &[(&str, &str)]) -> Result<u8> {
         let kernel = self.kernel.fetch()?;
         let work = WorkFolder::new()?;
@@ -116,8 +116,8 @@ impl Machine<'_> {
         let console = console_path(work);
         let bridges = work.join("bridges");
         fs::write(&bridges, nic::bridge_commands(&self.nics))?;
-        // The kernel removes taps and bridges when QEMU's own network namespace ends. Without root,
-        // this also needs a user namespace.
+        // Run QEMU in its own network namespace: when the namespace ends, the kernel removes the
+        // taps and bridges. Without root, a network namespace needs a user namespace.
         let mut qemu = Command::new("unshare");
         qemu.arg("--net");
         if !is_root()? {
@@ -170,7 +170,8 @@ impl Machine<'_> {
             ));
             qemu.arg("-device").arg(format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
         }
-        // The backend `stdio` would close the port, because QEMU's stdin is at end of file.
+        // Do not use QEMU's character device `stdio` for the output: QEMU's stdin is at end of
+        // file, so `stdio` would close the port.
         qemu.args([
             "-device",
             "virtio-serial-pci",
@@ -197,8 +198,8 @@ fn is_root() -> Result<bool> {
     Ok(fs::metadata("/proc/self").context("reading /proc/self")?.uid() == 0)
 }
 
-/// Prints the command's output, each line after `prefix`. With a prefix, prints complete lines
-/// only.
+/// Prints the command's output, with `prefix` before each line. If the prefix is not empty, prints
+/// only complete lines.
 fn forward_output(output: impl Read, prefix: &str) -> io::Result<()> {
     let mut output = BufReader::new(output);
     loop {
@@ -220,7 +221,7 @@ fn forward_output(output: impl Read, prefix: &str) -> io::Result<()> {
     }
 }
 
-/// Prints QEMU's stderr without the warnings that hubs are not connected to a host network.
+/// Prints QEMU's stderr, except warnings that QEMU's hubs are not connected to the host's network.
 fn forward_stderr(stderr: impl Read) {
     let lines = BufReader::new(stderr).lines().map_while(Result::ok);
     for line in lines.filter(|line| !line.ends_with("is not connected to host network")) {
@@ -228,6 +229,7 @@ fn forward_stderr(stderr: impl Read) {
     }
 }
 
+/// Quotes a word for bash.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
@@ -254,8 +256,8 @@ impl WorkFolder {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
-        // This process can have several folders, and one of a killed process with the same ID can
-        // remain.
+        // Use the first free number: this process can have several folders, and a folder of a
+        // killed process with the same ID can remain.
         let path = |number| parent.join(format!("xdpfwd-vm-{}-{number}", std::process::id()));
         let created = (0..).map(path).find_map(|path| match fs::create_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,

@@ -185,11 +185,12 @@ fn select_kernels(series: Option<&str>) -> Result<Vec<Kernel>> {
 struct SuiteRun<'a> {
     suite: &'static Suite,
     kernel: &'a Kernel,
-    /// Empty means all.
+    /// The names of the tests to run; empty for all.
     tests: &'static [&'static str],
 }
 
-/// With `ci`, returns only the pairs and tests that CI runs.
+/// Returns a run for each suite on each of its kernels. With `ci`, returns only the runs and tests
+/// of CI.
 fn plan_runs<'a>(suites: &[&'static Suite], kernels: &'a [Kernel], ci: bool) -> Vec<SuiteRun<'a>> {
     let mut runs = Vec::new();
     for &suite in suites {
@@ -207,7 +208,7 @@ fn plan_runs<'a>(suites: &[&'static Suite], kernels: &'a [Kernel], ci: bool) -> 
     runs
 }
 
-/// Returns the first exit status that is not 0, or else 0.
+/// Runs suites on kernels. Returns the first exit status that is not 0, or else 0.
 fn run(names: &[String], boot: &Boot, ci: bool, jobs: u8, arguments: &[String]) -> Result<u8> {
     let suites = suite::select(names)?;
     let kernels = select_kernels(boot.kernel.as_deref())?;
@@ -217,7 +218,7 @@ fn run(names: &[String], boot: &Boot, ci: bool, jobs: u8, arguments: &[String]) 
     }
     apt::require_qemu()?;
     let commands = runs.iter().map(|run| run.command(arguments)).collect::<Result<Vec<_>>>()?;
-    // Before the first boot, so that parallel boots do not fetch the same kernel.
+    // Fetch all kernels before the first boot, so that parallel boots do not fetch the same kernel.
     for run in &runs {
         run.kernel.fetch()?;
     }
@@ -257,6 +258,7 @@ fn run(names: &[String], boot: &Boot, ci: bool, jobs: u8, arguments: &[String]) 
 }
 
 impl SuiteRun<'_> {
+    /// Builds the test binary. Returns the command that runs the tests in the machine.
     fn command(&self, arguments: &[String]) -> Result<Vec<String>> {
         let binary = cargo::test_binary(self.suite)?;
         let mut command =
@@ -270,7 +272,7 @@ impl SuiteRun<'_> {
         Ok(command)
     }
 
-    /// The duration includes the boot.
+    /// Runs the command in a machine. Returns its exit status, and the duration with the boot.
     fn run(&self, command: &[String], boot: &Boot, use_prefix: bool) -> Result<(u8, Duration)> {
         let Self { suite, kernel, .. } = self;
         println!("xdpfwd-vm: {self}");
@@ -313,7 +315,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    /// Suite, kernel series and number of selected tests (0: all).
+    /// Returns the suite, kernel series and number of selected tests (0: all) of each run.
     fn descriptions(runs: &[SuiteRun<'_>]) -> Vec<String> {
         runs.iter()
             .map(|run| format!("{} {} {}", run.suite.name, run.kernel.series, run.tests.len()))

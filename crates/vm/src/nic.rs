@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Nic {
+    /// The interface's name in the machine.
     pub(crate) name: &'static str,
     pub(crate) model: Model,
     /// Interfaces with the same cable are connected.
@@ -16,9 +17,11 @@ pub(crate) enum Model {
     /// virtio-net with `iommu_platform`: its driver maps memory for DMA, as AF_XDP zero-copy
     /// requires.
     Virtio,
-    /// With two queues, which QEMU supports only with taps, so the cable is a bridge.
+    /// Like `Virtio`, with two queues. QEMU supports several queues only with taps, so the cable is
+    /// a bridge.
     VirtioMulti,
-    /// With QEMU's defaults, the device uses guest-physical addresses, so zero-copy is unavailable.
+    /// virtio-net with QEMU's defaults: the device uses guest-physical addresses, so zero-copy is
+    /// unavailable.
     VirtioPlain,
     /// Intel's 82576, with two queues.
     Igb,
@@ -28,9 +31,10 @@ pub(crate) enum Model {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cable {
-    /// A hub of QEMU.
+    /// A hub inside QEMU, with this number.
     Hub(u8),
-    /// A kernel bridge with one tap per interface, in QEMU's network namespace.
+    /// A bridge of the host's kernel, with this number, in QEMU's network namespace. Each interface
+    /// is connected to it by a tap.
     Bridge(u8),
 }
 
@@ -93,11 +97,13 @@ pub(crate) fn bridge_commands(nics: &[Nic]) -> String {
 pub(crate) const NODE1_BUS: &str = "pxb-pcie,id=node1,bus_nr=64,bus=pcie.0,numa_node=1";
 
 impl Nic {
+    /// Returns the name of the interface's tap.
     fn tap(&self) -> String {
         format!("tap-{}", self.name)
     }
 
-    /// Returns QEMU's arguments for the interface. `index` counts all interfaces.
+    /// Returns QEMU's arguments for the interface. `index` is its index in the machine's list of
+    /// interfaces.
     pub(crate) fn arguments(&self, index: usize) -> Vec<String> {
         let queues = if self.model == Model::VirtioMulti { ",queues=2" } else { "" };
         let netdev = match self.cable {
@@ -111,7 +117,7 @@ impl Nic {
         };
         let mut arguments = vec!["-netdev".into(), netdev];
         let mut device = |text: String| arguments.extend(["-device".to_owned(), text]);
-        // By default, QEMU would use the bus of the second NUMA node.
+        // Always name the bus: by default, QEMU would use the bus of the second NUMA node.
         let bus = if self.model == Model::IgbOnNode1 { "node1" } else { "pcie.0" };
         let common = format!("netdev=net{index},mac={}", self.mac);
         const IOMMU_OPTIONS: &str = "disable-legacy=on,iommu_platform=on";

@@ -5,7 +5,7 @@
 # name for each MAC address.
 cd /run/vm || exit
 modprobe virtio_console
-# Wait until the virtio port exists, which receives the output of all commands below.
+# Wait for the virtio port to the host. Then send the output of all commands below to it.
 for _ in $(seq 100); do
 	ls /dev/vport*p1 >/dev/null 2>&1 && break
 	sleep 0.1
@@ -55,6 +55,7 @@ rename() {
 	echo "xdpfwd-vm: no interface has MAC address $1 (for $2): check that its driver is loaded"
 	finish 125
 }
+# Each element of `nics` is MAC=NAME.
 for nic in "${nics[@]}"; do
 	rename ${nic/=/ }
 done

@@ -1,4 +1,4 @@
-//! The suites: test binaries that need a kernel or network interfaces that the host lacks.
+//! The test suites: test binaries that need a kernel or network interfaces that the host lacks.
 
 use anyhow::{Result, bail};
 
@@ -20,7 +20,7 @@ pub(crate) struct Suite {
 pub(crate) struct SuiteKernel {
     /// As in [`Kernel::series`].
     pub(crate) series: &'static str,
-    /// The tests that CI runs; `make vmtest` runs all.
+    /// The tests that CI runs on this kernel; `make vmtest` runs all tests.
     pub(crate) ci: CiTests,
 }
 
@@ -32,9 +32,9 @@ pub(crate) enum CiTests {
     None,
 }
 
-/// All suites, the slowest first, which shortens parallel runs. CI runs all tests of a suite on one
-/// kernel, and at most a few on others: emulation is slow, and tests on other kernels rarely find
-/// more. To add a suite, add an entry here and a test target.
+/// All suites. The slowest come first, which shortens parallel runs. CI runs all tests of a suite
+/// on one kernel, and at most a few tests on other kernels: emulation is slow, and tests on other
+/// kernels rarely find more bugs. To add a suite, add an entry here and a test target.
 pub(crate) const ALL: &[Suite] = &[
     Suite {
         name: "zero-copy",
@@ -42,8 +42,9 @@ pub(crate) const ALL: &[Suite] = &[
         test_target: "vm_zero_copy",
         kernels: &[
             SuiteKernel { series: "7.2", ci: CiTests::All },
-            // Covers the fallback to copy mode. Also loads each XDP program, with and without a
-            // filter and `keep`, because this verifier rejects programs that newer kernels accept.
+            // These tests cover the fallback to copy mode. They also load each XDP program, with
+            // and without a filter and `keep`, because the verifier of Linux 6.12 rejects programs
+            // that newer kernels accept.
             SuiteKernel {
                 series: "6.12",
                 ci: CiTests::Only(&[

@@ -26,7 +26,7 @@ fn run(command: &mut Command) -> Result<Output> {
     })
 }
 
-/// Returns stdout. If the command fails, the error contains its stderr.
+/// Runs the command and returns its stdout. If it fails, the error contains its stderr.
 pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     let output = run(command)?;
     if output.status.success() {
@@ -36,7 +36,8 @@ pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     bail!("`{}` failed with {}: {}", command_line(command), output.status, stderr.trim())
 }
 
-/// Returns stdout as text, with invalid UTF-8 replaced. Fails as [`output`] does.
+/// Runs the command and returns its stdout as text, with invalid UTF-8 replaced. Fails as
+/// [`output`] does.
 pub(crate) fn text(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output(command)?).into_owned())
 }

@@ -9,7 +9,8 @@ mod tests;
 use sessions::Sessions;
 use xdpfwd::App;
 
-/// Creates the program. Its stages and the command `ctl sessions` share the table `sessions`.
+/// Creates the program. Its stages and its command `ctl sessions`, which changes the table of
+/// sessions, share the table.
 fn app(sessions: Sessions) -> App {
     let [uplink_sessions, downlink_sessions] = [sessions.clone(), sessions.clone()];
     App::new("mini-upf", env!("CARGO_PKG_VERSION"))

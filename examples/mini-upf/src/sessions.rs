@@ -30,8 +30,8 @@ pub struct Parameters {
 
 pub struct Session {
     pub parameters: Parameters,
-    /// Uplink packets, downlink packets, uplink bytes and downlink bytes. Bytes count the UE's IP
-    /// packets without tunnel and Ethernet headers.
+    /// Uplink packets, downlink packets, uplink bytes and downlink bytes. Bytes are those of the
+    /// UE's IP packets, without tunnel and Ethernet headers.
     pub counters: SharedCounters<4>,
 }
 
@@ -62,7 +62,7 @@ pub fn run(sessions: &Sessions, workers: usize, command: Command) -> Result<(), 
     })
 }
 
-/// Returns the table for `ctl inspect` and the final report, sorted by TEID.
+/// Returns the inspection table, sorted by TEID, for `ctl inspect` and the final report.
 pub fn table(sessions: &Sessions) -> Table {
     let mut table = Table::new("sessions", &[])
         .columns(["ue", "teid", "gnb", "gnb_teid", "qfi"])

@@ -9,7 +9,7 @@ use xdpfwd_wire::{MacAddr, ipv4};
 
 use crate::sessions::{Sessions, table};
 
-/// Both kinds of stages have the same keys.
+/// The configuration of a stage. Both kinds of stages have the same keys.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -29,7 +29,8 @@ pub fn decap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
     let plan = PlanFn::new(move |cx| {
         let ethernet = cx.ethernet_to(config.next_hop);
         sessions.stage(move |sessions, packet, cx| {
-            // `outer`: the headers on N3. `user`: those of the UE's packet in the tunnel.
+            // `outer`: the headers of the packet on N3. `user`: the headers of the UE's packet in
+            // the tunnel.
             let outer = packet.meta.headers;
             let g_pdu = GPdu::parse_to(packet.frame, &outer, config.n3_address);
             let GPdu { message, user, .. } = g_pdu.map_err(|_| invalid_gtpu)?;

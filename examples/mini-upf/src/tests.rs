@@ -13,7 +13,7 @@ const CONFIG: &str = include_str!("../mini-upf.toml");
 const UE: Ipv4Addr = Ipv4Addr::new(10, 45, 0, 2);
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const TEID: u32 = 4097;
-/// UE address, TEID, gNB address, TEID at the gNB, QFI.
+/// Arguments of `ctl sessions`: UE address, TEID, gNB address, TEID at the gNB, QFI.
 const ADD: &str = "add 10.45.0.2 4097 172.16.0.2 8193 9";
 
 fn ctl(sessions: &Sessions, words: &str) -> Result<(), &'static str> {
@@ -43,10 +43,12 @@ fn uplink(teid: u32, source: Ipv4Addr, extensions: &[Extension<'_>]) -> Vec<u8> 
 
 #[test]
 fn decap_strips_tunnels_with_and_without_extension_headers() {
+    // A second extension header, which the stage skips.
     let udp_port = ExtensionHeader { kind: ExtensionType::UDP_PORT, content: &[0, 1] };
     let extensions = [PduSessionContainer::uplink(9).into(), udp_port.into()];
     for count in 0..=2 {
         let sent = bench().0.send("n3", &uplink(TEID, UE, &extensions[..count])).expect_sent("n6");
+        // The Ethernet header: from port n6 to `next_hop` of the configuration, EtherType IPv4.
         let ethernet = b"\x02\0\0\0\x06\x01\x02\0\0\0\0\x02\x08\0";
         assert_eq!(sent, [ethernet, &frame(&[], UE, SERVER)[14..]].concat());
     }
@@ -68,6 +70,7 @@ fn encap_adds_tunnel_headers_of_session() {
 
 #[test]
 fn packet_without_valid_session_is_dropped_with_reason() {
+    // An extension header that a UPF must understand; the stage does not.
     let pdcp = ExtensionHeader { kind: ExtensionType::PDCP_PDU_NUMBER, content: &[0, 1] };
     for (port, frame, reason) in [
         ("n3", uplink(TEID + 1, UE, &[]), "no_session"),
@@ -87,6 +90,7 @@ fn session_change_applies_to_next_packet() {
     let up = uplink(TEID, UE, &[]);
     bench.send("n3", &up).expect_sent("n6");
     bench.send_all("n6", [frame(&[], SERVER, UE), frame(&[], SERVER, UE)]);
+    // Uplink packets, downlink packets, uplink bytes, downlink bytes.
     assert_eq!(bench.table("sessions").rows[0][5..], [1_u64, 2, 25, 50].map(Into::into));
     ctl(&sessions, "add 10.45.0.3 4097 172.16.0.2 1 9").unwrap_err(); // the TEID is in use
     ctl(&sessions, "remove 10.45.0.2").unwrap();

@@ -1,5 +1,5 @@
-//! Row counters, such as those of filter rules, of replaced stages. A counter continues if the new
-//! stage has a row with the same key.
+//! Row counters of stages that a reload has replaced. A row is, for example, a rule of a filter. A
+//! counter continues if the new stage has a row with the same key.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,20 +8,22 @@ use xdpfwd_pipeline::SwapResult;
 
 use crate::plan::{Plan, StageId};
 
-/// Sent by a worker to the control thread when it replaces its stages.
-pub(crate) struct Retired {
-    /// The old plan.
+/// A message from a worker that has replaced its stages to the control thread.
+pub(crate) struct ReplacedStages {
+    /// The plan of the replaced stages.
     pub(crate) plan: Arc<Plan>,
-    /// Per path, in the plan's order.
+    /// The row counters of the replaced stages, per path, in the plan's order.
     pub(crate) swapped: Vec<SwapResult>,
 }
 
-/// Counters by stage and row key. Those with the same key are in the order of their rows.
+/// Counters by stage and row key. Several rows of a stage can have the same key: their counters are
+/// in the order of the rows.
 #[derive(Debug, Default)]
 pub(crate) struct CarriedCounters(BTreeMap<StageId, HashMap<String, Vec<u64>>>);
 
 impl CarriedCounters {
-    pub(crate) fn carry(&mut self, stage: StageId, keys: Vec<String>, counters: &[u64]) {
+    /// Adds the row counters of a replaced stage.
+    pub(crate) fn add(&mut self, stage: StageId, keys: Vec<String>, counters: &[u64]) {
         if counters.iter().all(|counter| *counter == 0) {
             return;
         }
@@ -38,8 +40,8 @@ impl CarriedCounters {
         }
     }
 
-    /// Adds the carried counters to those of the stage's rows. Of several rows with the same key,
-    /// the first gets the first carried counter, and so on.
+    /// Adds the carried counters to `counters`, those of the current stage's rows. Of several rows
+    /// with the same key, the first gets the first carried counter, and so on.
     pub(crate) fn add_to(&self, stage: &StageId, keys: &[String], counters: &mut [u64]) {
         let Some(carried) = self.0.get(stage) else { return };
         let mut occurrences: HashMap<&str, usize> = HashMap::new();
@@ -101,10 +103,10 @@ mod tests {
     #[test]
     fn carried_counter_follows_its_key_to_new_position() {
         let mut carried = CarriedCounters::default();
-        carried.carry(id("fw"), keys(&["drop", "accept", "drop", "(default)"]), &[1, 2, 3, 4]);
+        carried.add(id("fw"), keys(&["drop", "accept", "drop", "(default)"]), &[1, 2, 3, 4]);
         let rows = ["accept dscp 0", "drop", "drop", "accept", "(default)"];
         assert_eq!(carried_counters(&carried, "fw", &rows), [0, 1, 3, 2, 4]);
-        carried.carry(id("fw"), keys(&["accept dscp 0", "drop", "(default)"]), &[10, 10, 10]);
+        carried.add(id("fw"), keys(&["accept dscp 0", "drop", "(default)"]), &[10, 10, 10]);
         assert_eq!(carried_counters(&carried, "fw", &["drop", "accept", "(default)"]), [11, 2, 14]);
         assert_eq!(carried_counters(&carried, "other", &["drop"]), [0]);
         // A stage of another kind does not inherit counters.

@@ -26,11 +26,14 @@ pub struct Control {
     waker: Arc<mio::Waker>,
     pending: Arc<PendingRequests>,
     host: Monitor,
-    /// Stored because the kernel reports a wake-up only once, and another event may be returned
-    /// first.
+    /// Whether to return [`Event::Woken`]. Stored because the kernel reports a wake-up only once,
+    /// and [`wait`](Self::wait) may return another event first.
     woken: bool,
+    /// Whether to return [`Event::Reload`].
     reload: bool,
+    /// When to return the next [`Event::HostChanged`].
     next_host_changed: Option<Instant>,
+    /// When the last [`Event::HostChanged`] was returned.
     last_host_changed: Option<Instant>,
 }
 
@@ -40,6 +43,7 @@ struct PendingRequests {
     stop: AtomicBool,
 }
 
+/// Sends requests from any thread to the control thread.
 #[derive(Clone)]
 pub(crate) struct Requests {
     pending: Arc<PendingRequests>,
@@ -56,8 +60,8 @@ impl Requests {
     }
 
     fn request(&self, flag: &AtomicBool) {
-        // Set the flag first. Otherwise the control thread can run first, find it clear, and wait
-        // again.
+        // Set the flag before the wake-up. Otherwise the control thread can wake up, find the flag
+        // clear, and wait again.
         flag.store(true, Ordering::Release);
         if let Err(error) = self.waker.wake() {
             tracing::error!(
@@ -72,8 +76,8 @@ impl Requests {
 /// control thread busy.
 const HOST_MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Time after which the last [`Event::HostChanged`] is repeated once, because the kernel reports an
-/// address before it adds its route.
+/// Time after which the last [`Event::HostChanged`] is repeated once: the kernel reports a new
+/// address before it adds the address's route.
 const HOST_SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// An event for the control thread.
@@ -170,10 +174,12 @@ impl Control {
                 return Ok(Event::Woken);
             }
             let now = Instant::now();
-            // Return the event that was due earlier, so that neither starves the other.
+            // Of `HostChanged` and `Due`, return the event that was due earlier, so that neither
+            // starves the other.
             match self.next_host_changed {
                 Some(due) if due <= now && due <= deadline => {
-                    // Repeat the event after the settle time, unless this is the repetition.
+                    // Repeat the event once after the settle time. Only the repetition is due that
+                    // long after the previous event.
                     let settled =
                         self.last_host_changed.is_some_and(|last| due >= last + HOST_SETTLE_TIME);
                     self.next_host_changed = (!settled).then(|| now + HOST_SETTLE_TIME);

@@ -14,7 +14,7 @@ use crate::error::WorkerFailure;
 use crate::host::addresses::Host;
 use crate::host::interface::{DeferredInterrupts, Interface};
 use crate::plan::{PathPlan, Plan, PortPlan};
-use crate::run::carry::{CarriedCounters, Retired};
+use crate::run::carry::{CarriedCounters, ReplacedStages};
 use crate::run::inspect::{self, Inspection, RowCounters};
 use crate::run::report::{Fallback, PortMode, Report, WorkerReply};
 use crate::run::thread::{PlannedChain, WorkerStatus};
@@ -29,20 +29,24 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct DataPlane {
     pub(super) plan: Arc<Plan>,
     pub(super) started: Instant,
-    // `Drop` detaches the programs before the workers close the sockets.
+    /// The attachment of each port. `Drop` detaches the programs before the workers close the
+    /// sockets.
     pub(super) attachments: Vec<Attachment>,
     pub(super) workers: Vec<RunningWorker>,
     pub(super) modes: Vec<PortMode>,
     pub(super) interfaces: Vec<Interface>,
+    /// The errors of the last call of `update_host_addresses`.
     pub(super) address_errors: Vec<String>,
     pub(super) fallback: Option<Fallback>,
+    /// Row counters of stages and XDP programs that reloads have replaced.
     pub(super) carried: CarriedCounters,
     /// Plans whose resources may still be in use, because a worker did not reply to a reload.
     pub(super) unreleased: Vec<Arc<Plan>>,
-    pub(super) retired: (mpsc::Sender<Retired>, mpsc::Receiver<Retired>),
-    /// Restored on drop.
+    /// The channel for row counters of stages that workers have replaced.
+    pub(super) replaced: (mpsc::Sender<ReplacedStages>, mpsc::Receiver<ReplacedStages>),
+    /// Dropping it restores the previous interrupt settings.
     pub(super) _interrupts: Vec<DeferredInterrupts>,
-    /// Disabled on drop.
+    /// Dropping it disables promiscuous mode.
     pub(super) promiscuous: Vec<Promiscuous>,
 }
 
@@ -51,6 +55,7 @@ pub(super) struct RunningWorker {
     pub(super) thread: JoinHandle<()>,
     pub(super) status: Arc<WorkerStatus>,
     pub(super) last_reply: Option<WorkerReply>,
+    /// The time-stamp counter when the worker started.
     pub(super) started_cycles: u64,
 }
 
@@ -109,8 +114,8 @@ impl DataPlane {
             }
             Err(error) => address_errors.push(format!("cannot read links and addresses: {error}")),
         }
-        // Remote hosts can cause updates (by router advertisements): do not log the same errors
-        // again.
+        // Log the same errors only once: remote hosts can cause any number of updates, by router
+        // advertisements.
         if address_errors != self.address_errors {
             for error in &address_errors {
                 tracing::warn!("`keep` rules may use outdated host addresses: {error}");
@@ -143,7 +148,7 @@ impl DataPlane {
         }
         // After the replies: by then, a worker that replaced its stages late has sent their
         // counters.
-        self.absorb_retired();
+        self.carry_from_stages();
         let tables = self.tables(counted);
         Inspection { workers: self.workers.len(), answered, tables }
     }
@@ -153,13 +158,14 @@ impl DataPlane {
         inspect::tables_of_plans(&self.plan)
     }
 
-    /// `counted` are the row counters of the workers; adds those of XDP programs and replaced
-    /// stages.
+    /// Returns the inspection tables. `counted` are the row counters of the workers; adds those of
+    /// XDP programs and replaced stages.
     fn tables(&self, mut counted: RowCounters) -> Vec<inspect::TableReport> {
         for (path, counted) in self.plan.paths.iter().zip(&mut counted) {
             let attachment = self.attachments.get(usize::from(path.from.0));
-            let in_kernel = path.stages.first().filter(|stage| stage.in_kernel).and(attachment);
-            if let Some(rows) = in_kernel.and_then(Attachment::row_counters) {
+            // Only the first stage of a path can run in the kernel.
+            let with_stage = path.stages.first().filter(|stage| stage.in_kernel).and(attachment);
+            if let Some(rows) = with_stage.and_then(Attachment::row_counters) {
                 inspect::add_rows(std::slice::from_mut(counted), &[vec![rows]]);
             }
         }
@@ -167,16 +173,16 @@ impl DataPlane {
     }
 
     /// Adds the row counters of stages that workers have replaced to the carried counters.
-    pub(super) fn absorb_retired(&mut self) {
+    pub(super) fn carry_from_stages(&mut self) {
         let mut has_changed = false;
-        while let Ok(Retired { plan, swapped }) = self.retired.1.try_recv() {
+        while let Ok(ReplacedStages { plan, swapped }) = self.replaced.1.try_recv() {
             has_changed = true;
             let mut stages = plan.stages_with_ids();
             // Every worker has the plan's paths and stages, in order.
             for counters in swapped.iter().flat_map(|path| &path.row_counters) {
                 let Some((id, stage)) = stages.next() else { break };
                 if let Some(inspectable) = stage.plan.as_inspectable() {
-                    self.carried.carry(id, inspectable.counter_keys(), counters);
+                    self.carried.add(id, inspectable.counter_keys(), counters);
                 }
             }
         }
@@ -201,8 +207,8 @@ impl DataPlane {
         }
     }
 
-    /// Returns all counters since the start. For a worker that does not reply, these are its last
-    /// known ones.
+    /// Returns all counters since the start. For a worker that does not reply, the report contains
+    /// the counters of its last reply.
     pub fn report(&mut self) -> Report {
         for worker in &mut self.workers {
             if let Ok(report) = worker.remote.ask(|worker| worker.report(), REPLY_TIMEOUT) {
@@ -234,7 +240,7 @@ impl DataPlane {
         for (attachment, port) in self.attachments.iter().zip(&self.plan.ports) {
             attachment.stop_delivery(port.queues);
         }
-        // Drain all workers in parallel: one whose port cannot transmit takes the whole
+        // Drain all workers in parallel: a worker whose port cannot transmit takes the whole
         // `DRAIN_TIMEOUT`.
         let channels: Vec<_> = self.workers.iter().map(RunningWorker::drain).collect();
         let deadline = Instant::now() + DRAIN_TIMEOUT + REPLY_TIMEOUT;
@@ -267,8 +273,9 @@ impl DataPlane {
                 }
             }
         }
-        self.absorb_retired();
-        // Detach first, because the reads take time. Maps of detached programs stay readable.
+        self.carry_from_stages();
+        // Detach the programs before reading their counters, which takes time. The maps with the
+        // counters stay readable.
         self.attachments.iter_mut().for_each(Attachment::detach);
         let tables = self.tables(counted);
         self.build_report().with_tables(tables)

@@ -10,14 +10,14 @@ use crate::plan::{PathPlan, Plan};
 use crate::run::data_plane::DataPlane;
 use crate::run::reload::ReloadError;
 
-/// After this time, no CPU runs a replaced XDP program. Ample: a driver that still runs it finishes
-/// after a few dozen packets.
+/// After this time, no CPU runs a replaced XDP program. The time is ample: a driver that still runs
+/// the program finishes after a few dozen packets.
 const GRACE_PERIOD: Duration = Duration::from_millis(20);
 
 impl DataPlane {
-    /// Loads, but does not attach, a successor for each port whose filter in the kernel the new
-    /// plan adds, changes or removes. If it cannot be loaded and the filter may run in user space,
-    /// moves the filter in `plan` to user space.
+    /// Loads a new XDP program, the successor, for each port whose filter in the kernel the new
+    /// plan adds, changes or removes. Does not attach the successors. If one cannot be loaded and
+    /// its filter may run in user space, moves the filter in `plan` to user space.
     pub(crate) fn load_successors(
         &mut self,
         plan: &mut Plan,
@@ -25,9 +25,9 @@ impl DataPlane {
         let mut successors = Vec::new();
         for id in (0..=u8::MAX).map(PortId).take(plan.ports.len()) {
             let attachment = &self.attachments[usize::from(id.0)];
-            // Filters with equal verdict keys drop the same packets. Compare with the attached
-            // program, not the running plan: after an incomplete reload, the program still has a
-            // filter that the plan lacks.
+            // Filters with equal verdict keys drop the same packets. Compare the new plan with the
+            // attached program, not with the running plan: after an incomplete reload, the program
+            // still has a filter that the running plan lacks.
             let is_unchanged = match (attachment.image(), plan.xdp_image(id)) {
                 (None, None) => true,
                 (Some(attached), Some(image)) => attached.verdict_key == image.verdict_key,
@@ -51,8 +51,8 @@ impl DataPlane {
         Ok(successors)
     }
 
-    /// Attaches the successors and returns the replaced programs. If one cannot be attached,
-    /// attaches the programs replaced so far again, and fails.
+    /// Attaches the successors and returns the programs that they replace. If a successor cannot be
+    /// attached, re-attaches the programs that were already replaced, and fails.
     pub(crate) fn exchange_programs(
         &mut self,
         successors: Vec<(PortId, LoadedObject)>,
@@ -97,9 +97,10 @@ impl DataPlane {
         }
         // Wait until the counters of the replaced programs are final.
         thread::sleep(GRACE_PERIOD);
-        let paths =
+        // The ingress port of each stage.
+        let ports =
             old_plan.paths.iter().flat_map(|path| path.stages.iter().map(move |_| path.from));
-        for (port, (id, stage)) in paths.zip(old_plan.stages_with_ids()) {
+        for (port, (id, stage)) in ports.zip(old_plan.stages_with_ids()) {
             let Some((_, predecessor)) =
                 predecessors.iter().find(|(replaced, _)| *replaced == port && stage.in_kernel)
             else {
@@ -108,21 +109,21 @@ impl DataPlane {
             if let (Some(inspectable), Some(counters)) =
                 (stage.plan.as_inspectable(), predecessor.row_counters())
             {
-                self.carried.carry(id, inspectable.counter_keys(), &counters);
+                self.carried.add(id, inspectable.counter_keys(), &counters);
             }
         }
     }
 }
 
 impl Plan {
-    /// Moves a filter of the new plan to user space if otherwise, during the reload, packets could
-    /// pass that both the old and the new rules drop. Fails if the configuration requires the
-    /// filter in the kernel. Two cases:
+    /// Moves a filter of the new plan from the kernel to user space if its placement in the kernel
+    /// is unsafe during the reload: packets that both the old and the new rules drop could pass.
+    /// Fails if the configuration requires the filter in the kernel. Two cases are unsafe:
     ///
-    /// - A filter moves to the kernel: no filter would check packets that are already queued for
-    ///   the workers.
-    /// - A filter in the kernel and a later stage on its path both change: a packet could be
-    ///   checked by the old filter and the new stage, or the reverse.
+    /// - The filter is in user space in the old plan: if it moved to the kernel, no filter would
+    ///   check packets that are already queued for the workers.
+    /// - The filter and a later stage on its path both change: a packet could be checked by the old
+    ///   filter and the new stage, or by the new filter and the old stage.
     pub(crate) fn restrict_placement(&self, new_plan: &mut Self) -> Result<(), ReloadError> {
         for path in 0..new_plan.paths.len() {
             let port = new_plan.paths[path].from;
@@ -145,8 +146,8 @@ impl Plan {
                         ));
                     }
                 }
-                // Every stage that can drop packets stays in the workers, and so still checks the
-                // queued packets.
+                // Every old stage that can drop packets stays in user space, and so still checks
+                // the queued packets.
                 None if is_subsequence(&old_verdicts, &new_verdicts) => {}
                 None => {
                     if !new_plan.fall_back_to_user_space(
@@ -163,8 +164,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Logs the reason. Returns false if the port has no filter in the kernel, or if the
-    /// configuration requires it there.
+    /// Moves the filter of a port from the kernel to user space, and logs why. Returns false if the
+    /// port has no filter in the kernel, or if the configuration requires the filter there.
     pub(crate) fn fall_back_to_user_space(&mut self, port: PortId, why: &str) -> bool {
         let path = self.paths.iter_mut().find(|path| path.from == port);
         let Some(first) = path.and_then(|path| path.stages.first_mut()) else { return false };
@@ -180,7 +181,7 @@ impl Plan {
 }
 
 impl PathPlan {
-    /// Returns the verdicts of stages that run in workers and can drop packets, in order.
+    /// Returns the verdicts of the stages that run in user space and can drop packets, in order.
     fn verdicts_in_user_space(&self) -> Vec<Verdicts> {
         let verdicts =
             self.stages.iter().filter(|stage| !stage.in_kernel).map(|stage| stage.plan.verdicts());

@@ -11,12 +11,12 @@ use crate::run::data_plane::{DataPlane, REPLY_TIMEOUT, RunningWorker};
 use crate::run::inspect::Inspection;
 use crate::run::report::Report;
 
-/// A handle to a running data plane, for any thread except a worker; a stage that used it would
-/// wait for its own worker.
+/// A handle to a running data plane, for any thread except the workers' threads: a stage that used
+/// the handle would wait for its own worker.
 ///
 /// All methods except [`request_reload`](Self::request_reload) and
-/// [`request_stop`](Self::request_stop) take one lock. A reload inside [`with`](Self::with) holds
-/// it from start to end, so no other call runs during the reload.
+/// [`request_stop`](Self::request_stop) take the same lock. A reload inside [`with`](Self::with)
+/// holds the lock from start to end, so no other call runs during the reload.
 #[derive(Clone)]
 pub struct Handle {
     data_plane: Arc<Mutex<Option<DataPlane>>>,
@@ -30,7 +30,8 @@ pub enum HandleError {
     /// The data plane has ended.
     #[error("the data plane has ended")]
     Ended,
-    /// A worker did not reply in time, or has ended. One that is only late still runs the closure.
+    /// A worker did not reply in time, or has ended. A worker that is only late still runs the
+    /// closure.
     #[error("worker {0} did not reply within {REPLY_TIMEOUT:?}")]
     NoReply(usize),
 }
@@ -48,17 +49,17 @@ impl Handle {
     }
 
     /// Runs a closure on the thread of every worker, between two batches, and returns the results
-    /// in the order of the workers. Packets wait meanwhile, so do slow work beforehand.
+    /// in the order of the workers. Packets wait while the closure runs: do slow work beforehand.
     ///
-    /// A panic is handled like that of a stage. If a worker does not reply, the others still run
-    /// the closure.
+    /// A panic of the closure is handled like a panic of a stage. If a worker does not reply, the
+    /// other workers still run the closure.
     pub fn each_worker<R: Send + 'static>(
         &self,
         run: impl Fn(&mut Worker<Vec<NamedStage>>) -> R + Send + Sync + 'static,
     ) -> Result<Vec<R>, HandleError> {
         let run = Arc::new(run);
         self.with(|data_plane| {
-            // Send to all before waiting, so that they run it in parallel.
+            // Send the closure to all workers before waiting, so that they run it in parallel.
             let send = |running: &RunningWorker| {
                 let (reply, replies) = mpsc::sync_channel(1);
                 let run = Arc::clone(&run);
@@ -76,12 +77,12 @@ impl Handle {
         })?
     }
 
-    /// Runs a closure on every stage of type `S` and its name in every worker, between two batches.
-    /// Returns one list of results per worker, in the order of paths and stages.
+    /// Calls a closure with each stage of type `S`, and its name, in every worker, between two
+    /// batches. Returns one list of results per worker, in the order of paths and stages.
     ///
-    /// This updates tables of stages without a lock on the data path. A reload builds new stages
-    /// from their plans, so to keep a table, also store it in the plan, and copy it in
-    /// [`StagePlan::build`](xdpfwd_pipeline::StagePlan::build).
+    /// Use this to update tables in stages without a lock on the data path. A reload builds new
+    /// stages from their plans. To keep a table across reloads, also store it in the stage's plan,
+    /// and copy it in [`StagePlan::build`](xdpfwd_pipeline::StagePlan::build).
     pub fn each_stage<S: Stage, R: Send + 'static>(
         &self,
         run: impl Fn(&str, &mut S) -> R + Send + Sync + 'static,

@@ -11,7 +11,7 @@ use crate::run::carry::CarriedCounters;
 pub struct Inspection {
     /// The number of workers.
     pub workers: usize,
-    /// The number of workers that replied. The tables lack the counters of the others.
+    /// The number of workers that replied. The tables lack the counters of the other workers.
     pub answered: usize,
     /// The tables of all stages.
     pub tables: Vec<TableReport>,
@@ -20,8 +20,8 @@ pub struct Inspection {
 /// An inspection table of a stage.
 #[derive(Clone, Debug, Serialize)]
 pub struct TableReport {
-    /// The path, as `"lan->wan"`; `None` if the table belongs to the plan, which several paths can
-    /// share.
+    /// The path, as `"lan->wan"`; `None` if the table belongs to the stage's plan, which stages on
+    /// several paths can share.
     pub path: Option<String>,
     /// Stage name.
     pub stage: String,
@@ -55,6 +55,7 @@ impl TableReport {
 /// Counters by path, stage and row (such as a filter rule): of one worker, or summed.
 pub(crate) type RowCounters = Vec<Vec<Vec<u64>>>;
 
+/// Adds row counters to `sum`, which can have fewer stages or rows.
 pub(crate) fn add_rows(sum: &mut [Vec<Vec<u64>>], rows: &[Vec<Vec<u64>>]) {
     for (sum, rows) in sum.iter_mut().zip(rows) {
         sum.resize(sum.len().max(rows.len()), Vec::new());
@@ -65,7 +66,7 @@ pub(crate) fn add_rows(sum: &mut [Vec<Vec<u64>>], rows: &[Vec<Vec<u64>>]) {
     }
 }
 
-/// Returns tables without row counters, which depend only on the plan.
+/// Returns the inspection tables that have no row counters. They depend only on the stages' plans.
 pub(crate) fn tables_of_plans(plan: &Plan) -> Vec<TableReport> {
     let mut reports = Vec::new();
     for stage in plan.distinct_stages() {

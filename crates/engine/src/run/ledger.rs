@@ -8,12 +8,12 @@ use xdpfwd_xsk::clock;
 /// CPU cycles of the workers. The cycles of all `tasks` equal `busy_cycles` plus `idle_cycles`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ledger {
-    /// Whether the workers measure cycles (key `ledger`).
+    /// Whether the workers measure cycles (configuration key `ledger`).
     pub on: bool,
     /// Time-stamp-counter cycles per second.
     pub cycles_per_second: f64,
-    /// Cycles that one time stamp takes. They are not part of the measured tasks; the task `stamps`
-    /// reports them.
+    /// Cycles that taking one time stamp costs. The cycles of the measured tasks exclude this cost;
+    /// the task `stamps` reports it.
     pub stamp_cycles: u64,
     /// Cycles with work, time stamps included.
     pub busy_cycles: u64,
@@ -49,8 +49,8 @@ pub struct TaskReport {
 pub struct WorkerLedger {
     /// Worker number.
     pub worker: usize,
-    /// Cycles since the worker started, measured by the thread that requested the report. Busy and
-    /// idle cycles should add up to this.
+    /// Cycles since the worker started, measured by the thread that requested the report. The sum
+    /// of busy and idle cycles should equal this number.
     pub wall_cycles: u64,
     /// Cycles with work, time stamps included.
     pub busy_cycles: u64,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use xdpfwd_pipeline::{PortId, Worker};
 
 use crate::plan::Plan;
-use crate::run::carry::Retired;
+use crate::run::carry::ReplacedStages;
 use crate::run::data_plane::{DataPlane, REPLY_TIMEOUT, RunningWorker};
 use crate::run::start::check_kernel_stages;
 use crate::run::thread::{PlannedChain, build_chain, panic_message, ports_for_stages};
@@ -72,7 +72,7 @@ pub enum ReloadError {
         /// The reason.
         what: String,
     },
-    /// A worker did not confirm that it uses the new stages. The others use them.
+    /// A worker did not confirm that it uses the new stages. The other workers use them.
     #[error(
         "worker {0} did not confirm that it replaced its stages; the other workers have replaced \
          theirs. XDP programs still run the filters that this reload removes; reload again to \
@@ -107,7 +107,7 @@ impl DataPlane {
             .map_err(|(stage, error)| ReloadError::Resource { stage, what: error.to_string() })?;
         let result = self.exchange_stages(&mut plan);
         match &result {
-            // The worker may still build stages of this plan.
+            // The worker that did not reply may still build stages of this plan.
             Err(ReloadError::NoReply(_)) => self.unreleased.push(Arc::new(plan)),
             Err(_) => plan.release(Some(self.plan())),
             Ok(_) => {}
@@ -115,12 +115,14 @@ impl DataPlane {
         result
     }
 
-    /// Returns as [`reload`](Self::reload).
+    /// Replaces the stages and, where a filter in the kernel changes, the XDP programs. Returns the
+    /// same as [`reload`](Self::reload).
     fn exchange_stages(&mut self, plan: &mut Plan) -> Result<Vec<String>, ReloadError> {
         let successors = self.load_successors(plan)?;
         let ports = ports_for_stages(plan);
         let plan = Arc::new(plan.clone());
-        // All workers build their new stages before any uses them, so a failure changes nothing.
+        // All workers build their new stages before any worker uses them, so a failure to build
+        // changes nothing.
         let built: Result<(), ReloadError> = self.workers.iter().enumerate().try_for_each(
             |(worker_number, RunningWorker { remote, .. })| {
                 let (plan, ports) = (Arc::clone(&plan), ports.clone());
@@ -146,28 +148,29 @@ impl DataPlane {
             },
         );
         built.inspect_err(|_| self.discard_stored_chains())?;
-        // Attach new filters before any worker uses its new stages, which may rely on them. Remove
-        // filters only after all workers use their new stages.
+        // Attach new filters before any worker uses its new stages: they may rely on the filters.
+        // Remove filters only after all workers use their new stages.
         let (with_filter, without_filter): (Vec<_>, Vec<_>) =
             successors.into_iter().partition(|(port, _)| plan.xdp_image(*port).is_some());
         let mut predecessors =
             self.exchange_programs(with_filter).inspect_err(|_| self.discard_stored_chains())?;
         let mut restarted_stages = Vec::new();
         let mut unconfirmed = None;
-        let retired = self.retired.0.clone();
+        let replaced_sender = self.replaced.0.clone();
         let old_plan = Arc::clone(&self.plan);
         for (worker_number, RunningWorker { remote, .. }) in self.workers.iter().enumerate() {
-            let (retired, plan) = (retired.clone(), Arc::clone(&old_plan));
+            let (replaced_sender, plan) = (replaced_sender.clone(), Arc::clone(&old_plan));
             let swap = move |worker: &mut Worker<PlannedChain>| {
-                // Never fails: the new stages are for the worker's paths.
+                // Never fails: the new stages are for paths that the worker has.
                 let mut swapped = worker.swap_stored_chains().unwrap_or_default();
                 let restarted: Vec<_> = swapped
                     .iter_mut()
                     .flat_map(|(_, path)| std::mem::take(&mut path.afresh))
                     .collect();
                 let swapped = swapped.into_iter().map(|(_, swapped)| swapped).collect();
-                // Send the old plan too: the control thread drops it, which can be slow.
-                let _ = retired.send(Retired { plan, swapped });
+                // Send the old plan too, so that the control thread drops it, not the worker:
+                // dropping a plan can be slow.
+                let _ = replaced_sender.send(ReplacedStages { plan, swapped });
                 restarted
             };
             match remote.ask(swap, REPLY_TIMEOUT) {
@@ -176,7 +179,7 @@ impl DataPlane {
                 Err(_) => unconfirmed = Some(ReloadError::Unconfirmed(worker_number)),
             }
         }
-        // Remove no filter while a worker may still use old stages, which rely on it.
+        // Remove no filter while a worker may still use old stages: they rely on the filter.
         let removal = if unconfirmed.is_some() {
             Ok(Vec::new())
         } else {
@@ -185,7 +188,7 @@ impl DataPlane {
         let removal = removal.map(|programs| predecessors.extend(programs));
         self.plan = plan;
         self.carry_from_programs(&old_plan, predecessors);
-        self.absorb_retired();
+        self.carry_from_stages();
         self.carried.retain(&self.plan);
         match unconfirmed {
             Some(_) => self.unreleased.push(old_plan),

@@ -87,8 +87,8 @@ pub struct PortReport {
     pub tx_packets: u64,
     /// Transmitted bytes, without FCS.
     pub tx_bytes: u64,
-    /// Packets that the XDP program redirected to a socket, including those lost because it was
-    /// full.
+    /// Packets that the XDP program redirected to a socket, including packets lost because the
+    /// socket's RX ring was full.
     pub xdp_redirected: u64,
     /// Packets passed to the kernel because no socket serves their queue.
     pub xdp_passed: u64,
@@ -102,8 +102,8 @@ pub struct PortReport {
     pub kernel: PortKernelReport,
 }
 
-/// The kernel's `XDP_STATISTICS`, summed over sockets. Packet sockets have only `rx_ring_full` and
-/// `rx_dropped`.
+/// The kernel's `XDP_STATISTICS`, summed over sockets. For packet sockets (`AF_PACKET`), only
+/// `rx_ring_full` and `rx_dropped` are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PortKernelReport {
     /// Packets lost because an RX ring was full: user space did not keep up.
@@ -111,7 +111,7 @@ pub struct PortKernelReport {
     /// Times that the kernel found a fill ring empty: too few frames, or user space did not keep
     /// up. In copy mode, each time costs a packet, which `rx_dropped` also counts.
     pub fill_ring_empty: u64,
-    /// Packets lost because no frame was available, or because they were too long.
+    /// Packets lost because no frame was available, or because the packet was too long.
     pub rx_dropped: u64,
     /// Fill-ring entries that the kernel refused. Nonzero indicates a bug.
     pub rx_invalid: u64,
@@ -217,9 +217,9 @@ pub struct KernelReport {
     /// Packets copied before transmission, because a stage added or removed bytes at the front
     /// (only with `io = "xsk-rs"`).
     pub tx_copied: u64,
-    /// Invalid descriptors from the kernel, refused. Nonzero indicates a bug.
+    /// Invalid descriptors from the kernel that xdpfwd refused. Nonzero indicates a bug.
     pub invalid_descriptors: u64,
-    /// The sockets of all ports.
+    /// The counters of the sockets, summed over all ports.
     #[serde(flatten)]
     pub sockets: PortKernelReport,
 }

@@ -16,13 +16,14 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::run::control::Control;
 
-/// A request with this many bytes and no line end is rejected.
+/// A request that has this many bytes but no line end is rejected.
 const MAX_REQUEST_LENGTH: usize = 4096;
 
-/// Time for a client to send its request, and again to read the reply.
+/// Time limit for a client to send its request. The same limit applies to reading the reply.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Time for the control thread to reply. Long, because a reload reads files and compiles rules.
+/// Time limit for the control thread's reply. Long, because a reload reads files and compiles
+/// rules.
 const CONTROL_THREAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 const MAX_QUEUED_REQUESTS: usize = 8;
@@ -53,8 +54,8 @@ impl Request {
 
 impl ControlSocket {
     /// Creates a socket file that only its owner and root may use, and listens on it. Each request
-    /// wakes the control thread with [`Event::Woken`](crate::Event::Woken), which then gets it from
-    /// [`next`](Self::next).
+    /// wakes the control thread with [`Event::Woken`](crate::Event::Woken). The control thread then
+    /// gets the request from [`next`](Self::next).
     ///
     /// Replaces a socket file on which no process listens; fails if one listens.
     pub fn open(path: &Path, control: &Control) -> io::Result<Self> {
@@ -77,8 +78,8 @@ impl ControlSocket {
         let (sender, requests) = mpsc::sync_channel(MAX_QUEUED_REQUESTS);
         let waker = control.waker();
         let serve = move || {
-            // The thread ends with the process. It serves one client at a time; timeouts limit slow
-            // clients.
+            // This thread runs until the process ends. It serves one client at a time; timeouts
+            // limit how long a slow client can block the next.
             for stream in listener.incoming() {
                 let served = stream.and_then(|stream| serve_client(&stream, &sender, &waker));
                 if let Err(error) = served {
@@ -123,7 +124,7 @@ fn serve_client(
 ) -> io::Result<()> {
     let peer = getsockopt(stream, PeerCredentials)?;
     let own_uid = nix::unistd::geteuid().as_raw();
-    // The mode of the file already excludes other users; check again.
+    // A second check: the mode of the socket file already excludes other users.
     if peer.uid() != 0 && peer.uid() != own_uid {
         return write_line(
             stream,
@@ -157,7 +158,8 @@ fn serve_client(
     }
 }
 
-/// Fails at the timeout. Returns `None` if the line is too long or incomplete.
+/// Reads a request. Returns `None` if the line is too long or incomplete. Fails after
+/// `CLIENT_TIMEOUT`.
 fn read_line(mut stream: &UnixStream) -> io::Result<Option<String>> {
     let deadline = Instant::now() + CLIENT_TIMEOUT;
     let (mut bytes, mut part) = (Vec::new(), [0; MAX_REQUEST_LENGTH]);

@@ -19,7 +19,7 @@ use crate::run::data_plane::{DataPlane, RunningWorker};
 use crate::run::report::{Fallback, PortMode};
 use crate::run::thread::{self, ReadyWorker, Setup, WorkerStatus, queues_of};
 
-/// Includes retries to bind a busy queue.
+/// Time limit for a worker to become ready, including retries to bind a busy queue.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The modes that a plan would use.
@@ -43,8 +43,8 @@ impl DataPlane {
     }
 
     /// Determines the mode of each port: attaches XDP programs that pass all packets to the kernel,
-    /// binds the sockets, and undoes both. Some drivers reconfigure their queues and lose packets
-    /// meanwhile, as at every start.
+    /// binds the sockets, and undoes both. As at every start, some drivers then reconfigure their
+    /// queues and lose packets.
     pub fn probe(plan: &Plan, control: &Control) -> Result<Probe, StartError> {
         let mut plan = plan.clone();
         plan.paths.iter_mut().for_each(|path| path.stages.clear());
@@ -139,7 +139,7 @@ impl DataPlane {
             fallback,
             carried: CarriedCounters::default(),
             unreleased: Vec::new(),
-            retired: mpsc::channel(),
+            replaced: mpsc::channel(),
             _interrupts: interrupts,
             promiscuous: Vec::new(),
         };
@@ -287,7 +287,7 @@ impl StartingWorker {
         Ok(Self { thread, ready_receiver, start_signal, status })
     }
 
-    /// Ends the thread, which closes its sockets, and waits.
+    /// Ends the thread, which closes its sockets, and waits for its end.
     fn abandon(self) {
         drop((self.start_signal, self.ready_receiver));
         let _ = self.thread.join();
@@ -311,8 +311,8 @@ fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartEr
     Ok(())
 }
 
-/// A port with `af_xdp` cannot transmit from the UMEM that libxdp registers for a port with
-/// `xsk-rs`.
+/// Rejects a plan with both `af_xdp` ports and `xsk-rs` ports: an `af_xdp` port cannot transmit
+/// from the UMEM that libxdp registers for an `xsk-rs` port.
 fn check_umem_sharing(plan: &Plan) -> Result<(), StartError> {
     let port_with = |io| plan.ports.iter().find(|port| port.io == io).map(|port| port.name.clone());
     match (port_with(Io::AfXdp), port_with(Io::XskRs)) {
@@ -321,8 +321,9 @@ fn check_umem_sharing(plan: &Plan) -> Result<(), StartError> {
     }
 }
 
-/// Rejects `in_kernel` stages that the XDP program cannot run; only plans created in Rust can have
-/// them. The error contains the stage's name and the reason.
+/// Rejects `in_kernel` stages that the XDP program cannot run. Only plans created in Rust can have
+/// such stages, not plans from a configuration file. The error contains the stage's name and the
+/// reason.
 pub(crate) fn check_kernel_stages(plan: &Plan) -> Result<(), (String, String)> {
     for path in &plan.paths {
         for (index, stage) in path.stages.iter().enumerate().filter(|(_, stage)| stage.in_kernel) {
@@ -349,7 +350,7 @@ fn wait_ready(
     }
 }
 
-/// Defers the interrupts of ports that use XDP, for busy polling. Logs failures.
+/// Defers the interrupts of ports that use XDP, so that busy polling replaces them. Logs failures.
 fn defer_interrupts(plan: &Plan, interfaces: &[Interface]) -> Vec<DeferredInterrupts> {
     let defer = |interface: &Interface| match DeferredInterrupts::enable(interface) {
         Ok(deferred) => Some(deferred),

@@ -25,7 +25,7 @@ pub(crate) struct Setup {
     pub(crate) bind: BindMode,
     pub(crate) interface_indexes: Vec<u32>,
     pub(crate) port_infos: Ports,
-    /// Per port, the sockets of the worker's queues; empty for AF_XDP.
+    /// Per port, the packet sockets of the worker's queues; empty for AF_XDP.
     pub(crate) sockets: Vec<Vec<PacketSocket>>,
 }
 
@@ -66,8 +66,8 @@ impl WorkerStatus {
     }
 
     fn fail(&self) {
-        // Set the flag first. Otherwise the control thread can run first, find it clear, and wait
-        // again.
+        // Set the flag before the wake-up. Otherwise the control thread can wake up, find the flag
+        // clear, and wait again.
         self.failed.store(true, Ordering::Release);
         let _ = self.waker.wake();
     }
@@ -111,7 +111,8 @@ pub(crate) fn run(
         }
     };
     drop(ready_sender);
-    // Drop the plan: after a reload, its files and keys must not stay in use.
+    // Drop this reference to the plan: after a reload, the plan's files and keys must not stay in
+    // use.
     let idle = setup.plan.idle;
     drop(setup);
     if start_signal.recv().is_ok() {
@@ -130,7 +131,7 @@ fn run_worker(
     const MAX_PANICS: usize = 2;
     for _ in 0..MAX_PANICS {
         // Unwind safety: a panic can leave inconsistent state only in the stages, which process no
-        // more packets, and in the current batch, which is abandoned. A call from a stage into the
+        // more packets, and in the current batch, whose frames leak. A call from a stage into the
         // worker completes or does nothing.
         let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.run(mailbox, idle))) else {
             return;
@@ -139,7 +140,8 @@ fn run_worker(
         status.fail();
         worker.disable_stages();
     }
-    // The second panic does not come from processing: the stages are disabled. End the thread.
+    // The second panic does not come from a stage that processes packets: the stages are disabled.
+    // End the thread.
 }
 
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {

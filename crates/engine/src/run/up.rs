@@ -23,8 +23,8 @@ pub enum WaitOutcome {
 }
 
 /// Waits until all interfaces of the plan are up, SIGINT or SIGTERM arrives, or the deadline
-/// passes. Logs interfaces that are down, at once and every five seconds. Fails if one does not
-/// exist.
+/// passes. Logs interfaces that are down, at once and every five seconds. Fails if an interface
+/// does not exist.
 ///
 /// [`DataPlane::start`](crate::DataPlane::start) does not wait: while an interface is down, some
 /// drivers refuse AF_XDP sockets and others forward nothing.

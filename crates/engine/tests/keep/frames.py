@@ -5,7 +5,7 @@ In the names, "us" is the host that runs xdpfwd. The interface of the port has t
 host has the addresses 192.0.2.1, 10.255.0.1 (on lo), 2001:db8::1 and fe80::1. Another interface of the host has the
 address 172.17.0.1. The address 2001:db8::7 is tentative. The host has an interface in VLAN 300. A packet "in transit"
 is addressed to another host.
-The test loads each of these rules alone: arp nd icmp local lldp stp tcp/22 udp/53 vlan/100.
+Each of these rules is tested alone: arp nd icmp local lldp stp tcp/22 udp/53 vlan/100.
 """
 
 from scapy.all import (
@@ -21,7 +21,7 @@ from scapy.all import (
 HOST_MAC, NEIGHBOR_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 OTHER_MAC, BROADCAST = "02:00:00:00:00:03", "ff:ff:ff:ff:ff:ff"
 HOST, HOST_LO, NEIGHBOR, REMOTE = "192.0.2.1", "10.255.0.1", "192.0.2.2", "198.51.100.9"
-HOST6, HOST_LL, NEIGHBOR6, REMOTE6 = "2001:db8::1", "fe80::1", "2001:db8::2", "2001:db8:ffff::9"
+HOST6, HOST_LINK_LOCAL, NEIGHBOR6, REMOTE6 = "2001:db8::1", "fe80::1", "2001:db8::2", "2001:db8:ffff::9"
 SOLICITED, SOLICITED_MAC = "ff02::1:ff00:1", "33:33:ff:00:00:01"
 
 
@@ -67,10 +67,11 @@ def with_extension_headers(count):
 
 
 def with_options(raw):
+    """Returns an SSH packet with these four bytes as its IPv4 options."""
     return ipv4(ssh, ihl=6, options=[Raw(raw)])
 
 
-# The rows of the output: name, rules, and the packet instead of its bytes.
+# The rows of the output: the name of the frame, the rules that must keep it, and the frame.
 rows = [
     # ARP
     ("arp request for us", "arp", arp()),
@@ -100,9 +101,10 @@ rows = [
      eth(BROADCAST) / tag100 / ARP(hwsrc=NEIGHBOR_MAC, psrc=NEIGHBOR, pdst=HOST)),
     ("arp request in transit in VLAN 100", "",
      eth(BROADCAST) / tag100 / ARP(hwsrc=NEIGHBOR_MAC, psrc=NEIGHBOR, pdst=REMOTE)),
-    # Neighbor Discovery; "solicitation" and "advertisement" without "router" are neighbor messages
+    # Neighbor Discovery. A "solicitation" or "advertisement" without "router" is a neighbor solicitation or neighbor
+    # advertisement.
     ("solicitation of us", "nd", nd(ICMPv6ND_NS(tgt=HOST6))),
-    ("solicitation of our link-local address", "nd", nd(ICMPv6ND_NS(tgt=HOST_LL))),
+    ("solicitation of our link-local address", "nd", nd(ICMPv6ND_NS(tgt=HOST_LINK_LOCAL))),
     ("solicitation of us, unicast", "nd icmp local", nd(ICMPv6ND_NS(tgt=HOST6), dst=HOST6, mac=HOST_MAC)),
     ("duplicate address detection of our address", "nd", nd(ICMPv6ND_NS(tgt=HOST6), src="::")),
     ("solicitation of another host in the same multicast group", "", nd(ICMPv6ND_NS(tgt="2001:db8:0:7::1"))),
@@ -118,10 +120,12 @@ rows = [
     ("advertisement of another host to all nodes", "",
      nd(ICMPv6ND_NA(tgt=NEIGHBOR6), dst="ff02::1", mac="33:33:00:00:00:01")),
     ("router advertisement to all nodes", "", nd(ICMPv6ND_RA(), src="fe80::2", dst="ff02::1", mac="33:33:00:00:00:01")),
-    ("router advertisement to us", "nd icmp local", nd(ICMPv6ND_RA(), src="fe80::2", dst=HOST_LL, mac=HOST_MAC)),
+    ("router advertisement to us", "nd icmp local",
+     nd(ICMPv6ND_RA(), src="fe80::2", dst=HOST_LINK_LOCAL, mac=HOST_MAC)),
     ("router solicitation to all routers", "",
      nd(ICMPv6ND_RS(), src="fe80::2", dst="ff02::2", mac="33:33:00:00:00:02")),
-    ("router solicitation to us", "nd icmp local", nd(ICMPv6ND_RS(), src="fe80::2", dst=HOST_LL, mac=HOST_MAC)),
+    ("router solicitation to us", "nd icmp local",
+     nd(ICMPv6ND_RS(), src="fe80::2", dst=HOST_LINK_LOCAL, mac=HOST_MAC)),
     ("redirect to us", "nd icmp local",
      nd(ICMPv6ND_Redirect(tgt=NEIGHBOR6, dst=REMOTE6), src="fe80::2", dst=HOST6, mac=HOST_MAC)),
     ("redirect to another host", "",
@@ -164,7 +168,7 @@ rows = [
     # TCP and UDP
     ("ssh", "tcp/22 local", ipv4(ssh)),
     ("ssh over IPv6", "tcp/22 local", ipv6(ssh)),
-    ("ssh to our link-local address", "tcp/22 local", ipv6(ssh, dst=HOST_LL, src="fe80::2")),
+    ("ssh to our link-local address", "tcp/22 local", ipv6(ssh, dst=HOST_LINK_LOCAL, src="fe80::2")),
     ("ssh to the link-local address of another host", "", ipv6(ssh, dst="fe80::9", src="fe80::2")),
     ("ssh to our address on another interface", "tcp/22 local", ipv4(ssh, dst="172.17.0.1")),
     ("ssh in transit", "", ipv4(ssh, dst=REMOTE)),
@@ -261,36 +265,36 @@ rows = [
      Dot3(src=NEIGHBOR_MAC, dst="01:00:0c:cc:cc:cd") / LLC(dsap=0xAA, ssap=0xAA, ctrl=3) / SNAP(OUI=0xC, code=0x10B)
      / Raw(b"\0" * 36)),
     ("truncated spanning tree frame", "", Raw(bytes(bpdu("01:80:c2:00:00:00"))[:16])),
-    # Others
+    # Other frames
     ("pause frame", "", eth("01:80:c2:00:00:01", type=0x8808) / Raw(b"\0\x01\xff\xff")),
     ("lacp", "", eth("01:80:c2:00:00:02", type=0x8809) / Raw(b"\x01\x01")),
     ("mpls to us", "", eth(type=0x8847) / Raw(b"\0\x01\x01\x40") / ip / ssh),
     ("Ethernet header only", "", eth(type=0x0800)),
-    ("zeros", "", Raw(b"\0" * 60)),
-    ("ones", "", Raw(b"\xff" * 60)),
+    ("all bits clear", "", Raw(b"\0" * 60)),
+    ("all bits set", "", Raw(b"\xff" * 60)),
 ]
 
-# Fragments, in order: the test passes each first fragment to the program before the later fragments.
+# Fragments of several datagrams. Their order matters: by the rules icmp, tcp and udp, the XDP program keeps a later
+# fragment only after the first fragment of the same datagram.
 dns_datagram = IP(src=NEIGHBOR, dst=HOST, id=77) / UDP(dport=53) / Raw(b"x" * 1200)
 for index, part in enumerate(fragment(dns_datagram, fragsize=400)):
     rows.append((f"dns, fragment {index}", "udp/53 local", eth() / part))
 for index, part in enumerate(fragment6(ip6 / IPv6ExtHdrFragment(id=99) / UDP(dport=53) / Raw(b"x" * 3000), 1280)):
     rows.append((f"dns over IPv6, fragment {index}", "udp/53 local", eth() / part))
-
-
 for index, part in enumerate(fragment(IP(src=NEIGHBOR, dst=HOST, id=81) / ICMP() / Raw(b"x" * 1200), fragsize=400)):
     rows.append((f"ping, fragment {index}", "icmp local", eth() / part))
-options6 = bytes(IPv6ExtHdrDestOpt(nh=17)) + bytes(UDP(sport=40000, dport=53, len=48, chksum=1)) + b"x" * 40
+options_and_dns = bytes(IPv6ExtHdrDestOpt(nh=17)) + bytes(UDP(sport=40000, dport=53, len=48, chksum=1)) + b"x" * 40
 rows += [
     ("dns with destination options after the fragment header, fragment 0", "udp/53 local",
-     ipv6(IPv6ExtHdrFragment(id=82, m=1, nh=60) / Raw(options6[:32]))),
+     ipv6(IPv6ExtHdrFragment(id=82, m=1, nh=60) / Raw(options_and_dns[:32]))),
     ("dns with destination options after the fragment header, fragment 1", "udp/53 local",
-     ipv6(IPv6ExtHdrFragment(id=82, offset=4, nh=60) / Raw(options6[32:]))),
-    ("later fragment with destination options, of another datagram", "local",
-     ipv6(IPv6ExtHdrFragment(id=83, offset=4, nh=60) / Raw(options6[32:]))),
+     ipv6(IPv6ExtHdrFragment(id=82, offset=4, nh=60) / Raw(options_and_dns[32:]))),
+    ("later fragment with destination options, without a first fragment", "local",
+     ipv6(IPv6ExtHdrFragment(id=83, offset=4, nh=60) / Raw(options_and_dns[32:]))),
 ]
 
 
+# The default ID is that of `dns_datagram`.
 def later_fragment(src=NEIGHBOR, dst=HOST, id=77, proto=17):
     return eth() / IP(src=src, dst=dst, id=id, frag=50, proto=proto) / Raw(b"x" * 400)
 

@@ -19,9 +19,10 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
-/// Decides which frames one `keep` rule keeps.
+/// Decides which frames one `keep` rule passes to the kernel.
 pub(crate) struct Oracle<'a> {
     pub(crate) rule: KeepRule,
+    /// The addresses of the host that runs xdpfwd.
     pub(crate) addresses: &'a OwnAddresses,
     /// Datagrams whose first fragment was kept: source, destination, protocol, identification.
     kept_datagrams: HashSet<(IpAddr, IpAddr, u8, u32)>,
@@ -36,6 +37,7 @@ impl<'a> Oracle<'a> {
     /// other fragments of its datagram.
     pub(crate) fn keeps(&mut self, frame: &[u8]) -> bool {
         let Some((destination, _)) = frame.split_first_chunk::<6>() else { return false };
+        // Broadcast or multicast.
         let is_to_group = destination[0] & 1 == 1;
         if frame.len() < 14 || !is_to_group && !self.addresses.macs.contains(&MacAddr(*destination))
         {
@@ -64,7 +66,7 @@ impl<'a> Oracle<'a> {
             return self.keeps_ip(frame, &headers, addresses, vlan_rule_matches);
         }
         if headers.ethertype == ARP {
-            // Ethernet, IPv4, address lengths 6 and 4.
+            // Hardware type Ethernet, protocol type IPv4, address lengths 6 and 4.
             let expected_start = [0, 1, 8, 0, 6, 4];
             let Some(target) = l3.get(24..28) else { return false };
             let target: [u8; 4] = target.try_into().unwrap();
@@ -146,7 +148,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// Returns whether the packet is Neighbor Discovery to this host, or multicast about an address
-    /// of this host. `is_own`: the destination is this host.
+    /// of this host. `is_own` is whether the destination is an address of this host.
     fn is_nd_for_host(&self, headers: &Headers, l3: &[u8], l4: &[u8], is_own: bool) -> bool {
         // Neighbor Discovery has code 0.
         let &[kind, 0, _, _, _, _, _, _, ref rest @ ..] = l4 else { return false };

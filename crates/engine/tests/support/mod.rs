@@ -12,8 +12,8 @@ use xdpfwd_pipeline::{Idle, PortId, StagePlan};
 pub use xdpfwd_testkit::lab::chain;
 pub use xdpfwd_testkit::process::TIMEOUT;
 
-/// Connects fwd0 and fwd1 in both directions, with one queue per worker. `stage` is on the path
-/// from fwd0 to fwd1.
+/// Returns a plan that connects fwd0 and fwd1 in both directions, with one queue per worker.
+/// `stage` is on the path from fwd0 to fwd1.
 pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
     let port = |name: &str, interface: &str| PortPlan {
         name: name.into(),
@@ -43,7 +43,7 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
     }
 }
 
-/// Discards control events; a signal fails the test.
+/// Waits until the condition is true. Discards control events meanwhile; a signal fails the test.
 #[track_caller]
 pub fn wait_until(control: &mut Control, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + TIMEOUT;
