@@ -39,8 +39,8 @@ impl Drop for Rules {
     }
 }
 
-/// Returns a cross-connect with a filter in each direction: `forth` from lan to wan, `back` from
-/// wan to lan.
+/// Returns a configuration that forwards both ways, with a filter in each direction: `forth` from
+/// lan to wan, `back` from wan to lan.
 fn config(place: &str, forth: &Rules, back: &Rules) -> String {
     config_with(place, forth, back, "")
 }
