@@ -54,7 +54,7 @@ impl Version {
     }
 }
 
-/// The configuration of ESP in xdpfwd and in Linux.
+/// A test case: the configuration of ESP in xdpfwd and in Linux.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) transform: Transform,
@@ -62,13 +62,17 @@ pub(crate) struct Case {
     pub(crate) inner: Version,
     /// IP version of the tunnel endpoints; `None` for transport mode.
     pub(crate) outer: Option<Version>,
+    /// Whether the SAs use extended sequence numbers.
     pub(crate) esn: bool,
+    /// Whether ESP is encapsulated in UDP.
     pub(crate) udp: bool,
-    /// Additional lines of the SAs of esp-seal and of esp-open.
+    /// Additional lines of the SA of esp-seal.
     pub(crate) seal: String,
+    /// Additional lines of the SA of esp-open.
     pub(crate) open: String,
-    /// Additional `ip xfrm state` arguments for Linux's inbound and outbound SA.
+    /// Additional `ip xfrm state` arguments for Linux's inbound SA.
     pub(crate) linux_in: String,
+    /// Additional `ip xfrm state` arguments for Linux's outbound SA.
     pub(crate) linux_out: String,
 }
 

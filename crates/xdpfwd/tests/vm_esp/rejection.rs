@@ -41,6 +41,7 @@ fn linux_rejects_altered_replayed_and_late_packets() {
             "{name}: sequence numbers from xdpfwd"
         );
         let frames = &all[..COUNT as usize];
+        // Linux had no SA for the captured packets.
         let (count, mut without_sa) = (u64::from(COUNT), u64::from(CAPTURED));
         lab.assert_xfrm_stat(&[("XfrmInNoStates", without_sa)]);
         lab.configure_linux();
@@ -61,7 +62,8 @@ fn linux_rejects_altered_replayed_and_late_packets() {
         };
         lab.assert_xfrm_stat(&expected_counters(count, count));
         hosts.assert_arrive(RIGHT, [], &format!("{name}: replayed"));
-        // The highest sequence number, the highest below the window, and the lowest in it.
+        // The highest sequence number, which moves the window, then the highest number below the
+        // window, and the lowest number in the window.
         let by_number = |number: u32| &all[number as usize - 1];
         wan_socket.send([
             by_number(CAPTURED),
@@ -86,8 +88,8 @@ fn linux_rejects_altered_replayed_and_late_packets() {
     }
 }
 
-/// Also tests a truncated packet, a fragment, a packet for another host, one of another protocol,
-/// and sequence numbers that Linux has not sent.
+/// Also tests a truncated packet, a fragment, a packet for another host, a GRE packet, and
+/// sequence numbers that Linux has not sent.
 #[test]
 fn xdpfwd_rejects_altered_replayed_and_late_packets() {
     const CAPTURED: u32 = 200;
