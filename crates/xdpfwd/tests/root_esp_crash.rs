@@ -1,6 +1,6 @@
 //! Kills xdpfwd at random times, and checks that no sequence number and no IV is used twice
-//! (docs/esp.md). `ESP_SEED=n` repeats the random numbers of an earlier run, but not its timing.
-//! Needs root.
+//! (docs/esp.md). To repeat the random numbers of an earlier run (but not its timing), set the
+//! environment variable `ESP_SEED` to the seed that it printed. Needs root.
 //!
 //! xdpfwd 0 encapsulates and is killed; xdpfwd 1 decapsulates. Arrays in [`Setup`] have an element
 //! for each xdpfwd.

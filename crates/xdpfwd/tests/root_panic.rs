@@ -1,7 +1,7 @@
 //! Tests that a stage that panics ends xdpfwd with its final report and exit code 1. Needs root.
 //!
-//! This binary is also the tested program: xdpfwd's `main` with an additional stage kind. It runs as
-//! such if [`FORWARDER_VARIABLE`] is set. So the test target has `harness = false`.
+//! This binary is also the tested program: xdpfwd's `main` with an additional stage kind. It runs
+//! as such if [`FORWARDER_VARIABLE`] is set. So the test target has `harness = false`.
 
 #![forbid(unsafe_code)]
 

@@ -514,5 +514,6 @@ fn busy_poll_restores_interface_settings_on_stop() {
     let running = Running::start(&lab, &cross_connect(1, "busy_poll = true"));
     let during = read_settings();
     running.stop();
+    // Busy polling sets napi_defer_hard_irqs to 2 and gro_flush_timeout to 200000 ns.
     assert_eq!((during.as_str(), read_settings()), ("2\n200000\n", before));
 }

@@ -140,8 +140,8 @@ fn decode_with_tshark(path: &Path, setup: &Setup, keys: [String; 2]) -> Vec<Vec<
     run(&mut tshark).lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
 }
 
-/// tshark 4.0 supports only AES-GCM with 32-bit sequence numbers. With extended sequence numbers, it
-/// decrypts packets but reports a wrong ICV.
+/// tshark 4.0 supports only AES-GCM with 32-bit sequence numbers. With extended sequence numbers,
+/// it decrypts packets but reports a wrong ICV.
 #[test]
 fn tshark_decrypts_packets_and_verifies_icv() {
     const PINGS: usize = 10;

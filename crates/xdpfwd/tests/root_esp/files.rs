@@ -191,6 +191,7 @@ fn invalid_key_or_state_file_is_rejected() {
     let new_epoch = epoch(&fs::read_to_string(&path).unwrap());
     assert!(new_epoch > ahead, "the new epoch {new_epoch} is not above the stored epoch {ahead}");
 
+    // The second xdpfwd has other interfaces, but the same state file.
     let mut first = lab.start_one(&setup, 0);
     let second_config = config.replace("fwd0", "fwd1").replace("wan0", "wan1");
     assert_rejected(&lab, &second_config, 1, &[name, "is in use", &format!("fuser {name}")]);

@@ -184,7 +184,7 @@ fn inbound_sa_accepts_packets_only_on_configured_queue() {
         let [xdpfwd_0, xdpfwd_1] = lab.start(&setup);
         let before = sink.seen().unwrap().arrived.packets;
         let tap = Tap::start(&lab.wire, "tap1");
-        // All packets arrive on one queue: in one run on the configured queue, in the other run not.
+        // All packets arrive on one queue. In one of the two runs, it is the configured queue.
         let sender = Sender::start(lab.namespaces.sink(), "sink0", 2_000, 1, None);
         tap.wait_for(COUNT);
         sender.stop();

@@ -99,8 +99,8 @@ fn packets_without_sa_pass_only_with_bypass() {
                 reload(&lab, running, &setup, side);
             }
         }
-        // For `esp-seal` of xdpfwd 0 and `esp-open` of xdpfwd 1: where the test sends, the receiving
-        // port, where passed packets arrive, and the drop reason.
+        // For `esp-seal` of xdpfwd 0 and `esp-open` of xdpfwd 1: where the test sends, the port
+        // that receives, where passed packets arrive, and the drop reason.
         let stages = [
             (lab.namespaces.gen_(), "gen0", "fwd0", &lab.wire, "tap0", "no_sa"),
             (&lab.wire, "tap1", "wan1", lab.namespaces.sink(), "sink0", "unprotected"),

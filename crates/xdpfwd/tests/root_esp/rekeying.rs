@@ -27,6 +27,7 @@ fn rekeying_under_load_loses_no_packet() {
         .map(|(host, interface): (&Namespace, _)| Sender::start(host, interface, 2_000, 1, None));
     for generation in 2..=GENERATIONS {
         let (old, new) = (generation - 1, generation);
+        // The outbound and the inbound SAs after each reload.
         let steps = [
             (vec![old], vec![old, new]),
             // The new SA precedes the old SA in the list, or replaces it.

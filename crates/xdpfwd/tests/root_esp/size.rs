@@ -11,7 +11,11 @@ use crate::{drop_counts, for_both_sides, for_side_0, for_side_1, stage_counter, 
 
 /// Returns the length of the longest inner packet for an outer packet of 1500 bytes: the space
 /// between IV and ICV, rounded down to a multiple of four bytes, minus the two-byte trailer.
+/// `version` is 0 for IPv4 and 1 for IPv6.
 fn max_packet_len(setup: &Setup, version: usize) -> usize {
+    const ESP_HEADER_LEN: usize = 8;
+    const IV_LEN: usize = 8;
+    const ICV_LEN: usize = 16;
     let inner_header = [20, 40][version];
     let outer_header = if setup.transport {
         inner_header
@@ -21,7 +25,7 @@ fn max_packet_len(setup: &Setup, version: usize) -> usize {
         20
     };
     let udp = if setup.udp { 8 } else { 0 };
-    let protected = (1500 - outer_header - udp - 8 - 8 - 16) / 4 * 4 - 2;
+    let protected = (1500 - outer_header - udp - ESP_HEADER_LEN - IV_LEN - ICV_LEN) / 4 * 4 - 2;
     if setup.transport { inner_header + protected } else { protected }
 }
 

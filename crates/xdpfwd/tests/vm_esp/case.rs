@@ -124,11 +124,14 @@ impl Case {
     }
 
     /// Returns the length of the longest IP packet that fits into 1500 bytes after encapsulation.
-    /// (The bytes between IV and ICV, with two trailer bytes, are a multiple of four.)
+    /// (The bytes between IV and ICV are a multiple of four. The last two are the trailer.)
     pub(crate) fn max_packet_len(&self) -> usize {
+        const ESP_HEADER_LEN: usize = 8;
+        const IV_LEN: usize = 8;
+        const ICV_LEN: usize = 16;
         let [inner, outer] = self.versions().map(Version::header_len);
         let udp = if self.udp { 8 } else { 0 };
-        let protected = (1500 - outer - udp - 16 - 16) / 4 * 4 - 2;
+        let protected = (1500 - outer - udp - ESP_HEADER_LEN - IV_LEN - ICV_LEN) / 4 * 4 - 2;
         if self.outer.is_some() { protected } else { inner + protected }
     }
 }

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! The tunnel endpoints are 192.0.2.1 or fd02::1 for xdpfwd (no interface has them), and 192.0.2.2
-//! or fd02::2 on the right host. All neighbour entries are static. All IPv4 packets on the wires are
-//! those of the test.
+//! or fd02::2 on the right host. All neighbour entries are static, so only the test causes IPv4
+//! packets on the wires.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -115,8 +115,9 @@ fn xdpfwd_rejects_altered_replayed_and_late_packets() {
         let frames = &all[..COUNT as usize];
         let by_number = |number: u32| all[number as usize - 1].clone();
         let running = lab.start();
-        // Linux has not sent the sequence numbers 0 and 2^32 - 1.
+        // xdpfwd has not received this packet yet.
         let new_packet = by_number(CAPTURED - 1);
+        // Linux has not sent the sequence numbers 0 and 2^32 - 1.
         let with_number = |number| replace_word(std::slice::from_ref(&new_packet), 4, number);
         right_socket.send(&with_number(0));
         right_socket.send(&with_number(u32::MAX));

@@ -334,7 +334,7 @@ fn check(text: &str) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    // Set PROPTEST_CASES for more cases.
+    // For more cases, set the environment variable PROPTEST_CASES.
     #![proptest_config(ProptestConfig {
         cases: ProptestConfig::default().cases.max(2000),
         failure_persistence: None,

@@ -205,6 +205,7 @@ pub fn count_kinds(frames: &[Vec<u8>]) -> BTreeMap<&'static str, usize> {
 /// Writes frames to a pcap file for tshark.
 pub fn write_pcap(path: &Path, frames: &[Vec<u8>]) {
     let mut bytes = vec![];
+    // The header of the file. Below, each frame has its own header.
     for word in [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65536, 1] {
         bytes.extend(word.to_le_bytes());
     }

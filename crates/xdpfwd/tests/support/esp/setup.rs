@@ -17,9 +17,9 @@ pub struct Setup {
     pub udp: bool,
     pub esn: bool,
     pub bypass: &'static str,
-    /// Generations (see [`spi`]) of the outbound SAs of each side, which encapsulates with the first.
+    /// Generations (see [`spi`]) of the outbound SAs. Each side encapsulates with the first.
     pub outbound: Vec<u32>,
-    /// Generations of the inbound SAs of each side.
+    /// Generations of the inbound SAs.
     pub inbound: Vec<u32>,
     /// Queues of side 0. Side 1 has one.
     pub queues: u16,
