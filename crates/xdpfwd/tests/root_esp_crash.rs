@@ -131,7 +131,7 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
     assert_eq!(
         ranges.len(),
         usize::from(setup.queues),
-        "number of IV ranges (bits 26 to 31 of the IVs): expected one per worker"
+        "number of IV ranges (bits 26 to 31 of an IV): expected one per worker in all runs"
     );
     // One run in four is killed during its start, perhaps before its first packet.
     assert!(runs > kills * 2 / 3, "only {runs} of {kills} runs sent packets");

@@ -146,8 +146,8 @@ fn frame_shorter_than_ethernet_header_cannot_be_sent() {
     assert_eq!(port_counters(&final_report, "fwd0"), [0; 4]);
 }
 
-/// The stage `ttl` drops a frame as malformed if its EtherType announces an IP header or a VLAN tag that is
-/// incomplete.
+/// The stage `ttl` drops a frame as malformed if its EtherType announces an IP header or a VLAN tag
+/// that is incomplete.
 #[test]
 fn ttl_and_set_mac_handle_every_frame_length() {
     let config = r#"

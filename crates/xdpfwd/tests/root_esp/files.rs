@@ -86,7 +86,7 @@ fn invalid_esp_configuration_is_rejected() {
     ] {
         assert_rejected(&lab, &config, 2, parts);
     }
-    // xdpfwd selects an inbound SA by its SPI, so two SAs must not have the same SPI.
+    // xdpfwd selects an inbound SA by SPI and destination, so two SAs must differ in one of them.
     let same_spi = Setup { inbound: vec![1, 1], ..Setup::default() }.config(&lab, 0);
     assert_rejected(&lab, &same_spi, 2, &["8193"]);
 }

@@ -164,7 +164,8 @@ fn corrupted_packets_are_dropped_and_do_not_move_window() {
     }
 }
 
-/// A NIC delivers all ESP packets between two gateways to one queue, because they are one flow.
+/// A NIC delivers all ESP packets between two gateways to one queue, because they are one flow. So
+/// only the worker of this queue has the inbound SA.
 #[test]
 fn inbound_sa_accepts_packets_only_on_configured_queue() {
     const COUNT: u64 = 100;

@@ -92,7 +92,7 @@ pub fn run_shell(namespace: &Namespace, command: &str) {
     run(namespace.command("sh").args(["-c", command]));
 }
 
-/// Returns the first command of a fix that starts with `command`, up to the end of its line.
+/// Returns the part of a fix from `command` to the end of its line.
 pub fn command_in_fix<'a>(fix: &'a str, command: &str) -> &'a str {
     let found = fix.lines().find_map(|line| line.find(command).map(|at| &line[at..]));
     found.unwrap_or_else(|| panic!("no {command:?} in {fix:?}"))

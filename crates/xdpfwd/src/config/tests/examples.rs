@@ -21,7 +21,7 @@ impl Machine for PermissiveMachine {
     }
 
     fn interface(&self, name: &str) -> Option<Interface> {
-        // Each name needs another index.
+        // Each name needs its own index.
         let index = name.bytes().fold(0, |index, byte| index * 31 + u32::from(byte));
         Some(Interface {
             index,
