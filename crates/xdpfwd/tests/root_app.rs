@@ -23,8 +23,8 @@ use xdpfwd_pipeline::{
     BuildCx, Cx, PlanCx, PlanError, PortId, PortName, Reason, Stage, StagePlan, Table, Unit, View,
 };
 
-/// An environment variable: if set, this binary runs as the tested program. With the value `fails`,
-/// the start hook fails.
+/// The name of an environment variable. If it is set, this binary runs as the tested program. With
+/// the value `fails`, the start hook fails.
 const PROGRAM_VARIABLE: &str = "XDPFWD_TEST_APP";
 
 fn main() -> ExitCode {
@@ -133,6 +133,7 @@ enum LimitCommand {
     Show,
 }
 
+/// The keys of the stage kind `longest`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LongestConfig {
@@ -148,7 +149,7 @@ struct LongestPlan {
     to: Option<PortId>,
     panics_at: Option<usize>,
     reason: Reason,
-    /// The ports of the plan context, as JSON.
+    /// The ports that [`PlanCx`] describes, as JSON.
     summary: String,
 }
 
@@ -294,6 +295,7 @@ fn ctl_commands_reach_all_workers_and_print_each_output_type() {
     // The generator's packets are 60 bytes long, so the new limit drops all.
     let answer: Value =
         serde_json::from_slice(&ctl(&socket, &["longest", "59", "--json"]).stdout).unwrap();
+    // For each worker, a list of its stages with their old limits.
     let before = json!([[["longest", 1514]], [["longest", 1514]]]);
     assert_eq!(answer, json!({ "schema": 1, "type": "longest", "answer": before }));
     send(500);

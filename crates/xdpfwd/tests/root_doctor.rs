@@ -74,11 +74,12 @@ fn doctor_finds_missing_or_down_interface_and_large_mtu() {
         "error",
         "3000: frames of 2048 bytes",
     );
-    // doctor still runs the other checks.
+    // Despite the error about the MTU, doctor runs its other checks.
     let config = cross_connect(1, "cores = [999]");
     let examination = Examination::run_with_config(lab.fwd(), &config);
     examination.fix("fwd0", "mtu", "error", "3000: frames of 2048 bytes");
     examination.fix("host", "cores", "error", "core 999: not online");
+    // The mode is unknown: `not probed: fix … of fwd0 first`.
     let mode = examination.finding("fwd0", "mode");
     assert!(
         mode["level"] == "unknown" && mode["finding"].as_str().unwrap().ends_with(" first"),
@@ -87,7 +88,7 @@ fn doctor_finds_missing_or_down_interface_and_large_mtu() {
     run_shell(lab.fwd(), command_in_fix(&fix, "ip link"));
     Examination::run(lab.fwd(), &["fwd0"]).assert_ok("fwd0", "mtu");
 
-    // /sys/class/net has no folder of this name.
+    // An alternative name has no folder in /sys/class/net.
     run_shell(lab.fwd(), "ip link property add dev fwd0 altname uplink0");
     let examination = Examination::run(lab.fwd(), &["uplink0"]);
     examination.assert_ok("uplink0", "mtu");
@@ -112,7 +113,7 @@ fn doctor_prints_working_fix_for_unserved_queues() {
         // XDP is still native: the mode is copy, not skb.
         examination.fix(interface, "mode", "warning", "copy: ");
     }
-    // The other fix is to serve both queues.
+    // Serving both queues also removes the finding.
     run_shell(lab.fwd(), "ethtool -L fwd0 rx 2 tx 2; ethtool -L fwd1 rx 2 tx 2");
     Examination::run_with_config(lab.fwd(), &cross_connect(2, "")).assert_ok("fwd0", "queues");
 }

@@ -1,6 +1,6 @@
 //! Kills xdpfwd at random times, and checks that no sequence number and no IV is used twice
-//! (docs/esp.md). `ESP_SEED=n` repeats the random numbers of an earlier run, but not its timing.
-//! Needs root.
+//! (docs/esp.md). To repeat the random numbers of an earlier run (but not its timing), set the
+//! environment variable `ESP_SEED` to the seed that it printed. Needs root.
 //!
 //! xdpfwd 0 encapsulates and is killed; xdpfwd 1 decapsulates. Arrays in [`Setup`] have an element
 //! for each xdpfwd.
@@ -43,9 +43,9 @@ fn kill_in_every_lab(kills_per_lab: u64) {
     let seed =
         std::env::var("ESP_SEED").map_or(now, |seed| seed.parse().expect("ESP_SEED: not a number"));
     println!("seed {seed}");
-    // With two workers, sequence numbers may leave out of order.
     let one_worker = || Setup {
         seal_sa: ["selector = [\"10.77.0.0/16\"]\n".into(), String::new()],
+        // Large enough for two workers, which send sequence numbers out of order.
         open_sa: [String::new(), "window = 4096\n".into()],
         frames: 1024,
         ..Setup::default()
@@ -131,7 +131,7 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
     assert_eq!(
         ranges.len(),
         usize::from(setup.queues),
-        "number of IV ranges: expected one per worker"
+        "number of IV ranges (bits 26 to 31 of an IV): expected one per worker in all runs"
     );
     // One run in four is killed during its start, perhaps before its first packet.
     assert!(runs > kills * 2 / 3, "only {runs} of {kills} runs sent packets");
@@ -146,7 +146,7 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
         "`next` in the state file is not {highest} + 1: {state}"
     );
 
-    // xdpfwd 1 must accept every packet: none is `late`, none a `replay`.
+    // xdpfwd 1 must accept every packet: it drops none as `late` or `replay`.
     until("xdpfwd 1 has received all packets", || received(&receiver, "wan1") >= sent);
     until("all packets have arrived at the sink", || sink.seen().unwrap().arrived.packets >= sent);
     let (exit, final_report) = receiver.stop();

@@ -136,7 +136,7 @@ fn iperf3_moves_data_both_ways() {
 fn wait_for_iperf3_server(from: &Namespace) {
     let address: SocketAddr = format!("{SINK_ADDRESS}:5301").parse().unwrap();
     let deadline = Instant::now() + TIMEOUT;
-    // iperf3 ignores a connection that closes without data.
+    // This connection does not end the server: iperf3 ignores one that closes without data.
     while from
         .run(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err())
         .unwrap()

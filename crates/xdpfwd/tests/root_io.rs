@@ -21,6 +21,7 @@ const IO_METHODS: &[&str] = if cfg!(feature = "xsk-rs") {
     &["af_xdp", "packet-mmsg"]
 };
 
+/// Most other test files use af_xdp, the default.
 fn methods_except_af_xdp() -> impl Iterator<Item = &'static str> {
     IO_METHODS.iter().copied().filter(|&io| io != "af_xdp")
 }
@@ -71,7 +72,7 @@ fn test_frames() -> Vec<Vec<u8>> {
     frames
 }
 
-/// Prints only the first difference.
+/// Compares frames. A failure prints only the first difference.
 #[track_caller]
 fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
     if let Some(index) = arrived.iter().zip(expected).position(|(a, b)| a != b) {
@@ -152,7 +153,7 @@ fn every_io_forwards_same_frames_with_same_counts() {
                 );
             }
             // packet-mmsg reinserts a VLAN tag that the kernel removed. This moves the start of the
-            // packet, so xsk-rs copies the packet.
+            // packet within the frame, so a port with xsk-rs copies the packet to send it.
             let copied =
                 if [lan, wan].contains(&"xsk-rs") && lan != wan { tagged_count } else { 0 };
             assert_eq!(

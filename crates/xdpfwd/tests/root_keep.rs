@@ -135,8 +135,9 @@ fn frames_without_matching_keep_rule_are_forwarded() {
         .lines()
         .map(|line| line.split('\t').collect::<Vec<_>>())
         .map(|cells| {
-            // This lab lacks the VLAN 300 and the tentative address of frames.py, so xdpfwd
-            // forwards frames to them.
+            // The cells are the frame's name, the rules that keep it, and its bytes. Names with
+            // these words are about the VLAN 300 and the tentative address of frames.py. This lab
+            // lacks both, so xdpfwd forwards the frames.
             let is_absent_here =
                 ["which we have", "tentative"].iter().any(|words| cells[0].contains(words));
             (!cells[1].is_empty() && !is_absent_here, unhex(cells[2]))
@@ -199,7 +200,7 @@ fn keep_follows_address_changes() {
     wait_until_ping("succeeds");
     ip(lab.fwd(), &format!("address del {FWD0_ADDRESS}/24 dev fwd0"));
     wait_until_ping("fails");
-    // `keep` also applies to an address of another interface of this host.
+    // `keep` also applies to an address of another interface of the forwarder's host, here lo.
     ip(lab.fwd(), &format!("address add {FWD0_ADDRESS}/32 dev lo"));
     ip(lab.fwd(), "route add 10.77.0.0/24 dev fwd0");
     wait_until_ping("succeeds");
@@ -281,7 +282,7 @@ fn xdpfwd_reports_and_stops_in_time_during_address_changes() {
          echo address add 10.8.0.1/32 dev many0; echo address del 10.8.0.1/32 dev many0; \
          done | ip -batch -",
     ]);
-    // So that the test can kill the shell and its child.
+    // A process group, so that the test can kill the shell and its child.
     std::os::unix::process::CommandExt::process_group(&mut address_changes, 0);
     let mut address_changes = address_changes.stderr(Stdio::null()).spawn().unwrap();
     for keep in ["[]", r#"["arp", "local"]"#] {

@@ -13,7 +13,7 @@ fn log_of_run(format: &str, packets: u64) -> Vec<String> {
     for (namespace, interface) in
         [(lab.gen_(), "gen0"), (lab.fwd(), "fwd0"), (lab.fwd(), "fwd1"), (lab.sink(), "sink0")]
     {
-        // xdpfwd accepts an MTU of at most 1770 at start.
+        // xdpfwd accepts an MTU of at most 1770 at start. The test raises the MTU of fwd0 later.
         let mtu = if interface.starts_with("fwd") { "1770" } else { "2000" };
         assert!(
             namespace
@@ -105,7 +105,7 @@ fn json_log_has_named_fields() {
     let forwarding = fields("forwarding");
     assert_eq!((&forwarding["port"], &forwarding["interface"]), (&"lan".into(), &"fwd0".into()));
     assert_eq!((&forwarding["queues"], &forwarding["mode"]), (&1.into(), &"copy".into()));
-    assert_eq!(fields("stopping")["signal"], 2);
+    assert_eq!(fields("stopping")["signal"], 2); // SIGINT
     let warning = fields("queues = 1");
     assert!(
         warning["line"].as_u64().is_some() && warning["column"].as_u64().is_some(),
@@ -118,7 +118,6 @@ fn json_log_has_named_fields() {
 fn text_log_has_time_level_message_and_fields() {
     let lines = log_of_run("text", 2_000);
     let text = lines.join("\n");
-    // Without colours: stderr is not a terminal.
     let forwarding = lines.iter().find(|line| line.contains("forwarding")).unwrap();
     let (time, after_time) = forwarding.split_once(' ').unwrap();
     assert!(time.starts_with("20") && time.ends_with('Z'), "{forwarding}");
@@ -127,6 +126,7 @@ fn text_log_has_time_level_message_and_fields() {
         r#"INFO forwarding port="lan" interface="fwd0" queues=1 mode="copy""#
     );
     assert!(text.contains("INFO stopping signal=2"), "{text}");
+    // The log has no colours, because stderr is not a terminal.
     assert!(!text.contains('\u{1b}'), "{text}");
     // Configuration diagnostics have the format of `--check`.
     assert!(lines[0].contains(".toml:") && lines[0].contains(": warning: queues = 1"), "{text}");

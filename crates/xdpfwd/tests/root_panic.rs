@@ -1,7 +1,7 @@
 //! Tests that a stage that panics ends xdpfwd with its final report and exit code 1. Needs root.
 //!
-//! If [`FORWARDER_VARIABLE`] is set, this binary is the tested program: xdpfwd's `main` with an
-//! additional stage kind. So the test target has `harness = false`.
+//! This binary is also the tested program: xdpfwd's `main` with an additional stage kind. It runs
+//! as such if [`FORWARDER_VARIABLE`] is set. So the test target has `harness = false`.
 
 #![forbid(unsafe_code)]
 
@@ -16,6 +16,7 @@ use support::{Config, Running, TIMEOUT, build_lab, cross_connect, run_tests};
 use xdpfwd_lab::{Chain, Traffic};
 use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, Stage, StageConfig, StagePlan, View};
 
+/// The name of an environment variable.
 const FORWARDER_VARIABLE: &str = "XDPFWD_TEST_FORWARDER";
 
 fn main() -> ExitCode {
@@ -39,14 +40,16 @@ fn main() -> ExitCode {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PanicsConfig {
-    /// The function that panics: `build`, `process` or `retire`; otherwise none.
+    /// The function that panics: `build`, `process` or `retire`. With another text, none panics.
     r#in: String,
 }
 
 /// A stage that panics, and its plan.
 #[derive(Clone, Debug)]
 struct PanickingStage {
+    /// The function that panics.
     function: String,
+    /// Packets processed so far. `process` panics on packet 1000.
     packets: u64,
 }
 

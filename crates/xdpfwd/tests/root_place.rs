@@ -38,7 +38,8 @@ fn wait_for_counters(socket: &Socket, counters: &[&str], sum: u64) -> Value {
     }
 }
 
-/// Returns the filter's placement, and the packets that matched each rule and, last, the default.
+/// Returns the filter's placement, the packets that matched each rule, and as the last element the
+/// packets that matched no rule.
 fn placement_and_matches(socket: &Socket) -> (String, Vec<u64>) {
     let edge = &socket.query("rules")["filters"][0];
     let rules = edge["rules"].as_array().unwrap().iter().map(|rule| &rule["packets"]);
@@ -84,6 +85,7 @@ fn kernel_filter_drops_before_user_space_and_counts_drops() {
 
 #[test]
 fn packets_of_unserved_queue_bypass_kernel_filter() {
+    // xdpfwd serves only queue 0 of the two.
     let (lab, socket) = (build_lab(Chain::builder().queues(2)), Socket::new("unserved"));
     let running = Running::start(&lab, &socket.config_with_place("kernel", &["drop"]));
     send(&lab, 100, 0);
@@ -136,6 +138,7 @@ fn rule_counters_survive_reload_and_change_of_placement() {
     forwarder.stop(TIMEOUT).unwrap();
 }
 
+/// Between the change in the kernel and that in user space, a packet could pass unchecked.
 #[test]
 fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
     let (lab, socket) = (build_lab(Chain::builder()), Socket::new("together"));

@@ -29,7 +29,7 @@ fn run_section(section: &str, end: &str) -> (String, String) {
     for line in shell_blocks(section).into_iter().flat_map(str::lines) {
         let line = line.replace("target/release/xdpfwd", XDPFWD);
         if line.starts_with("make ") {
-            // xdpfwd was built for this test.
+            // Skip: cargo has built xdpfwd for this test.
         } else if line.contains("--duration") {
             // `sudo` is a function here; without it, `$!` is the pid of xdpfwd, not of a shell.
             let command = line.trim_start_matches("sudo ");
@@ -37,6 +37,7 @@ fn run_section(section: &str, end: &str) -> (String, String) {
                 &format!("n=$((n + 1)); {command} >report$n 2>log$n &\npids=\"${{pids-}} $!\"\n");
             script += "until grep -q Mpps report$n; do kill -0 $! && sleep 0.05; done\n";
         } else if line.contains("netns del left") {
+            // Before the section deletes its namespaces, stop xdpfwd and print the reports.
             script += &format!("kill -INT $pids; wait $pids; cat report*\n{line}\n");
         } else {
             script += &(line + "\n");

@@ -39,8 +39,8 @@ impl Drop for Rules {
     }
 }
 
-/// Returns a cross-connect with a filter in each direction: `forth` from lan to wan, `back` from
-/// wan to lan.
+/// Returns a configuration that forwards both ways, with a filter in each direction: `forth` from
+/// lan to wan, `back` from wan to lan.
 fn config(place: &str, forth: &Rules, back: &Rules) -> String {
     config_with(place, forth, back, "")
 }
@@ -124,7 +124,8 @@ fn reload_under_load(place: &str, reloads: usize) -> FinalReport {
     let generator_forth = traffic.start(lab.gen_(), "gen0").unwrap();
     let generator_back = traffic.start(lab.sink(), "sink0").unwrap();
     // Each generator may send only 200 packets more than its sink has received. `back` drops all
-    // packets, so `sink_at_sink0` paces both generators; one worker forwards both directions.
+    // packets before `sink_at_gen0`. So `sink_at_sink0` paces both generators, which works because
+    // one worker forwards both directions.
     let pairs = [(&generator_forth, &sink_at_sink0), (&generator_back, &sink_at_sink0)];
     run_with_grants(&pairs, || {
         for round in 0..reloads {

@@ -32,7 +32,7 @@ fn documented_keys(page: &str) -> BTreeSet<String> {
 #[test]
 fn report_page_documents_exactly_the_printed_keys() {
     let lab = build_lab(Chain::builder());
-    // So many that the report omits rows, and has the key `rows_omitted`.
+    // So many rules that the report omits some of their rows, and has the key `rows_omitted`.
     let rules: Vec<String> = (0..300).map(|port| format!("drop proto udp dport {port}")).collect();
     let config = cross_connect(1, "").replacen(
         "to = \"wan\"",
@@ -54,7 +54,7 @@ fn report_page_documents_exactly_the_printed_keys() {
     );
 
     let page = documented_keys(include_str!("../../../docs/report.md"));
-    // Keys that the page explains in headings or text, or within other rows.
+    // Keys that the page explains in headings, in text, or in the rows of other keys.
     let in_prose = [
         "ports", "drops", "stages", "ledger", "frames", "port", "lacks", "reason", "expired",
         "not_ip",

@@ -15,7 +15,7 @@ use xdpfwd_testkit::lab::ip;
 use xdpfwd_testkit::process::run;
 use xdpfwd_testkit::random_filter::SplitMix64;
 
-/// The pseudorandom payload is the same in every run.
+/// A generator of frames with pseudorandom payload, which is the same in every run.
 struct FrameGenerator(SplitMix64);
 
 impl FrameGenerator {
@@ -47,7 +47,7 @@ fn set_mtu((namespace, interface): Side<'_>, mtu: usize) {
     ip(namespace, &format!("link set dev {interface} mtu {mtu}"));
 }
 
-/// Prints only the first difference.
+/// Compares frames. A failure prints only the first difference.
 #[track_caller]
 fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
     if let Some(index) = arrived.iter().zip(expected).position(|(a, b)| a != b) {
@@ -134,8 +134,8 @@ fn umem(frame_size: usize) -> String {
     format!("\n[umem]\nframe_size = {frame_size}\nframes = 2048\n")
 }
 
-/// The kernel rejects such frames on packet sockets and on a veth. So the other tests start at 14
-/// bytes.
+/// The kernel rejects frames below 14 bytes on packet sockets and on a veth. So the other tests
+/// start at 14 bytes.
 #[test]
 fn frame_shorter_than_ethernet_header_cannot_be_sent() {
     let lab = build_lab(Chain::builder());
@@ -146,8 +146,8 @@ fn frame_shorter_than_ethernet_header_cannot_be_sent() {
     assert_eq!(port_counters(&final_report, "fwd0"), [0; 4]);
 }
 
-/// `ttl` drops a frame as malformed if its EtherType announces an IP header or a VLAN tag that is
-/// incomplete.
+/// The stage `ttl` drops a frame as malformed if its EtherType announces an IP header or a VLAN tag
+/// that is incomplete.
 #[test]
 fn ttl_and_set_mac_handle_every_frame_length() {
     let config = r#"
@@ -225,9 +225,9 @@ fn ttl_and_set_mac_handle_every_frame_length() {
             }
         }
     }
-    // The receiving kernel drops a tagged frame with fewer than two bytes after the EtherType that
-    // follows the tag before any capture (`skb_vlan_untag`). Only the counters below show that
-    // xdpfwd forwarded it.
+    // If a tagged frame has fewer than two bytes after the EtherType that follows the tag, the
+    // receiving kernel drops it before any capture (`skb_vlan_untag`). Only the counters below show
+    // that xdpfwd forwarded the frame.
     let is_invisible = |frame: &Vec<u8>| frame.len() < 20 && frame[12..].starts_with(&TAG[..2]);
     after_ttl.retain(|frame| !is_invisible(frame));
     assert_same(&send_and_capture(gen0(&lab), sink0(&lab), &frames), &after_ttl, "ttl");

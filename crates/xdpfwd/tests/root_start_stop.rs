@@ -170,11 +170,11 @@ fn start_and_stop_under_load(runs: u64) {
         bpf_objects.count()
     );
     bpf_objects.wait_until_gone(TIMEOUT).unwrap();
-    // A run pins 8192 pages. Other processes pin pages too, so the check finds a leak only if more
-    // than one run in ten leaks.
     drop(lab);
     guard.wait_until_gone(TIMEOUT).unwrap();
     let deadline = Instant::now() + TIMEOUT;
+    // A run pins 8192 pages. Other processes pin pages too, so the check finds a leak only if more
+    // than one run in ten leaks.
     while pinned_pages().unwrap() > pinned + 8192 * runs / 10 {
         assert!(
             Instant::now() < deadline,
@@ -202,7 +202,7 @@ fn second_instance_is_rejected_with_pid_of_first() {
             assert!(stderr(&output).contains(&text), "{}", stderr(&output));
         }
         first.forwarder.check_running().unwrap();
-        first.signal(Signal::SIGTERM); // as the printed `kill` sends
+        first.signal(Signal::SIGTERM); // which the printed `kill` would send
         first.wait();
         assert_eq!(
             run(&lab, &config, &[]).status.code(),
@@ -285,7 +285,8 @@ fn missing_interface_error_lists_existing_interfaces() {
     assert_eq!(xdp_mode(&lab, "fwd0"), None, "an XDP program is still attached after the error");
 }
 
-/// Runs without root and with a small memory lock limit, with the capabilities of README.md.
+/// Runs xdpfwd as another user than root and with a small memory lock limit, with the capabilities
+/// of README.md and with all of them but one.
 #[test]
 fn documented_capabilities_are_sufficient_and_necessary() {
     let lab = build_lab(Chain::builder());
@@ -513,5 +514,6 @@ fn busy_poll_restores_interface_settings_on_stop() {
     let running = Running::start(&lab, &cross_connect(1, "busy_poll = true"));
     let during = read_settings();
     running.stop();
+    // Busy polling sets napi_defer_hard_irqs to 2 and gro_flush_timeout to 200000 ns.
     assert_eq!((during.as_str(), read_settings()), ("2\n200000\n", before));
 }

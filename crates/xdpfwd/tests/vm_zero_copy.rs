@@ -21,6 +21,7 @@ fn assert_modes(report: &Value, mode: &str) {
     }
 }
 
+/// Checks that all packets of both sides passed. `arrived` is the result of [`Cables::exchange`].
 #[track_caller]
 fn assert_all_passed(cables: &Cables, final_report: &FinalReport, arrived: [u64; 2]) {
     final_report.assert_frames_and_packets_add_up();
@@ -123,7 +124,7 @@ fn with_kernel_filter(config: &str, rule: &str) -> String {
     )
 }
 
-/// The kernel verifies the code for `keep` only if the port has `keep` rules.
+/// The verifier checks the code for `keep` in the XDP program only if the port has `keep` rules.
 #[test]
 fn programs_with_keep_rules_pass_the_verifier() {
     let cables = Cables::new(["v0", "v1"]);
@@ -151,7 +152,7 @@ fn kernel_filter_drops_and_is_replaced_on_reload() {
         let mut forwarder = Forwarder::spawn(&cables.forwarder, &arguments).unwrap();
         forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
         cables.wait_for_carriers();
-        // The filter drops the packets of the first side.
+        // The filter drops the packets that side 0 sends.
         let arrived = cables.exchange_expecting([false, true], 300);
         assert_eq!(arrived, [0, PACKETS], "{pair:?}");
         let unused = Config::new(""); // `config` is the file that xdpfwd reads
@@ -181,6 +182,7 @@ fn kernel_filter_drops_and_is_replaced_on_reload() {
     }
 }
 
+/// Checks that packets of each side arrive at the other side.
 fn assert_forwards(cables: &Cables) {
     for side in [0, 1] {
         // `side` sends, and the sink of the other side counts.

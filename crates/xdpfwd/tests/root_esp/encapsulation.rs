@@ -1,4 +1,4 @@
-//! Forwarding in each encapsulation, and the captured packets.
+//! Forwards packets in each encapsulation, and checks the packets captured on the wire.
 
 use std::path::Path;
 use std::process::Command;
@@ -28,7 +28,7 @@ fn both_ip_versions_pass_in_each_encapsulation() {
         Setup { transport: true, transform: "null-aes-256-gmac", bypass: nd, ..base() },
         Setup { transport: true, udp: true, esn: false, ..base() },
     ];
-    // Packets that iperf3's socket lost on a busy machine.
+    // Returns the packets that overflowed the sockets of iperf3, as happens on a busy machine.
     let receive_overflows = || {
         let count = |host| {
             let text = sh(host, "nstat -asz UdpRcvbufErrors Udp6RcvbufErrors");
@@ -94,7 +94,7 @@ fn both_ip_versions_pass_in_each_encapsulation() {
         assert!(counts.is_empty(), "{setup:?}: unexpected packets: {counts:?}");
         for frame in &frames {
             if let Kind::Esp(esp) = Kind::of(frame) {
-                // The source MAC address identifies the sender.
+                // The source MAC address is that of gen0 (it ends with 1) or of sink0 (with 4).
                 let side = usize::from(frame[11] == 4);
                 assert_eq!(
                     (frame[6..11].to_vec(), esp.spi),
@@ -140,8 +140,8 @@ fn decode_with_tshark(path: &Path, setup: &Setup, keys: [String; 2]) -> Vec<Vec<
     run(&mut tshark).lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
 }
 
-/// tshark 4.0 supports only AES-GCM with 32-bit sequence numbers. With extended ones, it decrypts
-/// packets but reports a wrong ICV.
+/// tshark 4.0 supports only AES-GCM with 32-bit sequence numbers. With extended sequence numbers,
+/// it decrypts packets but reports a wrong ICV.
 #[test]
 fn tshark_decrypts_packets_and_verifies_icv() {
     const PINGS: usize = 10;

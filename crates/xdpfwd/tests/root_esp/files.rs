@@ -86,7 +86,7 @@ fn invalid_esp_configuration_is_rejected() {
     ] {
         assert_rejected(&lab, &config, 2, parts);
     }
-    // The SPI selects the SA.
+    // xdpfwd selects an inbound SA by SPI and destination, so two SAs must differ in one of them.
     let same_spi = Setup { inbound: vec![1, 1], ..Setup::default() }.config(&lab, 0);
     assert_rejected(&lab, &same_spi, 2, &["8193"]);
 }
@@ -191,6 +191,7 @@ fn invalid_key_or_state_file_is_rejected() {
     let new_epoch = epoch(&fs::read_to_string(&path).unwrap());
     assert!(new_epoch > ahead, "the new epoch {new_epoch} is not above the stored epoch {ahead}");
 
+    // The second xdpfwd has other interfaces, but the same state file.
     let mut first = lab.start_one(&setup, 0);
     let second_config = config.replace("fwd0", "fwd1").replace("wan0", "wan1");
     assert_rejected(&lab, &second_config, 1, &[name, "is in use", &format!("fuser {name}")]);
@@ -262,6 +263,7 @@ fn keys_are_in_no_output_and_no_core_dump() {
     let setup =
         Setup { engine: for_side_0(&format!("control = {:?}", socket.path())), ..Setup::default() };
     let keys = [0, 1].map(|side| key(spi(side, 1), setup.transform));
+    // `contains_key` must find both forms of a key.
     assert!(
         contains_key(&format!("x{}x", keys[0].to_uppercase()), &keys[0])
             && contains_key(&format!("{:?}", unhex(&keys[0])), &keys[0])
@@ -269,7 +271,7 @@ fn keys_are_in_no_output_and_no_core_dump() {
     let config = Config::new(&setup.config(&lab, 0));
     let start = |config: &Config| {
         let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
-        // A core dump may go to the working directory.
+        // A core dump may go to the working directory, so run in a folder that the lab removes.
         let folder = lab.folder.to_path_buf();
         let prefix = [
             "env",
@@ -283,7 +285,7 @@ fn keys_are_in_no_output_and_no_core_dump() {
             xdpfwd_lab::Forwarder::spawn(lab.namespaces.fwd(), &[&prefix[..], &arguments].concat())
                 .unwrap();
         forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
-        let unused = Config::new("");
+        let unused = Config::new(""); // `config` is the file that xdpfwd reads
         Running::from_forwarder(forwarder, unused)
     };
     let receiver = lab.start_one(&setup, 1);
@@ -346,7 +348,7 @@ fn keys_are_in_no_output_and_no_core_dump() {
             texts[0]
         );
     }
-    // The missing core dump above is due to ESP.
+    // Without ESP, the same signal causes a core dump. So ESP prevents it above.
     let without_esp = Config::new(&crate::support::cross_connect_between(["fwd0", "wan0"], 1, ""));
     assert!(abort(start(&without_esp)).0.core_dumped(), "no core dump without ESP");
     stop(receiver);

@@ -82,7 +82,7 @@ fn replayed_and_late_packets_are_dropped() {
             drops_of(&lab, &xdpfwd_1, &frames),
             drop_counts([(late_reason, below_window), ("replay", COUNT - below_window)])
         );
-        // In reverse order, xdpfwd accepts those in the window.
+        // Of packets in reverse order, xdpfwd accepts those in the window.
         let frames: Vec<_> = encapsulate(&lab, &xdpfwd_0, COUNT + 1, 200);
         let below_window = 200u64.saturating_sub(window);
         assert_eq!(
@@ -90,7 +90,7 @@ fn replayed_and_late_packets_are_dropped() {
             drop_counts([(late_reason, below_window)])
         );
         assert_eq!(arrived(), COUNT + 200 - below_window);
-        // A restart restores the window.
+        // After a restart, the receiver has the same window.
         stop(xdpfwd_1);
         let xdpfwd_1 = lab.start_one(&setup, 1);
         assert_eq!(
@@ -140,7 +140,7 @@ fn corrupted_packets_are_dropped_and_do_not_move_window() {
         // The ICV covers nearly every byte.
         assert!(dropped["bad_tag"] * 10 > 8 * corrupted.len() as u64, "{dropped:?}");
         if Kind::expect_esp(&frames[0]).version == 4 && !setup.udp {
-            // Down to the IP header without payload.
+            // Truncate the frame to each shorter length, down to the IP header without payload.
             let truncated: Vec<_> =
                 (34..frames[0].len()).map(|length| truncate(&frames[0], length)).collect();
             let dropped = drops_of(&lab, &xdpfwd_1, &truncated);
@@ -164,7 +164,8 @@ fn corrupted_packets_are_dropped_and_do_not_move_window() {
     }
 }
 
-/// A NIC delivers all ESP packets between two gateways to one queue, because they are one flow.
+/// A NIC delivers all ESP packets between two gateways to one queue, because they are one flow. So
+/// only the worker of this queue has the inbound SA.
 #[test]
 fn inbound_sa_accepts_packets_only_on_configured_queue() {
     const COUNT: u64 = 100;
@@ -184,7 +185,7 @@ fn inbound_sa_accepts_packets_only_on_configured_queue() {
         let [xdpfwd_0, xdpfwd_1] = lab.start(&setup);
         let before = sink.seen().unwrap().arrived.packets;
         let tap = Tap::start(&lab.wire, "tap1");
-        // All arrive on one queue, which is the configured one in one of the two runs.
+        // All packets arrive on one queue. In one of the two runs, it is the configured queue.
         let sender = Sender::start(lab.namespaces.sink(), "sink0", 2_000, 1, None);
         tap.wait_for(COUNT);
         sender.stop();

@@ -1,5 +1,8 @@
-//! Tests the stages `esp-seal` (encapsulation) and `esp-open` as docs/esp.md describes them, with
-//! two connected instances of xdpfwd. Needs root.
+//! Tests the stages `esp-seal` (encapsulation) and `esp-open` (decapsulation) as docs/esp.md
+//! describes them. Needs root.
+//!
+//! Two instances of xdpfwd are connected: xdpfwd 0 on side 0 and xdpfwd 1 on side 1
+//! (support/esp/mod.rs). Arrays in [`Setup`] have an element for each side.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -19,7 +22,8 @@ use serde_json::Value;
 use support::esp::{Lab, Setup, drops, inject, latest, received};
 use support::{FinalReport, Running, until};
 
-/// Only the test's packets match, so packets of the kernel use no sequence numbers.
+/// A key of an outbound SA. Only the test's packets match, so packets of the kernel use no sequence
+/// numbers.
 const SELECT_10_77: &str = "selector = [\"10.77.0.0/16\"]\n";
 
 fn for_both_sides(lines: &str) -> [String; 2] {
@@ -34,6 +38,7 @@ fn for_side_1(lines: &str) -> [String; 2] {
     [String::new(), lines.to_owned()]
 }
 
+/// Stops xdpfwd, and checks its exit code and its final report.
 #[track_caller]
 fn stop(running: Running) -> FinalReport {
     let log = running.forwarder.stderr();
@@ -79,7 +84,7 @@ fn drops_during(
     new_drops
 }
 
-/// Sends frames to xdpfwd 1. Returns the drops by reason.
+/// Sends frames to xdpfwd 1 from the wire. Returns its drops by reason.
 fn drops_of<'a>(
     lab: &Lab,
     receiver: &Running,
@@ -98,7 +103,7 @@ fn drop_counts<const N: usize>(counts: [(&str, u64); N]) -> BTreeMap<String, u64
         .collect()
 }
 
-/// Corrects length and checksum of the IPv4 header.
+/// Cuts a frame to `length` bytes, and corrects length and checksum in its IPv4 header.
 fn truncate(frame: &[u8], length: usize) -> Vec<u8> {
     let mut frame = frame[..length].to_vec();
     let total = (length - 14) as u16;

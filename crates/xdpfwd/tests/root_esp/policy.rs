@@ -63,6 +63,7 @@ fn hard_limit_drops_and_soft_limit_warns_once() {
 
 #[test]
 fn packets_without_sa_pass_only_with_bypass() {
+    // Without the last byte of the EtherType, which is 00 for IPv4 and 06 for ARP.
     let ethernet = "02000000000402000000000108".to_owned();
     let udp = |destination: &str, ports: &str, payload: &str| {
         let packet = format!(
@@ -98,6 +99,8 @@ fn packets_without_sa_pass_only_with_bypass() {
                 reload(&lab, running, &setup, side);
             }
         }
+        // For `esp-seal` of xdpfwd 0 and `esp-open` of xdpfwd 1: where the test sends, the port
+        // that receives, where passed packets arrive, and the drop reason.
         let stages = [
             (lab.namespaces.gen_(), "gen0", "fwd0", &lab.wire, "tap0", "no_sa"),
             (&lab.wire, "tap1", "wan1", lab.namespaces.sink(), "sink0", "unprotected"),

@@ -27,6 +27,7 @@ fn rekeying_under_load_loses_no_packet() {
         .map(|(host, interface): (&Namespace, _)| Sender::start(host, interface, 2_000, 1, None));
     for generation in 2..=GENERATIONS {
         let (old, new) = (generation - 1, generation);
+        // The outbound and the inbound SAs after each reload.
         let steps = [
             (vec![old], vec![old, new]),
             // The new SA precedes the old SA in the list, or replaces it.
@@ -41,6 +42,7 @@ fn rekeying_under_load_loses_no_packet() {
             }
         }
     }
+    // Also change a key of the stages without a change of SAs.
     setup.seal = for_both_sides("icmp_rate = 7");
     for (side, running) in instances.iter().enumerate() {
         thread::sleep(Duration::from_millis(100));
@@ -56,9 +58,11 @@ fn rekeying_under_load_loses_no_packet() {
     }
     let frames = tap.stop();
     assert_eq!(frames.len() as u64, sent[0] + sent[1], "{:?}", count_kinds(&frames));
+    // SPI and sequence number of the last packet from each side.
     let mut latest = [0, 1].map(|side| (spi(side, 1), 0));
     for frame in &frames {
         let esp = Kind::expect_esp(frame);
+        // The SPIs of side 1 are the higher ones.
         let (current, sequence) = &mut latest[usize::from(esp.spi >= spi(1, 0))];
         if esp.spi == *current + 1 {
             (*current, *sequence) = (esp.spi, 0);
@@ -90,7 +94,7 @@ fn rekeying_under_load_loses_no_packet() {
     println!("{} and {} packets, {GENERATIONS} SAs in each direction", sent[0], sent[1]);
 }
 
-/// The removed stages must release their state file, because the restored ones lock it.
+/// Removed stages must release their state file, because the stages of the next reload lock it.
 #[test]
 fn reload_removes_and_restores_esp_stages() {
     let lab = Lab::with_silent_hosts(1);
@@ -118,7 +122,8 @@ fn two_workers_share_sequence_numbers_during_rekeying() {
         queues: 2,
         engine: for_side_0("cores = [0, 1]"),
         seal_sa: for_both_sides(SELECT_10_77),
-        // Large enough for the packets of a worker that the scheduler delays.
+        // An anti-replay window that is large enough for the packets of a worker that the scheduler
+        // delays.
         open_sa: for_both_sides("window = 4096\n"),
         ..Setup::default()
     };
@@ -152,6 +157,7 @@ fn two_workers_share_sequence_numbers_during_rekeying() {
         numbers_by_spi.keys().copied().collect::<Vec<_>>(),
         (1..=GENERATIONS).map(|generation| spi(0, generation)).collect::<Vec<_>>()
     );
+    // Each worker has its own IV range.
     assert!(iv_ranges.len() >= 2, "only one worker encapsulated packets");
     for (spi, mut numbers) in numbers_by_spi {
         numbers.sort_unstable();

@@ -11,7 +11,11 @@ use crate::{drop_counts, for_both_sides, for_side_0, for_side_1, stage_counter, 
 
 /// Returns the length of the longest inner packet for an outer packet of 1500 bytes: the space
 /// between IV and ICV, rounded down to a multiple of four bytes, minus the two-byte trailer.
+/// `version` is 0 for IPv4 and 1 for IPv6.
 fn max_packet_len(setup: &Setup, version: usize) -> usize {
+    const ESP_HEADER_LEN: usize = 8;
+    const IV_LEN: usize = 8;
+    const ICV_LEN: usize = 16;
     let inner_header = [20, 40][version];
     let outer_header = if setup.transport {
         inner_header
@@ -21,7 +25,7 @@ fn max_packet_len(setup: &Setup, version: usize) -> usize {
         20
     };
     let udp = if setup.udp { 8 } else { 0 };
-    let protected = (1500 - outer_header - udp - 8 - 8 - 16) / 4 * 4 - 2;
+    let protected = (1500 - outer_header - udp - ESP_HEADER_LEN - IV_LEN - ICV_LEN) / 4 * 4 - 2;
     if setup.transport { inner_header + protected } else { protected }
 }
 
@@ -38,9 +42,9 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
         for version in [0, 1] {
             let (from, to) = (lab.namespaces.gen_(), SINK_ADDRESSES[version]);
             let mtu = max_packet_len(&setup, version);
-            // IP and ICMP header.
-            let headers = [28, 48][version];
-            let size_argument = |packet_len: usize| format!("-s{}", packet_len - headers);
+            // Length of the IP header and the ICMP header.
+            let headers_len = [28, 48][version];
+            let size_argument = |packet_len: usize| format!("-s{}", packet_len - headers_len);
             let route = || sh(from, &format!("ip route get {to}"));
             ping(from, to, &["-c3", "-i0.005", "-Mdo", &size_argument(mtu)]);
             assert!(!route().contains("mtu"), "{}", route());
@@ -65,6 +69,7 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
             );
         }
         let [report_0, report_1] = stop_both(instances);
+        // With each IP version, at least one for ping and one for TCP.
         assert!(stage_counter(&report_0.json, "out", "icmp_sent") >= 4, "{}", report_0.json);
         assert_eq!(stage_counter(&report_1.json, "out", "icmp_sent"), 0, "{}", report_1.json);
     }
@@ -86,6 +91,7 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
     let output =
         try_ping(lab.namespaces.gen_(), SINK_ADDRESSES[0], &["-c1", "-W1", "-Mdo", "-s1000"]);
     let text = String::from_utf8_lossy(&output.stdout);
+    // 946 = 1000 bytes minus outer IP header, ESP header, IV, ICV and trailer.
     assert!(text.contains("From 192.0.2.77 ") && text.contains("(mtu = 946)"), "{text}");
     stop_both(instances);
 }
@@ -108,6 +114,7 @@ fn announced_mss(frames: &[Vec<u8>]) -> Option<u16> {
 #[test]
 fn esp_seal_and_esp_open_lower_mss_of_syn() {
     let lab = Lab::new();
+    // The MSS over IPv4 and over IPv6 that the SYN packets announce on arrival.
     for (seal, open, mss_at_sink, mss_at_gen) in [
         // By default, the stages do not change the MSS.
         (for_both_sides(""), for_both_sides(""), [1460, 1440], [1460, 1440]),

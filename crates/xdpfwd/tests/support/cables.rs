@@ -28,12 +28,13 @@ pub const PACKETS: u64 = 2_500;
 /// Maximum number of packets in flight from one sender. So many fit into every ring and every queue
 /// in QEMU. (With 200, Linux 6.12 loses packets before XDP.)
 const MAX_IN_FLIGHT: u64 = 64;
-/// Frames per worker; a ring has half as many entries. Pinning more takes longer.
+/// Frames per worker; a ring has half as many entries. Pinning the memory of more frames takes
+/// longer.
 const FRAMES: u32 = 4096;
 /// The source address of the sender with number n is this address + n.
 const SENDERS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 const RECEIVER: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
-/// An exchange ends if no packet arrives for this time.
+/// [`Cables::exchange`] ends if no packet arrives for this time.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub fn kernel_has_zero_copy() -> bool {
@@ -104,7 +105,7 @@ impl Cables {
             &near_names.map(|name| format!("link set {name} up\n")).concat(),
         );
         for (name, namespace) in far_names.iter().zip(&far_namespaces) {
-            // The test frames have another destination MAC address.
+            // Promiscuous, because the test frames have another destination MAC address.
             ip_batch(Some(namespace), &format!("link set {name} up promisc on\n"));
         }
         let sinks = [0, 1].map(|side| {
@@ -214,7 +215,7 @@ impl Cables {
                     &far_end(self.near_ends[side]),
                     size,
                 );
-                scope.spawn(move || sender.send_in_step(arrived_count));
+                scope.spawn(move || sender.send_as_packets_arrive(arrived_count));
             }
         });
         let after = self.wait_until_settled();
@@ -234,13 +235,13 @@ impl Cables {
         }
     }
 
-    /// Reads the driver's counters.
+    /// Returns the packets that each queue has received, from the driver's counters.
     pub fn packets_by_queue(&self, interface: &str, queues: u16) -> Vec<u64> {
         let output = self.forwarder.command("ethtool").args(["-S", interface]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let count = |queue| {
-            // The counter's name in igb and in virtio-net, where it counts only packets that XDP
-            // processed.
+            // The names of the counter in igb and in virtio-net. In virtio-net, it counts only
+            // packets that XDP processed.
             let names = [format!("rx_queue_{queue}_packets"), format!("rx{queue}_xdp_packets")];
             let line = text
                 .lines()
@@ -315,7 +316,7 @@ impl FrameSender {
 
     /// Sends [`PACKETS`], with at most [`MAX_IN_FLIGHT`] in flight, so that none is lost if the VM
     /// stalls. Returns when all have arrived, or [`ARRIVAL_TIMEOUT`] after the last arrival.
-    fn send_in_step(mut self, arrived_count: impl Fn() -> u64) {
+    fn send_as_packets_arrive(mut self, arrived_count: impl Fn() -> u64) {
         let (mut arrived, mut last_arrival) = (0, Instant::now());
         while arrived < PACKETS && last_arrival.elapsed() < ARRIVAL_TIMEOUT {
             while self.sent < PACKETS.min(arrived + MAX_IN_FLIGHT) {

@@ -8,8 +8,8 @@ use xdpfwd_testkit::process::run;
 
 use super::{Config, XDPFWD, stderr};
 
-/// Kernel parameters that isolate core 1. In the test VM's suite `doctor`, doctor prints them; the
-/// suite `isolated` boots with them.
+/// Kernel parameters that isolate core 1. vm_doctor.rs checks that doctor prints them; the VM that
+/// runs vm_isolated.rs boots with them.
 pub const CORE_1_ISOLATION: &str = "isolcpus=1 nohz_full=1 rcu_nocbs=1";
 
 /// The findings and the exit code of one run of `xdpfwd doctor`.
@@ -41,7 +41,7 @@ impl Examination {
         Self::run(namespace, &["--config", config.path()])
     }
 
-    /// Checks the guarantees of docs/doctor.md.
+    /// Checks what docs/doctor.md guarantees about levels, fixes and exit codes.
     pub fn assert_guarantees(&self) {
         let json = &self.json;
         assert_eq!((&json["schema"], &json["type"]), (&1.into(), &"doctor".into()));
@@ -92,7 +92,7 @@ pub fn run_shell(namespace: &Namespace, command: &str) {
     run(namespace.command("sh").args(["-c", command]));
 }
 
-/// Returns the rest of the line that starts with `command`.
+/// Returns the part of a fix from `command` to the end of its line.
 pub fn command_in_fix<'a>(fix: &'a str, command: &str) -> &'a str {
     let found = fix.lines().find_map(|line| line.find(command).map(|at| &line[at..]));
     found.unwrap_or_else(|| panic!("no {command:?} in {fix:?}"))

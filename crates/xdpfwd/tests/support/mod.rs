@@ -133,6 +133,7 @@ impl Drop for Config {
     }
 }
 
+/// A process of xdpfwd, and its configuration file.
 pub struct Running {
     pub forwarder: Forwarder,
     pub config: Config,
@@ -171,7 +172,7 @@ impl Running {
         Ok(Self { forwarder, config })
     }
 
-    /// Wraps a running forwarder. `config` may be unused.
+    /// Wraps a running forwarder. It may read another file than `config`.
     pub fn from_forwarder(forwarder: Forwarder, config: Config) -> Self {
         Self { forwarder, config }
     }
@@ -201,6 +202,7 @@ impl Running {
         }
     }
 
+    /// Waits until xdpfwd ends.
     pub fn wait(&mut self) {
         let deadline = Instant::now() + TIMEOUT;
         while self.forwarder.check_running().is_ok() {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
 // Tags sent packets with VLAN 100 like a VLAN device: puts the tag into the skb's metadata. The
-// kernel writes it into the packet only if the interface does not announce VLAN offload for sent
-// packets.
+// kernel writes the tag into the packet only if the interface does not announce VLAN offload for
+// sent packets.
 
 #include <linux/bpf.h>
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{TIMEOUT, XDPFWD, cross_connect};
 
-/// A unique path, short enough for a Unix socket. The file is removed on drop.
+/// The path of a control socket: unique, and short enough for a Unix socket. Drop removes the file.
 pub struct Socket(pub PathBuf);
 
 impl Socket {
@@ -24,12 +24,13 @@ impl Socket {
         self.0.to_str().unwrap()
     }
 
-    /// Returns a cross-connect with this control socket, and from lan to wan the filter `edge` with
-    /// these rules and `default = "drop"`.
+    /// Returns a configuration that forwards both ways, with this control socket. The path from lan
+    /// to wan has the filter `edge` with these rules and `default = "drop"`.
     pub fn config(&self, rules: &[&str]) -> String {
         self.config_with_place("user", rules)
     }
 
+    /// Like [`config`](Self::config), with a value of the filter's key `place`.
     pub fn config_with_place(&self, place: &str, rules: &[&str]) -> String {
         let engine = format!("cores = [1]\ncontrol = {:?}", self.path());
         let text =
@@ -56,6 +57,7 @@ impl Socket {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// Sends bytes to the socket, and returns the response.
     pub fn send_raw(&self, request: &[u8]) -> Value {
         let mut stream = UnixStream::connect(&self.0).unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();

@@ -10,6 +10,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, socket};
 use xdpfwd_lab::{Chain, Namespace};
 
+/// A network namespace and the name of an interface in it.
 pub type Side<'a> = (&'a Namespace, &'a str);
 
 /// Debian's Python, which has scapy; `PATH` may find another.
@@ -31,7 +32,7 @@ pub fn sink0(lab: &Chain) -> Side<'_> {
     (lab.sink(), "sink0")
 }
 
-/// Returns the frames that arrived, in order.
+/// Sends frames on one interface. Returns the frames that arrived at another interface, in order.
 pub fn send_and_capture(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let output = run_wire_py(from, to, frames);
     let stderr = String::from_utf8_lossy(&output.stderr);

@@ -54,7 +54,7 @@ impl Version {
     }
 }
 
-/// The configuration of ESP in xdpfwd and in Linux.
+/// A test case: the configuration of ESP in xdpfwd and in Linux.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) transform: Transform,
@@ -62,13 +62,17 @@ pub(crate) struct Case {
     pub(crate) inner: Version,
     /// IP version of the tunnel endpoints; `None` for transport mode.
     pub(crate) outer: Option<Version>,
+    /// Whether the SAs use extended sequence numbers.
     pub(crate) esn: bool,
+    /// Whether ESP is encapsulated in UDP.
     pub(crate) udp: bool,
-    /// Additional lines of the SAs of esp-seal and of esp-open.
+    /// Additional lines of the SA of esp-seal.
     pub(crate) seal: String,
+    /// Additional lines of the SA of esp-open.
     pub(crate) open: String,
-    /// Additional `ip xfrm state` arguments for Linux's inbound and outbound SA.
+    /// Additional `ip xfrm state` arguments for Linux's inbound SA.
     pub(crate) linux_in: String,
+    /// Additional `ip xfrm state` arguments for Linux's outbound SA.
     pub(crate) linux_out: String,
 }
 
@@ -120,11 +124,14 @@ impl Case {
     }
 
     /// Returns the length of the longest IP packet that fits into 1500 bytes after encapsulation.
-    /// (The bytes between IV and ICV, with two trailer bytes, are a multiple of four.)
+    /// (The bytes between IV and ICV are a multiple of four. The last two are the trailer.)
     pub(crate) fn max_packet_len(&self) -> usize {
+        const ESP_HEADER_LEN: usize = 8;
+        const IV_LEN: usize = 8;
+        const ICV_LEN: usize = 16;
         let [inner, outer] = self.versions().map(Version::header_len);
         let udp = if self.udp { 8 } else { 0 };
-        let protected = (1500 - outer - udp - 16 - 16) / 4 * 4 - 2;
+        let protected = (1500 - outer - udp - ESP_HEADER_LEN - IV_LEN - ICV_LEN) / 4 * 4 - 2;
         if self.outer.is_some() { protected } else { inner + protected }
     }
 }

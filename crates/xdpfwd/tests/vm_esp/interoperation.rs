@@ -76,7 +76,7 @@ fn assert_traffic_passes(lab: &Lab) {
         let counters = || format!("{}, {:?}", latest(&running), lab.xfrm_stat());
         assert!(text.contains(" 0% packet loss"), "{name}: {text}{}", counters());
     }
-    // With every length of ESP padding.
+    // These lengths need every length of ESP padding.
     let max_payload_len = lab.case.max_packet_len() - lab.case.inner.header_len() - 8;
     let hosts = UdpPair::new(lab);
     for length in (0..12).chain(500..504).chain(max_payload_len - 4..=max_payload_len) {
@@ -90,8 +90,8 @@ fn assert_traffic_passes(lab: &Lab) {
             );
         }
     }
-    // One byte longer is too big. Linux tells ping on the right host (but not over IPv6 in
-    // transport mode), and xdpfwd the left host, by ICMP.
+    // A packet that is one byte longer is too big. By ICMP, Linux tells ping on the right host (but
+    // not over IPv6 in transport mode), and xdpfwd tells ping on the left host.
     let linux_reports = lab.case.outer.is_some() || lab.case.inner == V4;
     for (side, to) in [(RIGHT, left)].into_iter().filter(|_| linux_reports).chain([(LEFT, right)]) {
         let arguments = ["-c1", "-W20", "-Mdo", "-s", &(max_payload_len + 1).to_string(), to];
@@ -126,6 +126,7 @@ fn assert_traffic_passes(lab: &Lab) {
     println!("case: {name}: {packets:?} packets");
 }
 
+/// Waits until xdpfwd receives no packet for [`SETTLE_TIME`].
 fn wait_until_settled(running: &Running) {
     let received = || received(&latest(running));
     let mut previous = received();
@@ -176,7 +177,7 @@ fn udp_encapsulation_interoperates() {
 }
 
 #[test]
-fn files_of_esp_new_key_and_new_state_interoperate() {
+fn key_and_state_files_that_xdpfwd_created_interoperate() {
     let mut lab = Lab::new(Case::new(AES_256, V4, Some(V4)));
     for (index, name) in ["out.key", "in.key"].into_iter().enumerate() {
         let path = lab.file(name);

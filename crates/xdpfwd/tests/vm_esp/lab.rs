@@ -26,7 +26,7 @@ pub(crate) struct Lab {
     pub(crate) folder: PathBuf,
     /// Key and salt of xdpfwd's and of Linux's outbound SA, in hexadecimal.
     pub(crate) keys: [String; 2],
-    /// Makes Linux decapsulate ESP in UDP.
+    /// The process that makes Linux decapsulate ESP in UDP.
     _udp: Option<Forwarder>,
 }
 
@@ -236,7 +236,7 @@ selector = ["{right}/{prefix}"]
         assert_eq!(self.xfrm_stat(), expected, "{}: /proc/net/xfrm_stat", self.case.name());
     }
 
-    /// Returns bytes and packets.
+    /// Returns bytes and packets of an SA, from `ip xfrm state`.
     pub(crate) fn linux_sa_counters(&self, spi: u32) -> (u64, u64) {
         let text = run(Command::new("ip").args([
             "-s",
@@ -257,7 +257,7 @@ selector = ["{right}/{prefix}"]
         (next(), next())
     }
 
-    /// Returns bytes and packets, from `ctl sa`.
+    /// Returns bytes and packets of an SA, from `xdpfwd ctl sa`.
     pub(crate) fn xdpfwd_sa_counters(&self, spi: u32) -> (u64, u64) {
         let text = run(Command::new(XDPFWD)
             .args(["ctl", "sa", "--json", "--socket"])
@@ -291,7 +291,7 @@ selector = ["{right}/{prefix}"]
         self.write("state", &(lines.join("\n") + "\n"));
     }
 
-    /// Checks that xdpfwd dropped exactly these packets, by reason.
+    /// Stops xdpfwd. Checks that it dropped exactly these packets, by reason.
     #[track_caller]
     pub(crate) fn assert_dropped(&self, running: Running, expected: &[(&str, u64)]) -> FinalReport {
         let (exit, final_report) = running.stop();
@@ -315,7 +315,8 @@ selector = ["{right}/{prefix}"]
     }
 }
 
-/// Linux does not load AES-NI by itself, and its errors do not name a missing module.
+/// Loads the kernel modules of ESP. Linux does not load the AES-NI module by itself, and its errors
+/// do not name a missing module.
 pub(crate) fn load_modules() {
     let modules = ["aesni_intel", "esp4", "esp6", "xfrm_user", "gcm", "seqiv", "chacha20poly1305"];
     run(Command::new("modprobe").arg("-a").args(modules));

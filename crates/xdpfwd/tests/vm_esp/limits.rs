@@ -5,11 +5,11 @@ use crate::lab::Lab;
 use crate::packets::{UdpPair, message};
 use crate::{LEFT, RIGHT, wait_until_received};
 
-/// In bytes.
+/// Payload length of a UDP message, in bytes.
 const MESSAGE_LEN: usize = 100;
 /// Length of a message's IPv4 packet, in bytes.
 const PACKET_LEN: u64 = 128;
-/// Packets that each limit allows.
+/// Packets that the limit of an SA allows.
 const ALLOWED: u32 = 10;
 /// Packets that a host sends in each run.
 const SENT: u32 = 15;

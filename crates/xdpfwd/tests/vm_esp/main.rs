@@ -10,8 +10,8 @@
 //! ```
 //!
 //! The tunnel endpoints are 192.0.2.1 or fd02::1 for xdpfwd (no interface has them), and 192.0.2.2
-//! or fd02::2 on the right host. All neighbour entries are static, so all IPv4 packets
-//! on the wires are those of the test.
+//! or fd02::2 on the right host. All neighbour entries are static, so only the test causes IPv4
+//! packets on the wires.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -32,13 +32,14 @@ use support::{Running, until};
 /// Time without a packet after which a test expects none.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 
-/// SPIs of the SA from xdpfwd to Linux and of the SA from Linux to xdpfwd.
+/// SPI of the SA with which xdpfwd encapsulates, and below of the SA with which Linux encapsulates.
 const SPI_TO_LINUX: u32 = 0x1001;
 const SPI_FROM_LINUX: u32 = 0x2001;
 
 const LEFT: usize = 0;
 const RIGHT: usize = 1;
 
+/// Returns the latest interval report.
 fn latest(running: &Running) -> Value {
     let line = running.forwarder.last_line(|line| line.contains(r#""type":"interval""#)).unwrap();
     serde_json::from_str(&line).unwrap()

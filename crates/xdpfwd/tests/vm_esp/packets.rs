@@ -16,6 +16,7 @@ use crate::support::TIMEOUT;
 use crate::support::wire::packet_socket;
 use crate::{LEFT, RIGHT, SETTLE_TIME};
 
+/// A UDP socket on the left and one on the right host, connected to each other.
 pub(crate) struct UdpPair(pub(crate) [UdpSocket; 2]);
 
 impl UdpPair {
@@ -35,7 +36,7 @@ impl UdpPair {
         }))
     }
 
-    /// Sends a message of `length` bytes for each number.
+    /// Sends a [`message`] of `length` bytes for each number, from the host on this side.
     #[track_caller]
     pub(crate) fn send(&self, side: usize, numbers: impl IntoIterator<Item = u32>, length: usize) {
         for number in numbers {
@@ -43,7 +44,7 @@ impl UdpPair {
         }
     }
 
-    /// Returns `None` after the timeout.
+    /// Returns the next message that arrives on this side, or `None` after the timeout.
     pub(crate) fn receive(&self, side: usize, timeout: Duration) -> Option<Vec<u8>> {
         let socket = &self.0[side];
         socket.set_read_timeout(Some(timeout)).unwrap();
@@ -92,6 +93,7 @@ pub(crate) fn message(number: u32, length: usize) -> Vec<u8> {
     bytes
 }
 
+/// A packet socket that receives all frames of an interface.
 pub(crate) struct PacketSocket {
     pub(crate) socket: OwnedFd,
     pub(crate) address: LinkAddr,
@@ -105,7 +107,7 @@ impl PacketSocket {
         Self { socket, address }
     }
 
-    /// Returns `None` after the timeout.
+    /// Returns the next ESP frame with this SPI, or `None` after the timeout.
     pub(crate) fn receive_one(&self, spi: u32, timeout: Duration) -> Option<Vec<u8>> {
         let deadline = Instant::now() + timeout;
         setsockopt(
@@ -148,6 +150,7 @@ impl PacketSocket {
     }
 }
 
+/// Location and fields of an ESP header.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Esp {
     /// Offset of the header in the frame.
@@ -173,7 +176,7 @@ pub(crate) fn parse_esp(frame: &[u8]) -> Option<Esp> {
     Some(Esp { offset, spi: word(offset)?, sequence_number: word(offset + 4)? })
 }
 
-/// Returns the lower 32 bits.
+/// Returns the lower 32 bits of the sequence number.
 pub(crate) fn sequence_number(frame: &[u8]) -> u32 {
     parse_esp(frame).unwrap().sequence_number
 }
@@ -201,7 +204,7 @@ pub(crate) fn replace_word(frames: &[Vec<u8>], offset: usize, word: u32) -> Vec<
     frames.iter().map(change).collect()
 }
 
-/// Corrects length and header checksum.
+/// Corrects the length and the checksum in the IPv4 header.
 pub(crate) fn fix_ipv4_header(mut frame: Vec<u8>) -> Vec<u8> {
     let length = (frame.len() - 14) as u16;
     frame[16..18].copy_from_slice(&length.to_be_bytes());

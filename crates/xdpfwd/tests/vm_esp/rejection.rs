@@ -41,6 +41,7 @@ fn linux_rejects_altered_replayed_and_late_packets() {
             "{name}: sequence numbers from xdpfwd"
         );
         let frames = &all[..COUNT as usize];
+        // Linux had no SA for the captured packets.
         let (count, mut without_sa) = (u64::from(COUNT), u64::from(CAPTURED));
         lab.assert_xfrm_stat(&[("XfrmInNoStates", without_sa)]);
         lab.configure_linux();
@@ -61,7 +62,8 @@ fn linux_rejects_altered_replayed_and_late_packets() {
         };
         lab.assert_xfrm_stat(&expected_counters(count, count));
         hosts.assert_arrive(RIGHT, [], &format!("{name}: replayed"));
-        // The highest sequence number, the highest below the window, and the lowest in it.
+        // The highest sequence number, which moves the window, then the highest number below the
+        // window, and the lowest number in the window.
         let by_number = |number: u32| &all[number as usize - 1];
         wan_socket.send([
             by_number(CAPTURED),
@@ -86,8 +88,8 @@ fn linux_rejects_altered_replayed_and_late_packets() {
     }
 }
 
-/// Also tests a truncated packet, a fragment, a packet for another host, one of another protocol,
-/// and sequence numbers that Linux has not sent.
+/// Also tests a truncated packet, a fragment, a packet for another host, a GRE packet, and
+/// sequence numbers that Linux has not sent.
 #[test]
 fn xdpfwd_rejects_altered_replayed_and_late_packets() {
     const CAPTURED: u32 = 200;
@@ -113,8 +115,9 @@ fn xdpfwd_rejects_altered_replayed_and_late_packets() {
         let frames = &all[..COUNT as usize];
         let by_number = |number: u32| all[number as usize - 1].clone();
         let running = lab.start();
-        // Linux has not sent the sequence numbers 0 and 2^32 - 1.
+        // xdpfwd has not received this packet yet.
         let new_packet = by_number(CAPTURED - 1);
+        // Linux has not sent the sequence numbers 0 and 2^32 - 1.
         let with_number = |number| replace_word(std::slice::from_ref(&new_packet), 4, number);
         right_socket.send(&with_number(0));
         right_socket.send(&with_number(u32::MAX));

@@ -83,7 +83,7 @@ fn run_after_crash_reuses_no_sequence_number_or_iv_and_rejects_replays() {
     let mut from_linux = Vec::new();
     for run in 0..3 {
         let mut running = lab.start();
-        // From earlier runs.
+        // Replay packets of earlier runs.
         right_socket.send(&from_linux);
         hosts.assert_arrive(LEFT, [], "replayed after a crash");
         let first = run * COUNT;
@@ -101,6 +101,7 @@ fn run_after_crash_reuses_no_sequence_number_or_iv_and_rejects_replays() {
             );
             assert!(ivs.insert(frame[offset + 8..offset + 16].to_vec()), "run {run}: repeated IV");
         }
+        // Capture a packet that later runs replay.
         hosts.send(RIGHT, [u32::MAX - run], 64);
         from_linux.extend(right_socket.receive(SPI_FROM_LINUX, 1));
         hosts.assert_arrive(LEFT, [u32::MAX - run], &format!("run {run}: packet to replay"));

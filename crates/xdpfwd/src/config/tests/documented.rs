@@ -38,9 +38,11 @@ thread_local! {
     static KEYS: KeyFolder = KeyFolder::new();
 }
 
+/// The first three cells of a row of a key table: `| key | accepted values | default | meaning |`.
 struct Row {
     key: String,
     accepted: String,
+    /// With backquotes if the cell contains a value of the key.
     default: String,
 }
 
@@ -70,7 +72,8 @@ fn documented_rows() -> BTreeMap<String, Vec<Row>> {
     sections
 }
 
-/// A valid configuration in which the table with this heading contains `line`.
+/// Returns a valid configuration in which one table contains `line`. `heading` is the heading of
+/// the page about this table, such as `[engine]` or `kind = "ttl"`.
 fn with_line(heading: &str, line: &str) -> String {
     match heading {
         // Replace the line of the same key.
@@ -98,7 +101,7 @@ fn with_line(heading: &str, line: &str) -> String {
     }
 }
 
-/// The error about an unknown key lists the accepted keys.
+/// Returns the accepted keys, from the error about an unknown key.
 fn accepted_keys(heading: &str) -> Vec<String> {
     let text = diagnose(&with_line(heading, "zzz = 1"));
     let line = text
@@ -179,7 +182,7 @@ fn documented_values_equal_accepted_values_in_errors() {
 
 #[test]
 fn documented_defaults_equal_values_of_missing_keys() {
-    // With the stage on a path, and without random values.
+    // Returns the plan as text, without random seeds. If `text` defines a stage, puts it on a path.
     let planned = |text: &str| {
         let text = text.replacen(
             "from = \"lan\"",

@@ -9,7 +9,7 @@ use xdpfwd_engine::{Lockout, Plan};
 use super::KeyFolder;
 use crate::config::{Interface, Machine, load};
 
-/// Every interface exists, with this number of queues and this MTU.
+/// A machine on which every interface exists, with this number of queues and this MTU.
 struct PermissiveMachine {
     queues: u16,
     mtu: u32,
@@ -21,6 +21,7 @@ impl Machine for PermissiveMachine {
     }
 
     fn interface(&self, name: &str) -> Option<Interface> {
+        // Each name needs its own index.
         let index = name.bytes().fold(0, |index, byte| index * 31 + u32::from(byte));
         Some(Interface {
             index,

@@ -1,4 +1,5 @@
-//! `keep` rules, and warnings about lockouts.
+//! `keep` rules, and warnings about lockouts: xdpfwd would cut off an SSH session or the default
+//! route.
 
 use xdpfwd_engine::{Keep, KeepRule, Lockout, TrafficUse};
 
@@ -30,6 +31,7 @@ fn warning_for_interface_with_peer_suffix_names_the_interface() {
 
 #[test]
 fn keep_on_port_without_path_causes_warning() {
+    // No path starts at the port of eth2.
     let unused_keep =
         MINIMAL.replacen("interface = \"eth2\"", "interface = \"eth2\"\nkeep = [\"arp\"]", 1);
     assert_snapshot!(diagnose(&unused_keep));

@@ -50,7 +50,8 @@ from = \"lan\"
 to = \"wan\"
 ";
 
-/// The key files `in.key` and `out.key` (AES-128) and `256.key` (AES-256), removed on drop.
+/// A temporary folder with the key files `in.key` and `out.key` (AES-128) and `256.key` (AES-256),
+/// removed on drop.
 struct KeyFolder(PathBuf);
 
 impl KeyFolder {
@@ -94,7 +95,8 @@ fn plan(text: &str) -> Result<(Plan, Diagnostics), Diagnostics> {
     plan_on(&FakeMachine::new(), text)
 }
 
-/// Returns the errors, or the warnings and the line `accepted`.
+/// Returns the errors of a configuration. If it is valid, returns the warnings and the line
+/// `accepted`.
 fn diagnose(text: &str) -> String {
     match plan(text) {
         Ok((_, warnings)) => format!("{warnings}accepted\n"),
@@ -102,11 +104,13 @@ fn diagnose(text: &str) -> String {
     }
 }
 
+/// Returns each configuration, with line numbers, and its diagnostics.
 fn diagnose_cases(cases: &[&str]) -> String {
     diagnose_cases_with("", cases)
 }
 
-/// Appends `suffix` to each configuration, but not to the result.
+/// Like [`diagnose_cases`], but appends `suffix` to each configuration. The result does not show
+/// the suffix.
 fn diagnose_cases_with(suffix: &str, cases: &[&str]) -> String {
     let mut report = String::new();
     for case in cases {

@@ -11,6 +11,7 @@ const VALID_FILES: [&str; 4] = [
     include_str!("../../../../../configs/jumbo.toml"),
 ];
 
+/// Pieces of TOML text, valid and invalid.
 const PIECES: [&str; 48] = [
     "[engine]",
     "[umem]",
@@ -62,7 +63,7 @@ const PIECES: [&str; 48] = [
     "\u{feff}",
 ];
 
-/// [`mutate`] reduces positions and line numbers that exceed the text.
+/// A change of a text. A position or line number beyond the end of the text wraps around.
 #[derive(Clone, Debug)]
 enum Mutation {
     /// Position and number of characters.
@@ -119,7 +120,7 @@ fn mutate(text: &str, mutations: &[Mutation]) -> String {
     text.into_iter().collect()
 }
 
-/// Each error contains one of these phrases before accepted values or a fix.
+/// Phrases before accepted values or a fix. Each error contains one of them.
 const ADVICE: [&str; 18] = [
     "is 6 groups of",
     "must be",
@@ -292,7 +293,7 @@ const TABLES: [(&str, &str); 15] = [
     ("", "engine = { cores = [0] }\n"),
 ];
 
-/// Each diagnostic must have a valid form and position.
+/// Checks the form, the position and the advice of each diagnostic.
 fn check(text: &str) -> Result<(), TestCaseError> {
     let without_bom = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines: Vec<&str> = without_bom.split('\n').collect();
@@ -333,7 +334,7 @@ fn check(text: &str) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    // Set PROPTEST_CASES for more cases.
+    // For more cases, set the environment variable PROPTEST_CASES.
     #![proptest_config(ProptestConfig {
         cases: ProptestConfig::default().cases.max(2000),
         failure_persistence: None,

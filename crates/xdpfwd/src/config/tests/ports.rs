@@ -99,7 +99,8 @@ fn one_mistake_is_reported_once() {
         "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n[[path]]\nfrom = \"lan\"\nto = \
          \"lan\"\nstages = [\"edge\"]\n\
          [stage]\nedge = 1",
-        // One of the two ports called `lan` may be the missing `wan`.
+        // One of the two ports called `lan` may be the missing `wan`, so xdpfwd reports only the
+        // duplicate name.
         "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n[[port]]\nname = \"lan\"\ninterface = \
          \"eth2\"\n[[path]]\n\
          from = \"lan\"\nto = \"wan\"",

@@ -120,6 +120,8 @@ fn filter_placement_depends_on_path_and_rules() {
     assert!(error.contains("`drop log 1/10`: the XDP program does not support logging"), "{error}");
 }
 
+/// A stage configuration with an array of tables. Port 0, and port 1 with the label `two lines`,
+/// are errors.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NestedConfig {
@@ -167,7 +169,7 @@ fn errors_inside_stage_table_have_position_of_the_mistake() {
             Err(errors) => errors.to_string(),
         }
     };
-    // `stage` begins on line 13 of the file.
+    // The text `stage` begins on line 13 of the file.
     let kind = "kind = \"nested\"";
     assert_eq!(
         diagnose(&format!("rules = [{{ port = 1 }}, {{ label = \"a\", port = 65536 }}]\n{kind}")),

@@ -16,6 +16,7 @@ use xdpfwd_lab::Namespace;
 use crate::support::until;
 use crate::support::wire::{hex, packet_socket};
 
+/// A thread that captures the frames of an interface.
 pub struct Tap {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicU64>,
@@ -77,6 +78,7 @@ impl Tap {
         Self { stop, count, frames, thread: thread::spawn(capture) }
     }
 
+    /// Returns the number of frames captured so far.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
@@ -86,6 +88,7 @@ impl Tap {
         until(&format!("{count} frames are captured"), || self.count() >= count);
     }
 
+    /// Returns the captured frames: none after [`start_with`](Self::start_with).
     pub fn stop(self) -> Vec<Vec<u8>> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap();
@@ -120,8 +123,8 @@ pub struct Esp {
 }
 
 impl Esp {
-    /// Each worker has its own range. An IV is the epoch (32 bits, new in each run of xdpfwd), the
-    /// IV range (6 bits) and a counter (26 bits).
+    /// Returns the number of the IV range, which identifies the worker. An IV consists of the epoch
+    /// (32 bits, new in each run of xdpfwd), this number (6 bits) and a counter (26 bits).
     pub fn iv_range(&self) -> u64 {
         self.iv >> 26 & 63
     }
@@ -202,6 +205,7 @@ pub fn count_kinds(frames: &[Vec<u8>]) -> BTreeMap<&'static str, usize> {
 /// Writes frames to a pcap file for tshark.
 pub fn write_pcap(path: &Path, frames: &[Vec<u8>]) {
     let mut bytes = vec![];
+    // The header of the file. Below, each frame has its own header.
     for word in [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65536, 1] {
         bytes.extend(word.to_le_bytes());
     }

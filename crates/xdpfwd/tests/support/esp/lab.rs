@@ -14,11 +14,12 @@ use super::setup::Setup;
 use crate::support::wire::hex;
 use crate::support::{Running, XDPFWD, build_lab, until};
 
-/// IPv4 and IPv6 address: addresses of inner packets.
+/// IPv4 and IPv6 address of the host gen, and below of the host sink. Inner packets have these
+/// addresses.
 pub const GEN_ADDRESSES: [&str; 2] = ["10.77.0.1", "fd77::1"];
 pub const SINK_ADDRESSES: [&str; 2] = ["10.77.0.2", "fd77::2"];
 
-/// Returns key and salt in hexadecimal, the same in every run.
+/// Returns key and salt of an SA in hexadecimal. They are the same in every run of a test.
 pub fn key(spi: u32, transform: &str) -> String {
     let bytes = if transform.contains("128") { 20 } else { 36 };
     let mut random = SplitMix64::new(spi.into());
@@ -59,7 +60,7 @@ impl Lab {
             &wire,
             "ip link add bridge type bridge stp_state 0 mcast_snooping 0 && ip link set bridge up",
         );
-        // The numbers are the last bytes of the MAC addresses.
+        // The numbers 5 to 8 are the last bytes of the MAC addresses.
         xdpfwd_lab::connect((namespaces.fwd(), "wan0", 5), (&wire, "tap0", 6), queues, 1500)
             .unwrap();
         xdpfwd_lab::connect((namespaces.fwd(), "wan1", 7), (&wire, "tap1", 8), 1, 1500).unwrap();

@@ -19,10 +19,11 @@ pub struct Setup {
     pub bypass: &'static str,
     /// Generations (see [`spi`]) of the outbound SAs. Each side encapsulates with the first.
     pub outbound: Vec<u32>,
+    /// Generations of the inbound SAs.
     pub inbound: Vec<u32>,
     /// Queues of side 0. Side 1 has one.
     pub queues: u16,
-    /// Frames per worker: fewer, for a faster start.
+    /// Frames per worker: fewer than xdpfwd's default, for a faster start.
     pub frames: u32,
     /// Additional lines of `[engine]`.
     pub engine: [String; 2],
@@ -58,7 +59,8 @@ impl Default for Setup {
     }
 }
 
-/// Returns an SPI. Each new key has the next generation, from 1.
+/// Returns the SPI of an SA with which `side` encapsulates. `generation` numbers these SAs, from 1.
+/// Rekeying replaces an SA by the next one.
 pub fn spi(side: usize, generation: u32) -> u32 {
     [0x1000, 0x2000][side] + generation
 }

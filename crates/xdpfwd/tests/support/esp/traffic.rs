@@ -17,7 +17,7 @@ use super::lab::Lab;
 use crate::support::wire::packet_socket;
 use crate::support::{TIMEOUT, until};
 
-/// Pauses after every 32 frames so that no queue overflows.
+/// Sends frames. Pauses after every 32 frames so that no queue overflows.
 pub fn inject<'a>(
     namespace: &Namespace,
     interface: &str,
@@ -111,17 +111,19 @@ impl Sender {
         Self { stop, thread: thread::spawn(work) }
     }
 
+    /// Waits until the thread has sent `count` packets. Returns the number of sent packets.
     pub fn finish(self) -> u64 {
         self.thread.join().unwrap()
     }
 
+    /// Returns the number of sent packets.
     pub fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.finish()
     }
 }
 
-/// Killed on drop.
+/// A process `iperf3 --server` in the namespace of the host sink, killed on drop.
 pub struct Iperf3Server(Child);
 
 impl Iperf3Server {
@@ -139,7 +141,7 @@ impl Iperf3Server {
         server
     }
 
-    /// Returns the object `end` of the JSON output.
+    /// Runs `iperf3 --client` on the host gen. Returns the object `end` of its JSON output.
     #[track_caller]
     pub fn run_client(&self, lab: &Lab, address: &str, arguments: &[&str]) -> Value {
         let mut client = lab.namespaces.gen_().command("iperf3");
