@@ -73,9 +73,8 @@ fn plan_of_two_paths_acquires_resource_once_and_releases_it_after_both() {
     let acquired_counts = || [&first, &second].map(|plan| plan.acquired.load(Ordering::Relaxed));
 
     let builder = TestBench::builder().ports(Ports::from_iter([lan, wan])).workers(4);
-    let builder = builder
-        .plans("lan", "wan", named_plan(&first))
-        .plans("wan", "lan", named_plan(&first));
+    let builder =
+        builder.plans("lan", "wan", named_plan(&first)).plans("wan", "lan", named_plan(&first));
     let mut bench = builder.build().unwrap();
     let contexts = bench.worker().stages_mut(|_, stage: &mut ContextStage| stage.0.clone());
     let expected = ["lan wan Some(1400) 4 02:00:00:00:00:02", "wan lan None 4 02:00:00:00:00:01"];
