@@ -9,10 +9,11 @@ SHELL := /bin/bash
 SECONDS ?= 5
 # Cargo profile of the demo, defined in Cargo.toml; or `release`, the profile of `make build`.
 DEMO_PROFILE ?= demo
-# Options of the benchmarks; for defaults see `xdpfwd-bench … --help`.
+# Options of the benchmarks: number of rounds, and forwarders to measure. `xdpfwd-bench … --help`
+# prints the defaults.
 ROUNDS ?=
 ONLY ?=
-# Suite and kernel for vmtest; default: all.
+# Suite and kernel for the target vmtest; if empty, all.
 SUITE ?=
 KERNEL ?=
 
@@ -79,8 +80,8 @@ loom: toolchain ## model-check the rings: every interleaving, and that loom dete
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$(TARGET)/loom" \
 		CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 cargo test --test loom --release
 
-# Boots once for each suite and kernel. The first run downloads kernels and QEMU (300 MB) to
-# ~/.cache/xdpfwd-vm.
+# Boots the emulated machine once for each suite and kernel. The first run downloads kernels and
+# QEMU (300 MB) to ~/.cache/xdpfwd-vm.
 .PHONY: vmtest
 vmtest: vm-build ## test AF_XDP zero-copy and more on other kernels, in an emulated machine (SUITE=zero-copy KERNEL=7.2)
 	"$(DEBUG)/xdpfwd-vm" run --jobs 2 $(SUITE) $(if $(KERNEL),--kernel $(KERNEL))
@@ -89,7 +90,7 @@ vmtest: vm-build ## test AF_XDP zero-copy and more on other kernels, in an emula
 vmtest-ci: vm-build ## run the part of vmtest that CI runs (`xdpfwd-vm list` shows it)
 	"$(DEBUG)/xdpfwd-vm" run --ci --jobs 2 $(SUITE) $(if $(KERNEL),--kernel $(KERNEL))
 
-# Build with the profile of the tests, whose dependencies CI has already built.
+# Builds xdpfwd-vm with the profile of the tests: CI has already built the dependencies with it.
 .PHONY: vm-build
 vm-build: toolchain test-deps
 	@$(call install,$(VM_PACKAGES))
@@ -104,7 +105,8 @@ fuzz: toolchain nightly ## fuzz rings, ports, rules, packets, keys, ESP state fi
 	done
 
 # ThreadSanitizer reports false races unless the standard library is instrumented too, and the
-# compiler requires that. Therefore -Zbuild-std builds it from the component rust-src.
+# compiler refuses to mix both. Therefore -Zbuild-std builds the standard library from the rustup
+# component rust-src.
 .PHONY: sanitize
 sanitize: toolchain nightly test-deps ## test rings, ports and workers under AddressSanitizer and ThreadSanitizer (needs nightly)
 	@test -e "$$(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" || { \
@@ -174,8 +176,8 @@ bench-build: toolchain deps
 	cargo build --release --bins --features xdpfwd/xsk-rs,$(BENCH_CRATE)/ipsec-mb
 	@$(call install,$(PEER_PACKAGES)) || echo "Cannot install all of: $(PEER_PACKAGES). The results will list the missing forwarders." >&2
 
-# Pass SECONDS to a benchmark only if the user has set it: its default is for the demo, and each
-# benchmark has its own default.
+# Passes SECONDS to a benchmark only if the user has set it: the default above is for the demo, and
+# each benchmark has its own default.
 BENCH_SECONDS = $(if $(filter command% environment%,$(origin SECONDS)),--seconds $(SECONDS))
 
 SHELL_SCRIPTS := .ci/parts .ci/run .ci/test .ci/test-long .ci/test-runner \
@@ -219,10 +221,10 @@ toolchain:
 		echo "    apt-get install rustup && rustup default stable"; \
 		exit 1; } >&2
 
-# Prints why sudo is needed, before using it.
+# Prints what the next command needs sudo for (argument 1), unless the user is root.
 say_sudo = test -z "$(SUDO)" || echo "Using sudo for $(1)."
 
-# Installs missing packages.
+# Installs those Debian packages of argument 1 that are missing.
 define install
 missing=""; \
 for package in $(1); do \
