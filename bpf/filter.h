@@ -225,13 +225,10 @@ static __always_inline __u32 filter_ipv4(struct xdp_md *ctx, __u32 l3, __u64 vla
 	key.word[2] = vlans;
 	if (!ip || read_ipv4(&frame, l3, ip, &upper) != PARSED || read_l4(&frame, &upper, &key.word[1]) != PARSED)
 		return exception_result(REASON_MALFORMED, false);
-	if (upper.l4 > l3 + sizeof(*ip)) {
-		if (filter.exception[REASON_IP_OPTIONS] != EXCEPTION_MATCH_RULES)
-			return exception_result(REASON_IP_OPTIONS, false);
-	} else if (upper.fragment == LATER_FRAGMENT &&
-		   filter.exception[REASON_LATER_FRAGMENT] != EXCEPTION_MATCH_RULES) {
+	if (upper.l4 > l3 + sizeof(*ip) && filter.exception[REASON_IP_OPTIONS] != EXCEPTION_MATCH_RULES)
+		return exception_result(REASON_IP_OPTIONS, false);
+	if (upper.fragment == LATER_FRAGMENT && filter.exception[REASON_LATER_FRAGMENT] != EXCEPTION_MATCH_RULES)
 		return exception_result(REASON_LATER_FRAGMENT, false);
-	}
 	key.word[0] = (__u64)bpf_ntohl(ip->saddr) << 32 | bpf_ntohl(ip->daddr);
 	key.word[2] |= (__u64)(ip->tos >> 2) << 16;
 	return apply_rules_v4(&key);

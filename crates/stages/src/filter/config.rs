@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde_spanned::Spanned;
 use strum::{EnumString, VariantNames};
-use xdpfwd_filter::{Classifier, FlowCache, KernelLimitError, Rule, Verdict};
+use xdpfwd_filter::{Classifier, FlowCache, KernelLimitError, Rule};
 
 use super::exception::{ExceptionAction, ExceptionPolicy, PacketException};
 use super::kernel::{self, Offload};
@@ -363,10 +363,10 @@ impl FilterConfig {
                         ("all fragments other than the first", "\"judge\" or \"drop\"")
                     }
                 };
+                let key = exception.key();
                 let message = format!(
-                    "{} = \"accept\": {packets} pass, although default = \"drop\"; to check or \
-                     drop them, set {alternative}",
-                    exception.key()
+                    "{key} = \"accept\" lets {packets} pass without a rule, although the default \
+                     is to drop; set {key} = {alternative}"
                 );
                 PlanDiagnostic { location: Location::Configuration(span), message }
             })

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
-use xdpfwd_filter::{Addresses, Classifier, FlowCache, Key, L4, Verdict};
+use xdpfwd_filter::{Addresses, Classifier, FlowCache, Fragment, Key, L4, Verdict};
 use xdpfwd_pipeline::{Cx, Reason, Stage, View};
 use xdpfwd_xsk::Batch;
 
@@ -94,10 +94,17 @@ impl Filter {
         match inspection {
             Inspection::Key(key) => Ok(key),
             Inspection::Exception(exception, key) => {
-                let verdict = match (self.program.exceptions.verdict(exception), key) {
-                    (None, Some(key)) => return Ok(key),
-                    (Some(verdict), _) => verdict,
-                    (None, None) => Verdict::Drop,
+                let policy = &self.program.exceptions;
+                let (exception, verdict) = match (policy.verdict(exception), key) {
+                    (Some(verdict), _) => (exception, verdict),
+                    (None, None) => (exception, Verdict::Drop),
+                    // Options or a routing header must not hide that the packet is a fragment.
+                    (None, Some(key)) => match policy.verdict(PacketException::LaterFragment) {
+                        Some(verdict) if key.fragment == Fragment::Later => {
+                            (PacketException::LaterFragment, verdict)
+                        }
+                        _ => return Ok(key),
+                    },
                 };
                 self.exceptions.count(exception, verdict);
                 self.accepted += u64::from(verdict == Verdict::Accept);
