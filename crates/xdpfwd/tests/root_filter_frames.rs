@@ -199,7 +199,7 @@ fn check_shows_action_for_each_exception_and_warns_of_accepting_keys() {
     let (lab, socket) = (build_lab(Chain::builder()), Socket::new("settings"));
     let text = socket.config(&["accept proto tcp"]);
     let output = run(&lab, &text, &["--check"]);
-    let plan = String::from_utf8(output.stdout).unwrap();
+    let plan = String::from_utf8(output.stdout.clone()).unwrap();
     let settings = "    edge: extension_chain = drop, ip_options = drop, later_fragments = drop, \
                     malformed = drop, not_ip = arp, routing_header = drop, vlan_stack = drop\n";
     assert!(plan.contains(settings), "{plan}");
