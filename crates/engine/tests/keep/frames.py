@@ -94,7 +94,7 @@ rows = [
      eth(BROADCAST) / Dot1Q(vlan=7) / ARP(hwsrc=NEIGHBOR_MAC, psrc=NEIGHBOR, pdst=HOST)),
     ("arp request for us with a priority tag (VLAN 0)", "arp",
      eth(BROADCAST) / Dot1Q(vlan=0, prio=5) / ARP(hwsrc=NEIGHBOR_MAC, psrc=NEIGHBOR, pdst=HOST)),
-    ("arp request for us with a priority tag in VLAN 300", "arp",
+    ("arp request for us with a priority tag in VLAN 300, in which we have an interface", "arp",
      eth(BROADCAST) / Dot1Q(vlan=0) / Dot1Q(vlan=300) / ARP(hwsrc=NEIGHBOR_MAC, psrc=NEIGHBOR, pdst=HOST)),
     ("arp request for us with a priority tag in VLAN 200", "",
      eth(BROADCAST) / Dot1Q(vlan=0) / tag200 / ARP(hwsrc=NEIGHBOR_MAC, psrc=NEIGHBOR, pdst=HOST)),

@@ -151,8 +151,7 @@ fn key() -> impl Strategy<Value = Key> {
         1 => Just(Fragment::Later),
     ];
     let vlan = || prop_oneof![2 => Just(None), 1 => (0..3_u16).prop_map(Some)];
-    let extensions =
-        prop_oneof![Just(0), any::<u8>()].prop_map(|bits| ExtensionHeaders::from_bits(bits));
+    let extensions = prop_oneof![Just(0), any::<u8>()].prop_map(ExtensionHeaders::from_bits);
     (addresses, protocol(), extensions, l4, fragment, 0..3_u8, vlan(), vlan()).prop_map(
         |(addresses, protocol, extensions, l4, fragment, dscp, vlan, inner_vlan)| Key {
             addresses,

@@ -337,38 +337,9 @@ impl FilterConfig {
             _ => None,
         });
         accepting
-            .map(|(exception, span)| {
-                let (packets, alternative) = match exception {
-                    PacketException::NotIp | PacketException::Arp => (
-                        "all packets that are not IP, also IP inside PPPoE, MPLS or MACsec",
-                        "\"arp\" or \"drop\"",
-                    ),
-                    PacketException::Malformed => {
-                        ("all packets with truncated or contradictory headers", "\"drop\"")
-                    }
-                    PacketException::VlanStack => {
-                        ("all packets with more than two VLAN tags", "\"drop\"")
-                    }
-                    PacketException::ExtensionChain => {
-                        ("all packets with more than eight IPv6 extension headers", "\"drop\"")
-                    }
-                    PacketException::IpOptions => {
-                        ("all packets with IPv4 options", "\"judge\" or \"drop\"")
-                    }
-                    PacketException::RoutingHeader => (
-                        "all packets with an IPv6 routing header with segments left",
-                        "\"judge\" or \"drop\"",
-                    ),
-                    PacketException::LaterFragment => {
-                        ("all fragments other than the first", "\"judge\" or \"drop\"")
-                    }
-                };
-                let key = exception.key();
-                let message = format!(
-                    "{key} = \"accept\" lets {packets} pass without a rule, although the default \
-                     is to drop; set {key} = {alternative}"
-                );
-                PlanDiagnostic { location: Location::Configuration(span), message }
+            .map(|(exception, span)| PlanDiagnostic {
+                location: Location::Configuration(span),
+                message: exception.warning_if_accepted(),
             })
             .collect()
     }

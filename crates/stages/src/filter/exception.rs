@@ -58,6 +58,32 @@ impl PacketException {
         }
     }
 
+    /// Returns the warning for a filter that drops by default, but accepts these packets.
+    pub(super) fn warning_if_accepted(self) -> String {
+        let (packets, alternatives) = match self {
+            Self::NotIp | Self::Arp => (
+                "all packets that are not IP, also IP inside PPPoE, MPLS or MACsec,",
+                "\"arp\" or \"drop\"",
+            ),
+            Self::Malformed => ("all packets with truncated or contradictory headers", "\"drop\""),
+            Self::VlanStack => ("all packets with more than two VLAN tags", "\"drop\""),
+            Self::ExtensionChain => {
+                ("all packets with more than eight IPv6 extension headers", "\"drop\"")
+            }
+            Self::IpOptions => ("all packets with IPv4 options", "\"judge\" or \"drop\""),
+            Self::RoutingHeader => (
+                "all packets with an IPv6 routing header with segments left",
+                "\"judge\" or \"drop\"",
+            ),
+            Self::LaterFragment => ("all fragments other than the first", "\"judge\" or \"drop\""),
+        };
+        let key = self.key();
+        format!(
+            "{key} = \"accept\" lets {packets} pass without a rule, although the default is to \
+             drop; set {key} = {alternatives}"
+        )
+    }
+
     /// Returns the position in [`Self::WITH_KEY`] of the kind with the same key.
     fn position(self) -> usize {
         if self == Self::Arp { Self::NotIp as usize } else { self as usize }
