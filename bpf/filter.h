@@ -268,8 +268,8 @@ __noinline int filter_ipv6(struct xdp_md *ctx, __u32 l3, __u64 vlans)
 	key.word[1] = address_word(&ip->saddr, 1);
 	key.word[2] = address_word(&ip->daddr, 0);
 	key.word[3] = address_word(&ip->daddr, 1);
-	/* The DSCP is the upper six bits of the traffic class, which spans the first two bytes. */
 	key.word[5] |= (__u64)upper.extensions << EXTENSIONS_SHIFT;
+	/* The DSCP is the upper six bits of the traffic class, which spans the first two bytes. */
 	key.word[5] |= (__u64)((ip->priority << 4 | ip->flow_lbl[0] >> 4) >> 2 & 0x3f) << 16;
 	return apply_rules_v6(&key);
 }

@@ -207,9 +207,8 @@ static __always_inline enum status read_ipv6(const struct frame *frame, __u32 l3
 			__u8 bytes[2];
 			__be32 ident;
 		} *header;
-		__u32 length;
-
 		__u8 extension = extension_bits[upper->protocol];
+		__u32 length;
 
 		upper->l4 = at = any_offset(at);
 		upper->extensions |= extension;
