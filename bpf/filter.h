@@ -12,8 +12,8 @@
 #include "headers.h"
 
 /*
- * Drop reasons. crates/stages/src/filter/kernel.rs and crates/engine/src/attach/program.rs rely on
- * their order.
+ * Drop reasons. crates/stages/src/filter/exception.rs and crates/engine/src/attach/program.rs rely
+ * on their order.
  */
 enum reason {
 	REASON_POLICY,
@@ -22,17 +22,15 @@ enum reason {
 	REASON_VLAN_STACK,
 	REASON_EXTENSION_CHAIN,
 	REASON_IP_OPTIONS,
+	REASON_ROUTING_HEADER,
 	REASON_LATER_FRAGMENT,
 	REASONS, /* number of reasons */
 	ACCEPTED = REASONS,
 	REASON_MASK = 7, /* for the verifier; at least REASONS - 1 */
 };
 
-/*
- * Actions for packet exceptions: packets that can mislead a filter. Each reason except
- * REASON_POLICY is the name of one.
- */
-enum exception_action { EXCEPTION_MATCH_RULES, EXCEPTION_ACCEPT, EXCEPTION_DROP };
+/* Actions for packet exceptions, packets that can mislead a filter (all reasons but POLICY). */
+enum exception_action { EXCEPTION_MATCH_RULES, EXCEPTION_ACCEPT, EXCEPTION_DROP, EXCEPTION_ACCEPT_ARP };
 
 /* Maximum number of rules without a verdict (`continue`); user space refuses more such rules. */
 #define MAX_CONTINUE_RULES 16
@@ -68,8 +66,9 @@ const volatile __u32 in_step[] SEC(".rodata.in_step") = {
 };
 
 /*
- * The number of packets that matched each rule. The last entry is the number of packets that got
- * the default action. The loader sets the number of entries.
+ * The number of packets that matched each rule, then the number of packets that got the default
+ * action, then the numbers of accepted and of dropped packets of each exception. The loader sets the
+ * number of entries.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -87,10 +86,17 @@ static __always_inline void hit(__u32 rule)
 		++*count;
 }
 
-/* Returns ACCEPTED if the settings accept packets with this exception, otherwise the drop reason. */
-static __always_inline __u32 exception_result(enum reason reason)
+/*
+ * Counts a packet with this exception. Returns ACCEPTED or, if the settings do not accept such
+ * packets, the drop reason.
+ */
+static __always_inline __u32 exception_result(enum reason reason, bool is_arp)
 {
-	return filter.exception[reason] == EXCEPTION_ACCEPT ? ACCEPTED : reason;
+	__u32 action = filter.exception[reason];
+	bool accepted = action == EXCEPTION_ACCEPT || (action == EXCEPTION_ACCEPT_ARP && is_arp);
+
+	hit(filter.rules + 1 + 2 * (reason - 1) + !accepted);
+	return accepted ? ACCEPTED : reason;
 }
 
 /*
@@ -103,7 +109,10 @@ static __always_inline __u32 exception_result(enum reason reason)
 #define IS_LATER (2ull << 8)
 
 #define HAS_FLAGS (1ull << 8)
-#define IS_TAGGED (1ull << (12 + 32))
+#define EXTENSIONS_SHIFT 24
+#define VLAN_SHIFT 32
+#define INNER_VLAN_SHIFT 48
+#define IS_TAGGED (1ull << 12)
 
 /*
  * Writes protocol, fragment state and fields of the upper-layer header to `word`, the two key words
@@ -205,10 +214,10 @@ static __always_inline __u32 apply_rules_v6(const struct key_v6 *key)
 }
 
 /*
- * Returns the drop reason, or ACCEPTED. The IP header starts at offset `l3`. `vlan` is the last key
- * word with only the bits of the VLAN.
+ * Returns the drop reason, or ACCEPTED. The IP header starts at offset `l3`. `vlans` is the last
+ * key word, in which only the bits of the VLANs are set yet.
  */
-static __always_inline __u32 filter_ipv4(struct xdp_md *ctx, __u32 l3, __u64 vlan)
+static __always_inline __u32 filter_ipv4(struct xdp_md *ctx, __u32 l3, __u64 vlans)
 {
 	const struct frame frame = whole_frame(ctx);
 	struct key_v4 key = {};
@@ -217,16 +226,13 @@ static __always_inline __u32 filter_ipv4(struct xdp_md *ctx, __u32 l3, __u64 vla
 
 	l3 = any_offset(l3);
 	ip = bytes_at(&frame, l3, sizeof(*ip));
-	key.word[2] = vlan;
+	key.word[2] = vlans;
 	if (!ip || read_ipv4(&frame, l3, ip, &upper) != PARSED || read_l4(&frame, &upper, &key.word[1]) != PARSED)
-		return exception_result(REASON_MALFORMED);
-	if (upper.l4 > l3 + sizeof(*ip)) {
-		if (filter.exception[REASON_IP_OPTIONS] != EXCEPTION_MATCH_RULES)
-			return exception_result(REASON_IP_OPTIONS);
-	} else if (upper.fragment == LATER_FRAGMENT &&
-		   filter.exception[REASON_LATER_FRAGMENT] != EXCEPTION_MATCH_RULES) {
-		return exception_result(REASON_LATER_FRAGMENT);
-	}
+		return exception_result(REASON_MALFORMED, false);
+	if (upper.l4 > l3 + sizeof(*ip) && filter.exception[REASON_IP_OPTIONS] != EXCEPTION_MATCH_RULES)
+		return exception_result(REASON_IP_OPTIONS, false);
+	if (upper.fragment == LATER_FRAGMENT && filter.exception[REASON_LATER_FRAGMENT] != EXCEPTION_MATCH_RULES)
+		return exception_result(REASON_LATER_FRAGMENT, false);
 	key.word[0] = (__u64)bpf_ntohl(ip->saddr) << 32 | bpf_ntohl(ip->daddr);
 	key.word[2] |= (__u64)(ip->tos >> 2) << 16;
 	return apply_rules_v4(&key);
@@ -242,7 +248,7 @@ static __always_inline __u64 address_word(const struct in6_addr *address, int ha
  * Like filter_ipv4, for IPv6. This is a global function, so the verifier checks it once instead of
  * once per path.
  */
-__noinline int filter_ipv6(struct xdp_md *ctx, __u32 l3, __u64 vlan)
+__noinline int filter_ipv6(struct xdp_md *ctx, __u32 l3, __u64 vlans)
 {
 	const struct frame frame = whole_frame(ctx);
 	struct key_v6 key = {};
@@ -252,21 +258,30 @@ __noinline int filter_ipv6(struct xdp_md *ctx, __u32 l3, __u64 vlan)
 
 	l3 = any_offset(l3);
 	ip = bytes_at(&frame, l3, sizeof(*ip));
-	key.word[5] = vlan;
+	key.word[5] = vlans;
 	status = ip ? read_ipv6(&frame, l3, ip, &upper) : INVALID;
 	if (status == TOO_MANY_EXTENSIONS)
-		return exception_result(REASON_EXTENSION_CHAIN);
+		return exception_result(REASON_EXTENSION_CHAIN, false);
 	if (status != PARSED || read_l4(&frame, &upper, &key.word[4]) != PARSED)
-		return exception_result(REASON_MALFORMED);
+		return exception_result(REASON_MALFORMED, false);
+	if (upper.routed && filter.exception[REASON_ROUTING_HEADER] != EXCEPTION_MATCH_RULES)
+		return exception_result(REASON_ROUTING_HEADER, false);
 	if (upper.fragment == LATER_FRAGMENT && filter.exception[REASON_LATER_FRAGMENT] != EXCEPTION_MATCH_RULES)
-		return exception_result(REASON_LATER_FRAGMENT);
+		return exception_result(REASON_LATER_FRAGMENT, false);
 	key.word[0] = address_word(&ip->saddr, 0);
 	key.word[1] = address_word(&ip->saddr, 1);
 	key.word[2] = address_word(&ip->daddr, 0);
 	key.word[3] = address_word(&ip->daddr, 1);
+	key.word[5] |= (__u64)upper.extensions << EXTENSIONS_SHIFT;
 	/* The DSCP is the upper six bits of the traffic class, which spans the first two bytes. */
 	key.word[5] |= (__u64)((ip->priority << 4 | ip->flow_lbl[0] >> 4) >> 2 & 0x3f) << 16;
 	return apply_rules_v6(&key);
+}
+
+/* Returns the bits of a VLAN in the last key word, without their shift; 0 without a VLAN. */
+static __always_inline __u64 tag_bits(__u16 vlan)
+{
+	return vlan ? IS_TAGGED | vlan : 0;
 }
 
 /* Returns the drop reason, or ACCEPTED. */
@@ -274,24 +289,24 @@ static __always_inline __u32 filter_packet(struct xdp_md *ctx)
 {
 	const struct frame frame = whole_frame(ctx);
 	struct link link;
-	__u64 vlan;
+	__u64 vlans;
 
 	switch (read_link(&frame, &link)) {
 	case PARSED:
 		break;
 	case TOO_MANY_TAGS:
-		return exception_result(REASON_VLAN_STACK);
+		return exception_result(REASON_VLAN_STACK, false);
 	default:
-		return exception_result(REASON_MALFORMED);
+		return exception_result(REASON_MALFORMED, false);
 	}
-	vlan = link.tagged ? IS_TAGGED | (__u64)link.vlan << 32 : 0;
+	vlans = tag_bits(link.vlan) << VLAN_SHIFT | tag_bits(link.inner_vlan) << INNER_VLAN_SHIFT;
 	switch (link.ethertype) {
 	case ETH_P_IP:
-		return filter_ipv4(ctx, link.l3, vlan);
+		return filter_ipv4(ctx, link.l3, vlans);
 	case ETH_P_IPV6:
-		return filter_ipv6(ctx, link.l3, vlan);
+		return filter_ipv6(ctx, link.l3, vlans);
 	}
-	return exception_result(REASON_NOT_IP);
+	return exception_result(REASON_NOT_IP, link.ethertype == ETH_P_ARP);
 }
 
 #endif

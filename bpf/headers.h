@@ -32,6 +32,25 @@
 #define EXTENSION_ROUTING 43
 #define EXTENSION_FRAGMENT 44
 #define EXTENSION_DESTINATION 60
+#define EXTENSION_MOBILITY 135
+#define EXTENSION_HIP 139
+#define EXTENSION_SHIM6 140
+
+/*
+ * The IPv6 extension headers that are parsed, each with a bit. ExtensionHeaders in
+ * crates/filter/src/key.rs has the same bits. A table instead of a switch, because then the verifier
+ * does not check the rest of the loop in read_ipv6 separately for each header.
+ */
+static const volatile __u8 extension_bits[256] = {
+	[EXTENSION_HOP_BY_HOP] = 1 << 0,
+	[EXTENSION_ROUTING] = 1 << 1,
+	[EXTENSION_FRAGMENT] = 1 << 2,
+	[PROTOCOL_AH] = 1 << 3,
+	[EXTENSION_DESTINATION] = 1 << 4,
+	[EXTENSION_MOBILITY] = 1 << 5,
+	[EXTENSION_HIP] = 1 << 6,
+	[EXTENSION_SHIM6] = 1 << 7,
+};
 
 struct frame {
 	const void *data;
@@ -50,8 +69,9 @@ enum status {
 struct link {
 	__u32 l3;	 /* offset of the payload */
 	__u16 ethertype; /* a length if below 0x600 */
-	__u16 vlan;	 /* VLAN identifier of the outermost tag */
-	bool tagged;
+	/* Identifiers of the first and second VLAN, or 0. Priority tags (identifier 0) are skipped. */
+	__u16 vlan, inner_vlan;
+	bool tagged; /* also by a priority tag */
 };
 
 enum fragment { WHOLE, FIRST_FRAGMENT, LATER_FRAGMENT };
@@ -67,6 +87,7 @@ struct upper {
 	__u8 fragment_protocol;
 	/* True if a routing header has segments left: the destination is then not the final one. */
 	bool routed;
+	__u8 extensions; /* IPv6 extension headers, as in `extension_bits` */
 };
 
 static __always_inline struct frame whole_frame(struct xdp_md *ctx)
@@ -96,7 +117,16 @@ static __always_inline __u32 any_offset(__u32 offset)
 
 static __always_inline bool is_vlan(__u16 ethertype)
 {
-	return ethertype == ETH_P_8021Q || ethertype == ETH_P_8021AD;
+	switch (ethertype) {
+	case ETH_P_8021Q:
+	case ETH_P_8021AD:
+	/* Types of outer tags that switches used before 802.1ad. */
+	case ETH_P_QINQ1:
+	case ETH_P_QINQ2:
+	case ETH_P_QINQ3:
+		return true;
+	}
+	return false;
 }
 
 /* Parses an Ethernet header and at most MAX_VLAN_TAGS VLAN tags. */
@@ -118,8 +148,10 @@ static __always_inline enum status read_link(const struct frame *frame, struct l
 		tag = bytes_at(frame, link->l3, sizeof(*tag));
 		if (!tag)
 			return INVALID;
-		if (!link->tagged)
+		if (!link->vlan)
 			link->vlan = bpf_ntohs(tag->control) & 0x0fff;
+		else
+			link->inner_vlan = bpf_ntohs(tag->control) & 0x0fff;
 		link->tagged = true;
 		link->ethertype = bpf_ntohs(tag->ethertype);
 		link->l3 += sizeof(*tag);
@@ -175,21 +207,13 @@ static __always_inline enum status read_ipv6(const struct frame *frame, __u32 l3
 			__u8 bytes[2];
 			__be32 ident;
 		} *header;
+		__u8 extension = extension_bits[upper->protocol];
 		__u32 length;
 
 		upper->l4 = at = any_offset(at);
-		if (upper->fragment == LATER_FRAGMENT)
+		upper->extensions |= extension;
+		if (!extension || upper->fragment == LATER_FRAGMENT)
 			return PARSED;
-		switch (upper->protocol) {
-		case EXTENSION_HOP_BY_HOP:
-		case EXTENSION_ROUTING:
-		case EXTENSION_FRAGMENT:
-		case EXTENSION_DESTINATION:
-		case PROTOCOL_AH:
-			break;
-		default:
-			return PARSED;
-		}
 		if (i == MAX_EXTENSION_HEADERS)
 			break;
 		header = bytes_at(frame, at, sizeof(*header));

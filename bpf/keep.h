@@ -350,11 +350,11 @@ static __always_inline bool is_kept(struct xdp_md *ctx, const struct keep *rules
 
 	if (!ethernet || read_link(&frame, &link) != PARSED)
 		return false;
-	vlan_kept = link.tagged && rules->rules & KEEP_VLAN && has_bit(rules->vlan, link.vlan);
+	vlan_kept = link.vlan && rules->rules & KEEP_VLAN && has_bit(rules->vlan, link.vlan);
 	if (!(ethernet->h_dest[0] & 1)) {
 		if (!is_own_mac(ethernet->h_dest))
 			return false;
-	} else if (link.tagged && link.vlan && !vlan_kept && !is_own_vlan(link.vlan)) {
+	} else if (link.vlan && !vlan_kept && !is_own_vlan(link.vlan)) {
 		/*
 		 * Multicast or broadcast in a VLAN that this host does not use. The packet may be
 		 * for another host, which has the same IP address in that VLAN.

@@ -13,9 +13,7 @@ use serde::Serialize;
 use xdpfwd_bench::classbench::{
     Header, Locality, Seed, Statistics, generate, trace, write_rules, write_trace,
 };
-use xdpfwd_filter::{
-    Addresses, Classifier, FlowCache, Fragment, Key, L4, Rule, Verdict, parse_classbench,
-};
+use xdpfwd_filter::{Addresses, Classifier, FlowCache, Key, L4, Rule, Verdict, parse_classbench};
 
 use crate::stats::Median;
 
@@ -258,7 +256,7 @@ fn key(header: &Header) -> Key {
         _ => L4::Ports { source, destination },
     };
     let addresses = Addresses::V4 { source: header.source, destination: header.destination };
-    Key { addresses, protocol: header.protocol, l4, fragment: Fragment::No, dscp: 0, vlan: None }
+    Key::new(addresses, header.protocol, l4)
 }
 
 /// Compares the classifier with a linear search, which is slow, on a part of the trace.

@@ -14,6 +14,9 @@ accept dst 2001:db8::/32 proto icmpv6 icmp-type 128
 accept proto udp sport 1024-65535 dport 53
 drop flags syn,!ack
 accept vlan 7
+drop inner-vlan 7
+drop proto ah
+accept proto 60
 drop dscp 46
 accept proto icmp icmp-code 0
 drop dst 192.0.2.0/24

@@ -9,6 +9,7 @@ use xdpfwd_xsk::OpenError;
 
 use crate::attach::conflicts::{self, AttachedProgram, QueueHolders, describe_attached};
 use crate::host::interface::NoInterface;
+use crate::host::vlan::VlanTagLoss;
 use crate::plan::Mode;
 
 /// Reasons why a data plane does not start.
@@ -34,6 +35,14 @@ pub enum StartError {
         what: String,
         /// The remedy.
         fix: String,
+    },
+    /// Rules compare VLAN tags that frames do not contain.
+    #[error("{interface}: rules compare VLAN tags, but {}; {}", loss.cause, loss.fix)]
+    VlanTags {
+        /// The interface.
+        interface: String,
+        /// Cause and remedy.
+        loss: VlanTagLoss,
     },
     /// The XDP program that runs a stage cannot be loaded.
     #[error(

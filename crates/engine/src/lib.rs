@@ -56,6 +56,7 @@ pub use host::addresses::{AddressUse, OwnAddresses, describe_ports, ports_withou
 pub use host::driver::{Channels, Ethtool, XdpFeatures, is_veth};
 pub use host::interface::NoInterface;
 pub use host::lockout::{Lockout, TrafficUse, lockouts};
+pub use host::vlan::VlanTagLoss;
 pub use keep::{Keep, KeepRule, KeepRuleError};
 pub use plan::{Io, Mode, PathPlan, Plan, PortPlan, StageOnPath};
 pub use run::control::{Control, Event};

@@ -212,6 +212,21 @@ impl Plan {
         (0..=u8::MAX).map(PortId).zip(&self.ports)
     }
 
+    /// Returns whether rules compare the VLAN tags of frames that the port receives through an XDP
+    /// program, which sees only tags inside of frames. Packet sockets receive removed tags, too.
+    pub fn needs_vlan_tags(&self, port: PortId) -> bool {
+        let is_compared_by_keep = |plan: &PortPlan| {
+            plan.keep.iter().any(|rule| matches!(rule, crate::keep::KeepRule::Vlan(_)))
+        };
+        let paths = || self.paths.iter().filter(|path| path.from == port);
+        let is_compared_by_stage =
+            || paths().flat_map(|path| &path.stages).any(|stage| stage.plan.needs_vlan_tags());
+        let plan = self.ports.get(usize::from(port.0)).filter(|plan| plan.io.uses_xdp());
+        plan.is_some_and(|plan| {
+            paths().next().is_some() && is_compared_by_keep(plan) || is_compared_by_stage()
+        })
+    }
+
     /// Returns why an XDP program cannot run the stage at `index` of a path; `None` if it can, or
     /// if the port or the stage does not exist.
     pub fn kernel_obstacle(&self, path: &PathPlan, index: usize) -> Option<String> {

@@ -7,14 +7,50 @@ pub struct Key {
     pub addresses: Addresses,
     /// Upper-layer protocol number. For IPv6, the protocol after the extension headers.
     pub protocol: u8,
+    /// IPv6 extension headers of the packet.
+    pub extensions: ExtensionHeaders,
     /// Upper-layer header fields.
     pub l4: L4,
     /// Whether the packet is a fragment, and which.
     pub fragment: Fragment,
     /// Differentiated services code point, 6 bits (RFC 2474).
     pub dscp: u8,
-    /// VLAN identifier of the outermost tag, if any.
+    /// VLAN identifier of the first tag that is no priority tag (identifier 0), if any.
     pub vlan: Option<u16>,
+    /// VLAN identifier of the second such tag, if any.
+    pub inner_vlan: Option<u16>,
+}
+
+/// A set of IPv6 extension headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct ExtensionHeaders(u8);
+
+impl ExtensionHeaders {
+    /// The protocol numbers of the extension headers, in the order of [`from_bits`]: hop-by-hop
+    /// options, routing, fragment, AH, destination options, mobility, HIP and shim6.
+    ///
+    /// [`from_bits`]: Self::from_bits
+    pub const PROTOCOLS: [u8; 8] = [0, 43, 44, 51, 60, 135, 139, 140];
+
+    /// Creates a set from one bit for each protocol, the lowest for the first.
+    #[inline]
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    /// Returns the set of only this protocol; `None` if it is not in [`Self::PROTOCOLS`].
+    pub(crate) fn of(protocol: u8) -> Option<Self> {
+        let position = Self::PROTOCOLS.iter().position(|other| *other == protocol)?;
+        Some(Self(1 << position))
+    }
+
+    pub(crate) const fn bits(self) -> u8 {
+        self.0
+    }
+
+    pub(crate) const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
 }
 
 /// Source and destination address of one IP version.
@@ -106,12 +142,15 @@ pub(crate) mod l4_word {
     pub(crate) const IS_LATER: u64 = 2;
 }
 
-/// The last word: VLAN, DSCP and TCP control bits. Bit positions of the fields, and their values
-/// before the shift.
+/// The last word: VLANs, extension headers, DSCP and TCP control bits. Bit positions of the fields,
+/// and their values before the shift.
 pub(crate) mod tag_word {
+    pub(crate) const INNER_VLAN: u32 = 48;
     pub(crate) const VLAN: u32 = 32;
-    /// In `VLAN`: the packet has a tag.
+    /// In `VLAN` and `INNER_VLAN`: the packet has such a tag.
     pub(crate) const IS_TAGGED: u64 = 1 << 12;
+    /// One bit for each of [`ExtensionHeaders::PROTOCOLS`](super::ExtensionHeaders::PROTOCOLS).
+    pub(crate) const EXTENSIONS: u32 = 24;
     pub(crate) const DSCP: u32 = 16;
     pub(crate) const FLAGS: u32 = 0;
     /// In `FLAGS`: the lowest eight bits are TCP control bits.
@@ -119,6 +158,21 @@ pub(crate) mod tag_word {
 }
 
 impl Key {
+    /// Creates the key of a packet that is not fragmented, without VLANs and extension headers, with
+    /// DSCP 0.
+    pub const fn new(addresses: Addresses, protocol: u8, l4: L4) -> Self {
+        Self {
+            addresses,
+            protocol,
+            extensions: ExtensionHeaders(0),
+            l4,
+            fragment: Fragment::No,
+            dscp: 0,
+            vlan: None,
+            inner_vlan: None,
+        }
+    }
+
     /// Returns the last two words, which are the same for IPv4 and IPv6.
     #[inline]
     pub(crate) fn last_words(&self) -> [u64; 2] {
@@ -136,14 +190,16 @@ impl Key {
             Fragment::First => l4_word::IS_FRAGMENT,
             Fragment::Later => l4_word::IS_FRAGMENT | l4_word::IS_LATER,
         };
-        let vlan = self.vlan.map_or(0, |vlan| tag_word::IS_TAGGED | u64::from(vlan));
+        let tag = |vlan: Option<u16>| vlan.map_or(0, |vlan| tag_word::IS_TAGGED | u64::from(vlan));
         [
             u64::from(first) << l4_word::SOURCE_PORT
                 | u64::from(second) << l4_word::DESTINATION_PORT
                 | u64::from(self.protocol) << l4_word::PROTOCOL
                 | kind << l4_word::KIND
                 | fragment << l4_word::FRAGMENT,
-            vlan << tag_word::VLAN
+            tag(self.inner_vlan) << tag_word::INNER_VLAN
+                | tag(self.vlan) << tag_word::VLAN
+                | u64::from(self.extensions.bits()) << tag_word::EXTENSIONS
                 | u64::from(self.dscp) << tag_word::DSCP
                 | flags << tag_word::FLAGS,
         ]

@@ -20,7 +20,7 @@ pub use classbench::{ClassBench, parse_classbench};
 pub use classifier::{
     Classifier, FlowCache, Image, KernelLimitError, Shape, SpaceImage, Table, TupleShape,
 };
-pub use key::{Addresses, Fragment, Key, L4};
+pub use key::{Addresses, ExtensionHeaders, Fragment, Key, L4};
 pub use language::{Problem, parse, parse_rule, parse_signature, parse_signatures};
 pub use rule::{FragmentMatch, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
 pub use shadow::{Shadowed, shadowed};

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use crate::key::{Addresses, Fragment, Key, L4};
+use crate::key::{Addresses, ExtensionHeaders, Fragment, Key, L4};
 
 /// A filter rule. For a matching packet, first the rate limit and the log setting apply, then the
 /// verdict.
@@ -39,7 +39,8 @@ pub struct Match {
     pub source: Option<IpNet>,
     /// Destination prefix.
     pub destination: Option<IpNet>,
-    /// Upper-layer protocol number.
+    /// Upper-layer protocol number. The number of an IPv6 extension header matches IPv6 packets
+    /// with this header.
     pub protocol: Option<u8>,
     /// Matching source ports of UDP, TCP or SCTP.
     pub source_port: Option<RangeInclusive<u16>>,
@@ -51,8 +52,10 @@ pub struct Match {
     pub icmp_type: Option<u8>,
     /// Code of ICMP or ICMPv6.
     pub icmp_code: Option<u8>,
-    /// VLAN identifier of the outermost tag. Untagged packets do not match.
+    /// VLAN identifier of the first tag that is no priority tag. Packets without one do not match.
     pub vlan: Option<u16>,
+    /// VLAN identifier of the second such tag. Packets without one do not match.
+    pub inner_vlan: Option<u16>,
     /// Matching fragments; `None` matches all packets.
     pub fragment: Option<FragmentMatch>,
     /// Differentiated services code point.
@@ -139,6 +142,11 @@ impl Match {
             .or(self.version)
     }
 
+    /// Returns whether the rule compares VLAN identifiers.
+    pub fn compares_vlans(&self) -> bool {
+        self.vlan.is_some() || self.inner_vlan.is_some()
+    }
+
     fn matches(&self, key: &Key) -> bool {
         let (source, destination, version) = match key.addresses {
             Addresses::V4 { source, destination } => (
@@ -163,7 +171,10 @@ impl Match {
         self.version.is_none_or(|wanted| wanted == version)
             && self.source.is_none_or(|prefix| prefix.contains(&source))
             && self.destination.is_none_or(|prefix| prefix.contains(&destination))
-            && self.protocol.is_none_or(|protocol| protocol == key.protocol)
+            && self.protocol.is_none_or(|protocol| match ExtensionHeaders::of(protocol) {
+                Some(header) if version == Version::V6 => key.extensions.contains(header),
+                _ => protocol == key.protocol,
+            })
             && self
                 .source_port
                 .as_ref()
@@ -178,6 +189,7 @@ impl Match {
             && self.icmp_type.is_none_or(|wanted| icmp.is_some_and(|(kind, _)| kind == wanted))
             && self.icmp_code.is_none_or(|wanted| icmp.is_some_and(|(_, code)| code == wanted))
             && self.vlan.is_none_or(|vlan| key.vlan == Some(vlan))
+            && self.inner_vlan.is_none_or(|vlan| key.inner_vlan == Some(vlan))
             && self.dscp.is_none_or(|dscp| dscp == key.dscp)
             && self.fragment.is_none_or(|wanted| match wanted {
                 FragmentMatch::First => key.fragment == Fragment::First,

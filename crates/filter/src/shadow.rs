@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use crate::classifier::Classifier;
-use crate::key::{Addresses, Fragment, Key, L4};
+use crate::key::{Addresses, ExtensionHeaders, Fragment, Key, L4};
 use crate::rule::{FragmentMatch, Match, Rule, Version};
 
 /// A rule without effect, and the earlier rule that shadows this rule.
@@ -85,7 +85,9 @@ impl Match {
             Some(FragmentMatch::First | FragmentMatch::Any) => Fragment::First,
         };
         let (protocol, dscp) = (self.protocol.unwrap_or(0), self.dscp.unwrap_or(0));
-        Key { addresses, protocol, l4, fragment, dscp, vlan: self.vlan }
+        let extensions = ExtensionHeaders::of(protocol).unwrap_or_default();
+        let (vlan, inner_vlan) = (self.vlan, self.inner_vlan);
+        Key { addresses, protocol, extensions, l4, fragment, dscp, vlan, inner_vlan }
     }
 
     /// Returns `true` only if every packet that matches `other` also matches `self`.
@@ -119,6 +121,9 @@ impl Match {
                 ours == theirs
             })
             && field_covers(self.vlan.as_ref(), other.vlan.as_ref(), |ours, theirs| ours == theirs)
+            && field_covers(self.inner_vlan.as_ref(), other.inner_vlan.as_ref(), |ours, theirs| {
+                ours == theirs
+            })
             && field_covers(self.dscp.as_ref(), other.dscp.as_ref(), |ours, theirs| ours == theirs)
             && field_covers(self.fragment.as_ref(), other.fragment.as_ref(), |ours, theirs| {
                 *ours == FragmentMatch::Any || ours == theirs

@@ -151,6 +151,18 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
         String::new()
     }
 
+    /// Returns settings that decide about packets, with their defaults, as keys and values for
+    /// `--check`.
+    fn settings(&self) -> Vec<(&'static str, &'static str)> {
+        Vec::new()
+    }
+
+    /// Returns whether the stage compares VLAN tags. If so, its path must not start at an interface
+    /// that removes tags from received frames.
+    fn needs_vlan_tags(&self) -> bool {
+        false
+    }
+
     /// Returns diagnostics that do not prevent the stage from running.
     fn warnings(&self) -> &[PlanDiagnostic] {
         &[]

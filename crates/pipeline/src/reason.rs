@@ -71,6 +71,9 @@ core_reasons! {
     16 SHUTDOWN "shutdown" "The worker stopped before the packet was sent."
     17 UNREGISTERED "unregistered"
         "A stage used a drop reason that it had not registered: a bug in the stage."
+    18 ROUTING_HEADER "routing_header"
+        "The packet has an IPv6 routing header with segments left (RFC 8200, section 4.4), and a \
+         stage rejects it."
 }
 
 impl Reason {

@@ -103,6 +103,10 @@ impl StagePlan for PayloadPlan {
         )
     }
 
+    fn needs_vlan_tags(&self) -> bool {
+        rules(&self.0.signatures).any(|rule| rule.matches.compares_vlans())
+    }
+
     fn verdicts(&self) -> Verdicts {
         let CompiledSignatures { signatures, default, .. } = &*self.0;
         let signatures: Vec<String> = signatures.iter().map(ToString::to_string).collect();

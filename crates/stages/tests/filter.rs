@@ -443,8 +443,9 @@ fn gtpu_inner_applies_rules_to_user_packets() {
     let rules = r#"rules = ["accept src 10.0.0.0/8 proto udp dport 53", "accept src 11.0.0.0/8 dport 2152"]"#;
     let (passed, report) =
         send_through(&format!(r#"{{ default = "drop", {rules}, gtpu = "inner" }}"#), &packets);
-    assert_eq!(passed, [0, 1, 4, 5, 8]);
+    assert_eq!(passed, [0, 1, 4, 8]);
     assert_eq!((report.drops[Reason::POLICY], report.drops[Reason::MALFORMED]), (2, 2));
+    assert_eq!(report.drops[Reason::NOT_IP], 1);
     assert_eq!((report.drops[Reason::IP_OPTIONS], report.drops[Reason::LATER_FRAGMENT]), (1, 1));
     assert_eq!(
         send_through(&format!(r#"{{ default = "drop", {rules} }}"#), &packets).0,

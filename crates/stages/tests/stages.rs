@@ -84,6 +84,7 @@ for ttl in (0, 1, 2, 3, 64, 128, 255):
         case(Ether(**macs)/IP(src="10.0.0.1", dst="192.168.3.4", ttl=ttl, id=ident)/UDP(sport=1, dport=2)/pad, ttl)
     case(Ether(**macs)/Dot1Q(vlan=7)/IP(src="10.0.0.1", dst="1.2.3.4", ttl=ttl)/TCP()/pad, ttl)
     case(Ether(type=0x88a8, **macs)/Dot1AD(vlan=7)/Dot1Q(vlan=9)/IP(src="10.0.0.1", dst="1.2.3.4", ttl=ttl, options=IPOption_RR())/UDP()/pad, ttl)
+    case(Ether(type=0x9100, **macs)/Dot1Q(vlan=7, type=0x9300)/Dot1Q(vlan=9)/IP(src="10.0.0.1", dst="1.2.3.4", ttl=ttl)/UDP()/pad, ttl)
     case(Ether(**macs)/IP(src="10.0.0.1", dst="1.2.3.4", ttl=ttl, frag=100)/pad, ttl)
     case(Ether(**macs)/IPv6(src="fd00::1", dst="fd00::2", hlim=ttl)/UDP()/pad, ttl)
     case(Ether(**macs)/IPv6(src="fd00::1", dst="fd00::2", hlim=ttl)/IPv6ExtHdrHopByHop()/ICMPv6EchoRequest(), ttl)
@@ -120,7 +121,7 @@ fn parse_case(line: &str) -> (Vec<u8>, Option<Vec<u8>>) {
 #[test]
 fn ttl_sends_same_bytes_as_scapy() {
     let cases = scapy_cases();
-    assert_eq!(cases.len(), 7 * 9, "expected 9 packets for each of 7 TTLs");
+    assert_eq!(cases.len(), 7 * 10, "expected 10 packets for each of 7 TTLs");
     let mut bench = bench("ttl", "{}");
     let dispositions = bench.send_all("lan", cases.iter().map(|(packet, _)| packet));
     for (disposition, (packet, expected)) in dispositions.into_iter().zip(cases) {
@@ -130,8 +131,8 @@ fn ttl_sends_same_bytes_as_scapy() {
         };
         assert_eq!(disposition, expected, "{packet:02x?}");
     }
-    assert_eq!(bench.drops(), [("ttl_expired", 2 * 9)]);
-    assert_eq!(bench.counters("ttl"), [("expired", 18), ("not_ip", 0)]);
+    assert_eq!(bench.drops(), [("ttl_expired", 2 * 10)]);
+    assert_eq!(bench.counters("ttl"), [("expired", 20), ("not_ip", 0)]);
 }
 
 #[test]

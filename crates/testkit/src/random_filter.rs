@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use xdpfwd_filter::{Rule, Verdict};
+use xdpfwd_filter::{Fragment, Key, Rule, Verdict};
 use xdpfwd_pipeline::{PlanCx, Reason, StagePlan};
-use xdpfwd_stages::filter::{Inspection, Outcome, inspect};
+use xdpfwd_stages::filter::{Inspection, Outcome, PacketException, inspect};
 use xdpfwd_wire::Headers;
 
 /// Returns the environment variable `FILTER_SEED`, or 20261121. Prints it, so that a failed test
@@ -57,13 +57,9 @@ pub struct RuleSet {
     /// The verdict for packets that no rule matches: `accept` or `drop`.
     default: &'static str,
     /// The action for each packet exception (a packet that can mislead a filter), in the order of
-    /// `EXCEPTION_KEYS`.
-    exception_actions: [&'static str; 6],
+    /// [`PacketException::WITH_KEY`].
+    exception_actions: [&'static str; 7],
 }
-
-/// Keys of the configuration, in the order of `PacketException::ALL` in `xdpfwd_stages::filter`.
-const EXCEPTION_KEYS: [&str; 6] =
-    ["not_ip", "malformed", "vlan_stack", "extension_chain", "ip_options", "later_fragments"];
 
 impl RuleSet {
     /// Creates a filter with random rules and settings. At most `max_continue` of the rules have no
@@ -91,11 +87,14 @@ impl RuleSet {
             .iter()
             .map(|line| xdpfwd_filter::parse_rule(line).unwrap().unwrap())
             .collect();
-        // The action "judge" compares the packet with the rules. This is possible only for the last
-        // two exceptions: packets with IP options, and later fragments.
-        let exception_actions = [0, 1, 2, 3, 4, 5].map(|kind| match kind {
-            0..4 => random.choose(&["accept", "drop", "drop"]),
-            _ => random.choose(&["judge", "judge", "judge", "drop", "accept"]),
+        let exception_actions = PacketException::WITH_KEY.map(|kind| match kind {
+            PacketException::NotIp => random.choose(&["accept", "drop", "arp"]),
+            PacketException::IpOptions
+            | PacketException::RoutingHeader
+            | PacketException::LaterFragment => {
+                random.choose(&["judge", "judge", "judge", "drop", "accept"])
+            }
+            _ => random.choose(&["accept", "drop", "drop"]),
         });
         Self { rules, rule_texts, default, exception_actions }
     }
@@ -103,10 +102,10 @@ impl RuleSet {
     /// Returns the plan (validated configuration) of the filter. `placement` is `user` or `kernel`.
     pub fn plan(&self, placement: &str) -> Arc<dyn StagePlan> {
         let Self { rule_texts, default, .. } = self;
-        let exception_actions: String = EXCEPTION_KEYS
+        let exception_actions: String = PacketException::WITH_KEY
             .iter()
             .zip(self.exception_actions)
-            .map(|(key, action)| format!(", {key} = {action:?}"))
+            .map(|(exception, action)| format!(", {} = {action:?}", exception.key()))
             .collect();
         let table = format!(
             "{{ default = \"{default}\", rules = {rule_texts:?}, \
@@ -121,22 +120,41 @@ impl RuleSet {
     /// Returns the outcome that docs/filter.md describes, by comparing the packet with one rule
     /// after the other.
     pub fn linear_outcome(&self, frame: &[u8]) -> Outcome {
-        let drop_reason = |verdict| (verdict == Verdict::Drop).then_some(Reason::POLICY);
-        let key = match inspect(frame, &Headers::parse(frame)) {
-            // The key has the packet's fields that rules match.
-            Inspection::Key(key) => key,
+        match inspect(frame, &Headers::parse(frame)) {
+            Inspection::Key(key) => self.linear_outcome_of_key(&key),
             Inspection::Exception(exception, key) => {
-                match (self.exception_actions[exception as usize], key) {
-                    ("judge", Some(key)) => key,
-                    ("accept", _) => return Outcome { drop: None, rule: None },
-                    _ => return Outcome { drop: Some(exception.reason()), rule: None },
-                }
+                let action = |exception: PacketException| {
+                    let mut kinds = PacketException::WITH_KEY.iter();
+                    let position = kinds.position(|kind| kind.key() == exception.key());
+                    self.exception_actions[position.unwrap()]
+                };
+                let (exception, action) = match (action(exception), key) {
+                    ("judge", Some(key)) => {
+                        let fragments = PacketException::LaterFragment;
+                        if key.fragment != Fragment::Later || action(fragments) == "judge" {
+                            return self.linear_outcome_of_key(&key);
+                        }
+                        (fragments, action(fragments))
+                    }
+                    (action, _) => (exception, action),
+                };
+                let drop = match action {
+                    "accept" => None,
+                    "arp" if exception == PacketException::Arp => None,
+                    _ => Some(exception.reason()),
+                };
+                Outcome { drop, rule: None, exception: Some(exception) }
             }
-        };
+        }
+    }
+
+    fn linear_outcome_of_key(&self, key: &Key) -> Outcome {
+        let drop_reason = |verdict| (verdict == Verdict::Drop).then_some(Reason::POLICY);
         for (number, rule) in (0..).zip(&self.rules) {
             match rule.verdict {
-                Some(verdict) if rule.matches(&key) => {
-                    return Outcome { drop: drop_reason(verdict), rule: Some(number) };
+                Some(verdict) if rule.matches(key) => {
+                    let (drop, rule) = (drop_reason(verdict), Some(number));
+                    return Outcome { drop, rule, exception: None };
                 }
                 _ => {}
             }
@@ -148,24 +166,14 @@ impl RuleSet {
                 Verdict::Drop
             }),
             rule: None,
+            exception: None,
         }
     }
 }
 
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMPV6: u8 = 58;
-const SCTP: u8 = 132;
-
-// IPv6 extension headers.
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
-const DESTINATION_OPTIONS: u8 = 60;
-
-const PROTOCOLS: [u8; 8] = [TCP, TCP, TCP, UDP, UDP, ICMP, ICMPV6, SCTP];
+const PROTOCOLS: [u8; 8] = [6, 6, 6, 17, 17, 1, 58, 132];
+/// Protocol numbers of IPv6 extension headers.
+const EXTENSIONS: [u8; 8] = [0, 43, 44, 51, 60, 135, 139, 140];
 const PORTS: [u16; 10] = [0, 22, 53, 80, 443, 1023, 1024, 2048, 40000, 65535];
 const LENGTHS_V4: [u8; 6] = [0, 8, 15, 24, 30, 32];
 const LENGTHS_V6: [u8; 6] = [0, 16, 32, 61, 64, 128];
@@ -227,7 +235,8 @@ fn rule(random: &mut SplitMix64) -> String {
     if random.one_in(8) {
         add(if is_v4 { "ipv4" } else { "ipv6" }.to_owned());
     }
-    let protocol = random.choose(&PROTOCOLS);
+    let protocol =
+        if random.one_in(8) { random.choose(&EXTENSIONS) } else { random.choose(&PROTOCOLS) };
     let has_protocol = !random.one_in(4);
     if has_protocol {
         add(format!("proto {protocol}"));
@@ -267,13 +276,19 @@ fn rule(random: &mut SplitMix64) -> String {
     if random.one_in(12) {
         add(format!("vlan {}", random.choose(&[5, 7])));
     }
+    if random.one_in(16) {
+        add(format!("inner-vlan {}", random.choose(&[5, 7])));
+    }
     if random.one_in(12) {
         add(format!("dscp {}", random.choose(&[0, 46])));
     }
     rule
 }
 
-/// Returns a random frame, and whether it was mangled.
+const TAG_TYPES: [[u8; 2]; 5] =
+    [[0x81, 0x00], [0x88, 0xa8], [0x91, 0x00], [0x92, 0x00], [0x93, 0x00]];
+
+/// Also returns whether the frame was mangled.
 pub fn packet(random: &mut SplitMix64) -> (Vec<u8>, bool) {
     let is_v4 = random.one_in(2);
     let protocol = random.choose(&PROTOCOLS);
@@ -282,13 +297,24 @@ pub fn packet(random: &mut SplitMix64) -> (Vec<u8>, bool) {
     let mut packet = b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01".to_vec();
     let tags = random.choose(&[0, 0, 0, 0, 0, 1, 1, 2, 3]);
     for _ in 0..tags {
-        packet.extend([random.choose(&[0x81, 0x88]), 0, 0, random.choose(&[5, 6, 7])]);
-        // Complete the EtherType: 0x8100 or 0x88a8.
-        let at = packet.len() - 3;
-        packet[at] = if packet[at - 1] == 0x88 { 0xa8 } else { 0 };
+        packet.extend(random.choose(&TAG_TYPES));
+        packet.extend([random.choose(&[0, 0xe0]), random.choose(&[0, 5, 6, 7])]);
     }
-    packet.extend(if is_v4 { [8, 0] } else { [0x86, 0xdd] });
-    packet.extend(l3);
+    match random.below(20) {
+        // Not IP: PPPoE, MPLS and ARP, the first two with the IP packet inside.
+        0 => {
+            let length = (l3.len() as u16 + 2).to_be_bytes();
+            packet.extend([0x88, 0x64, 0x11, 0, 0, 7, length[0], length[1]]);
+            packet.extend(if is_v4 { [0, 0x21] } else { [0, 0x57] });
+            packet.extend(l3);
+        }
+        1 => packet.extend([&[0x88, 0x47, 0, 1, 1, 64][..], &l3].concat()),
+        2 => packet.extend(b"\x08\x06\0\x01\x08\0\x06\x04\0\x01\x02\0\0\0\0\x01\x0a\0\0\x01\0\0\0\0\0\0\x0a\0\0\x02"),
+        _ => {
+            packet.extend(if is_v4 { [8, 0] } else { [0x86, 0xdd] });
+            packet.extend(l3);
+        }
+    }
     if packet.len() < 60 && random.one_in(2) {
         packet.resize(60, 0);
     }
@@ -353,9 +379,9 @@ fn ipv6(random: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
     let mut chain: Vec<(u8, Vec<u8>)> = Vec::new();
     for index in 0..count {
         let kind = if index == 0 {
-            random.choose(&[HOP_BY_HOP, FRAGMENT, DESTINATION_OPTIONS, ROUTING, AUTHENTICATION])
+            random.choose(&[0, 44, 60, 43, 51, 135])
         } else {
-            random.choose(&[DESTINATION_OPTIONS, DESTINATION_OPTIONS, ROUTING, FRAGMENT])
+            random.choose(&[60, 60, 43, 44, 51, 139, 140])
         };
         chain.push((
             kind,
@@ -364,8 +390,11 @@ fn ipv6(random: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
                     [&[0, 0][..], &random.choose(&[[0, 1], [0, 0], [0, 8], [0, 9]]), &[0, 0, 0, 9]]
                         .concat()
                 }
-                AUTHENTICATION => [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec(),
-                ROUTING => [0, 0, 0, random.choose(&[0, 0, 1]), 0, 0, 0, 0].to_vec(),
+                51 => [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec(),
+                43 => [0, 0, random.choose(&[0, 2, 4, 77]), random.choose(&[0, 0, 1, 255])]
+                    .into_iter()
+                    .chain([0; 4])
+                    .collect(),
                 _ => [0, 0, 1, 4, 0, 0, 0, 0].to_vec(),
             },
         ));

@@ -48,11 +48,14 @@ impl EtherType {
     /// Service VLAN tag (IEEE 802.1ad, "QinQ").
     pub const SERVICE_VLAN: EtherType = EtherType(0x88a8);
 
-    /// Returns whether this is the type of an 802.1Q or 802.1ad tag. The pre-standard 0x9100 is
-    /// not.
+    /// Returns whether this is the type of a VLAN tag: 802.1Q, 802.1ad, or one of the types 0x9100,
+    /// 0x9200 and 0x9300, which switches used for outer tags before 802.1ad and still offer.
     #[inline]
     pub const fn is_vlan(self) -> bool {
-        matches!(self, EtherType::VLAN | EtherType::SERVICE_VLAN)
+        matches!(
+            self,
+            EtherType::VLAN | EtherType::SERVICE_VLAN | EtherType(0x9100 | 0x9200 | 0x9300)
+        )
     }
 }
 

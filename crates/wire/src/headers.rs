@@ -5,6 +5,7 @@ use crate::ethernet::EtherType;
 use crate::field::read_array;
 use crate::icmp::packet::Packet as IcmpPacket;
 use crate::ip::{Addresses, Fragment, IpProtocol, IpVersion};
+use crate::ipv6::ExtensionSet;
 use crate::vlan::VlanId;
 use crate::{ethernet, flow, ipv4, ipv6, tcp, udp, vlan};
 
@@ -45,9 +46,9 @@ pub struct Headers {
     /// Type of the data after the VLAN tags; 0 without an Ethernet header. If the tags could not be
     /// parsed, the type before them.
     pub ethertype: EtherType,
-    /// VLAN of the first tag.
+    /// VLAN of the first tag, 0 for a priority tag. See also [`vlans`](Headers::vlans).
     pub outer_vlan: Option<VlanId>,
-    /// VLAN of the second tag.
+    /// VLAN of the second tag, 0 for a priority tag.
     pub inner_vlan: Option<VlanId>,
     /// Source port of UDP, TCP or SCTP; 0 for other protocols, in later fragments, and if the L4
     /// header is invalid.
@@ -59,6 +60,11 @@ pub struct Headers {
     pub protocol: Option<IpProtocol>,
     /// Version of IP; `None` without a complete IP header.
     pub ip_version: Option<IpVersion>,
+    /// The types of the IPv6 extension headers; see [`ipv6::Upper::extensions`].
+    pub extensions: ExtensionSet,
+    /// Whether an IPv6 routing header has segments left: the destination address is then not that
+    /// of the final destination.
+    pub has_segments_left: bool,
     /// Whether the packet is a fragment.
     pub fragment: Fragment,
     /// How far parsing got.
@@ -177,6 +183,15 @@ impl Headers {
         usize::from(self.l3_offset)
     }
 
+    /// Returns the VLANs of the tags, outermost first. Priority tags (VLAN 0) are skipped, because
+    /// they belong to no VLAN.
+    #[inline]
+    pub fn vlans(&self) -> [Option<VlanId>; 2] {
+        let is_vlan = |id: &VlanId| id.get() != 0;
+        let (outer, inner) = (self.outer_vlan.filter(is_vlan), self.inner_vlan.filter(is_vlan));
+        if outer.is_some() { [outer, inner] } else { [inner, None] }
+    }
+
     /// Returns the IP packet in `frame` without padding; without a complete IP header, all parsed
     /// bytes from [`l3_offset`](Headers::l3_offset) on. Empty if `frame` is shorter than
     /// [`l3_end`](Headers::l3_end).
@@ -239,6 +254,8 @@ impl Headers {
             destination_port: 0,
             protocol: None,
             ip_version: None,
+            extensions: ExtensionSet::EMPTY,
+            has_segments_left: false,
             fragment: Fragment::Whole,
             status,
         }
@@ -288,6 +305,8 @@ impl Headers {
             }
         };
         self.l4_offset = self.l3_offset + upper.offset as u16;
+        self.extensions = upper.extensions;
+        self.has_segments_left = upper.has_segments_left;
         self.fragment = upper.fragment();
         self.protocol = Some(upper.protocol);
         let l4 = packet.into_inner().get(upper.offset..packet.total_len()).unwrap_or_default();

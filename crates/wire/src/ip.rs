@@ -80,6 +80,12 @@ impl IpProtocol {
     pub const DESTINATION_OPTIONS: IpProtocol = IpProtocol(60);
     /// SCTP (RFC 9260).
     pub const SCTP: IpProtocol = IpProtocol(132);
+    /// IPv6 mobility header (RFC 6275).
+    pub const MOBILITY: IpProtocol = IpProtocol(135);
+    /// Host identity protocol (RFC 7401).
+    pub const HIP: IpProtocol = IpProtocol(139);
+    /// Shim6 (RFC 5533).
+    pub const SHIM6: IpProtocol = IpProtocol(140);
 }
 
 impl Fragment {
@@ -132,6 +138,9 @@ impl fmt::Display for IpProtocol {
             IpProtocol::NO_NEXT_HEADER => "no-next-header",
             IpProtocol::DESTINATION_OPTIONS => "destination-options",
             IpProtocol::SCTP => "sctp",
+            IpProtocol::MOBILITY => "mobility",
+            IpProtocol::HIP => "hip",
+            IpProtocol::SHIM6 => "shim6",
             IpProtocol(other) => return other.fmt(f),
         })
     }

@@ -12,9 +12,10 @@ pub const HEADER_LEN: usize = field::DESTINATION.end;
 mod extension;
 
 pub use crate::limits::MAX_EXTENSIONS;
-pub use extension::{ExtensionHeader, Extensions, FragmentHeader};
+mod extension_set;
 
-use extension::is_extension;
+pub use extension::{ExtensionHeader, Extensions, FragmentHeader};
+pub use extension_set::ExtensionSet;
 
 /// A view of a packet. Ethernet padding may follow: the payload ends where the payload length
 /// states.
@@ -48,8 +49,8 @@ pub struct Repr {
 /// The upper protocol of a packet and its offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Upper {
-    /// The upper protocol, never one of the five extension headers that [`Packet::upper`] skips. In
-    /// a later fragment, the next header field of the fragment header, which may name an extension
+    /// The upper protocol, never one of the extension headers that [`Packet::upper`] skips. In a
+    /// later fragment, the next header field of the fragment header, which may name an extension
     /// header that only the first fragment contains.
     pub protocol: IpProtocol,
     /// Offset in the packet of the upper protocol's header or, in a later fragment, of its data.
@@ -57,6 +58,12 @@ pub struct Upper {
     pub offset: usize,
     /// The fragment header, if any.
     pub fragment: Option<FragmentHeader>,
+    /// The types of the skipped extension headers; in a later fragment, also the type that the
+    /// fragment header names.
+    pub extensions: ExtensionSet,
+    /// Whether a skipped routing header has segments left (RFC 8200, section 4.4), whatever its
+    /// type.
+    pub has_segments_left: bool,
 }
 
 impl Upper {
@@ -154,12 +161,11 @@ impl<T: AsRef<[u8]>> Packet<T> {
         &self.buffer.as_ref()[HEADER_LEN..self.total_len()]
     }
 
-    /// Skips hop-by-hop options, routing, fragment, destination options and AH headers, and returns
-    /// the upper protocol after them.
+    /// Skips the extension headers of the types [`ExtensionSet::TYPES`], and returns the upper
+    /// protocol after them.
     ///
-    /// Every other type counts as the upper protocol: ESP, no-next-header, unknown types, and
-    /// extension headers that this crate does not parse (mobility, HIP, shim6). In a later
-    /// fragment, nothing after the fragment header is skipped.
+    /// Every other type counts as the upper protocol, such as ESP, no-next-header and unknown
+    /// types. In a later fragment, nothing after the fragment header is skipped.
     ///
     /// Errors:
     ///
@@ -170,8 +176,14 @@ impl<T: AsRef<[u8]>> Packet<T> {
     #[inline]
     pub fn upper(&self) -> Result<Upper, Error> {
         let protocol = self.next_header();
-        if !is_extension(protocol) {
-            return Ok(Upper { protocol, offset: HEADER_LEN, fragment: None });
+        if !ExtensionSet::ALL.contains(protocol) {
+            return Ok(Upper {
+                protocol,
+                offset: HEADER_LEN,
+                fragment: None,
+                extensions: ExtensionSet::EMPTY,
+                has_segments_left: false,
+            });
         }
         skip_extensions(protocol, self.payload())
     }
@@ -335,13 +347,18 @@ impl Default for Repr {
 /// Kept out of line, because most packets have no extension headers.
 #[cold]
 fn skip_extensions(first: IpProtocol, payload: &[u8]) -> Result<Upper, Error> {
-    let mut extensions = Extensions::new(first, payload);
-    let mut fragment = None;
-    for header in extensions.by_ref() {
-        fragment = fragment.or(header?.fragment());
+    let mut headers = Extensions::new(first, payload);
+    let (mut fragment, mut extensions) = (None, ExtensionSet::EMPTY);
+    let mut has_segments_left = false;
+    for header in headers.by_ref() {
+        let header = header?;
+        fragment = fragment.or(header.fragment());
+        extensions.insert(header.kind);
+        has_segments_left |= header.segments_left().is_some_and(|segments| segments > 0);
     }
-    let offset = HEADER_LEN + extensions.offset();
-    Ok(Upper { protocol: extensions.next_header(), offset, fragment })
+    let (protocol, offset) = (headers.next_header(), HEADER_LEN + headers.offset());
+    extensions.insert(protocol);
+    Ok(Upper { protocol, offset, fragment, extensions, has_segments_left })
 }
 
 mod field {

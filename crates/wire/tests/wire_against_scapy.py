@@ -22,6 +22,13 @@ from scapy.utils import checksum
 rng = random.Random(20240229)
 V6_EXTENSIONS = (IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, AH)
 
+# Types of outer VLAN tags that switches used before 802.1ad; scapy does not know them.
+OLD_TAG_TYPES = (0x9100, 0x9200, 0x9300)
+for tag_type in OLD_TAG_TYPES:
+    bind_layers(Ether, Dot1Q, type=tag_type)
+    bind_layers(Dot1Q, Dot1Q, type=tag_type)
+    bind_layers(Dot1AD, Dot1Q, type=tag_type)
+
 # Without this, scapy parses only encapsulated IP packets after AH, but neither TCP nor UDP.
 bind_layers(AH, TCP, nh=6)
 bind_layers(AH, UDP, nh=17)
@@ -107,9 +114,11 @@ def packet6():
 
 def frame():
     packet = Ether(src=mac(), dst=mac())
-    tags = rng.choice(["", "", "q", "dq", "qq"])
+    tags = rng.choice(["", "", "q", "dq", "qq", "o", "oq", "qo"])
     for tag in tags:
-        kind = Dot1Q if tag == "q" else Dot1AD
+        kind = Dot1AD if tag == "d" else Dot1Q
+        if tag == "o":
+            packet.lastlayer().type = rng.choice(OLD_TAG_TYPES)
         packet /= kind(vlan=rng.randrange(4096), prio=rng.randrange(8), id=rng.randrange(2))
     roll = rng.random()
     if roll < 0.05:

@@ -1,5 +1,6 @@
 //! `--check`: prints the plan as text or JSON; changes nothing.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -81,6 +82,8 @@ struct Stage {
     /// `"user"` or `"kernel"`.
     place: &'static str,
     summary: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    settings: BTreeMap<&'static str, &'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -202,6 +205,7 @@ impl Path {
             name: stage.name.clone(),
             place: stage.place(),
             summary: stage.plan.summary(),
+            settings: stage.plan.settings().into_iter().collect(),
         };
         Self {
             from: name(path.from),
@@ -248,7 +252,16 @@ impl fmt::Display for Check {
         writeln!(f, "ports")?;
         self.ports.iter().try_for_each(|port| writeln!(f, "  {port}"))?;
         writeln!(f, "paths")?;
-        self.paths.iter().try_for_each(|path| writeln!(f, "  {path}"))?;
+        for path in &self.paths {
+            writeln!(f, "  {path}")?;
+            for Stage { name, settings, .. } in &path.stages {
+                if !settings.is_empty() {
+                    let settings: Vec<_> =
+                        settings.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+                    writeln!(f, "    {name}: {}", settings.join(", "))?;
+                }
+            }
+        }
         let file = escaped(&self.config);
         match self.warnings.len() {
             0 => writeln!(f, "{file} is valid"),
@@ -312,7 +325,7 @@ impl fmt::Display for Path {
         if self.stages.is_empty() {
             return f.write_str(": unchanged, through no stage");
         }
-        for (index, Stage { name, place, summary }) in self.stages.iter().enumerate() {
+        for (index, Stage { name, place, summary, .. }) in self.stages.iter().enumerate() {
             let separator = if index == 0 { ":" } else { "," };
             let place = if *place == "kernel" { "in the kernel: " } else { "" };
             write!(f, "{separator} {name}")?;

@@ -67,7 +67,7 @@ fn expected_decisions() -> Vec<(&'static str, Option<u64>, Option<&'static str>)
         ("accept", Some(2), None),
         ("drop", Some(1), Some("rate_limit")),
         ("accept", Some(3), None),
-        ("accept", None, None),
+        ("accept", None, Some("not_ip")),
         ("drop", None, Some("ip_options")),
         ("drop", None, Some("later_fragment")),
         ("accept", Some(0), None),
@@ -124,6 +124,8 @@ fn filter_test_prints_verdict_rule_and_reason_per_packet() {
     assert!(text.contains("\n14 packets\n"), "{text}");
     assert!(text.contains("       3  accept  rule 2: accept src 10.0.0.0/8 proto udp\n"), "{text}");
     assert!(text.contains("       1  drop    no rule (vlan_stack)\n"), "{text}");
+    assert!(text.contains("       6  accept  no rule (not_ip)\n"), "{text}");
+    assert!(text.contains("       1  accept  no rule (not_ip)\n"), "{text}");
 }
 
 #[test]

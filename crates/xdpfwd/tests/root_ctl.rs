@@ -50,8 +50,20 @@ fn ctl_responses_match_traffic_and_final_report() {
                 json!({ "rule": index, "packets": packets, "text": text })
             })
             .collect();
+        let exceptions = [
+            "not_ip",
+            "malformed",
+            "vlan_stack",
+            "extension_chain",
+            "ip_options",
+            "routing_header",
+            "later_fragment",
+        ];
+        let exceptions =
+            exceptions.map(|name| json!({ "exception": name, "accepted": 0, "dropped": 0 }));
         let edge = json!({
-            "path": "lan->wan", "stage": "edge", "place": "user", "rules": rules, "default": default
+            "path": "lan->wan", "stage": "edge", "place": "user", "rules": rules, "default": default,
+            "exceptions": exceptions,
         });
         json!({ "schema": 1, "type": "rules", "workers": 1, "answered": 1, "filters": [edge] })
     };

@@ -155,6 +155,9 @@ fn frames_without_matching_keep_rule_are_forwarded() {
         r#"["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/22", "udp/53", "vlan/100"]"#,
     );
     let (one_way, _) = one_way.rsplit_once("[[path]]").unwrap();
+    // The rule `vlan/100` needs an interface that is not said to remove tags.
+    let features = ["-K", "fwd0", "rxvlan", "off", "rx-vlan-stag-hw-parse", "off"];
+    assert!(lab.fwd().command("ethtool").args(features).status().unwrap().success());
     let running = Running::start(&lab, one_way);
     let all: Vec<Vec<u8>> = frames.into_iter().map(|(_, frame)| frame).collect();
     let arrived = send_and_capture(gen0(&lab), sink0(&lab), &all);

@@ -66,8 +66,15 @@ fn kernel_filter_drops_before_user_space_and_counts_drops() {
         (&json!(2000), &json!(2000)),
         "{port}"
     );
-    let other_reasons =
-        ["not_ip", "malformed", "vlan_stack", "extension_chain", "ip_options", "later_fragment"];
+    let other_reasons = [
+        "not_ip",
+        "malformed",
+        "vlan_stack",
+        "extension_chain",
+        "ip_options",
+        "routing_header",
+        "later_fragment",
+    ];
     assert_eq!(port["xdp_drops"]["policy"], 2000);
     assert!(other_reasons.iter().all(|reason| port["xdp_drops"][reason] == 0), "{port}");
     assert_eq!(stats["stages"][0]["place"], "kernel", "{stats}");

@@ -26,13 +26,14 @@ static PROGRAMS: [(&str, &[u8]); 2] = [
 ];
 
 /// In the order of `enum reason` in `bpf/filter.h`.
-const REASONS: [Reason; 7] = [
+const REASONS: [Reason; 8] = [
     Reason::POLICY,
     Reason::NOT_IP,
     Reason::MALFORMED,
     Reason::VLAN_STACK,
     Reason::EXTENSION_CHAIN,
     Reason::IP_OPTIONS,
+    Reason::ROUTING_HEADER,
     Reason::LATER_FRAGMENT,
 ];
 

@@ -161,18 +161,42 @@ fn set_bits(bitset: &[u8]) -> BTreeSet<String> {
         .collect()
 }
 
-/// Returns whether an interface is one end of a veth pair; false if the query fails.
+/// Returns whether the interface is a veth; false if this cannot be determined.
 pub fn is_veth(ifindex: u32) -> bool {
+    matches!(link_kind(ifindex), Ok(Some(InfoKind::Veth)))
+}
+
+/// Returns the kind of a virtual interface.
+pub(crate) fn link_kind(ifindex: u32) -> io::Result<Option<InfoKind>> {
+    let kind = |info: LinkInfo| match info {
+        LinkInfo::Kind(kind) => Some(kind),
+        _ => None,
+    };
+    Ok(link(ifindex)?.attributes.into_iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.into_iter().find_map(kind),
+        _ => None,
+    }))
+}
+
+/// Returns the index of the interface to which this one is linked, such as the other end of a veth;
+/// `None` if it is in another network namespace.
+pub(crate) fn link_peer(ifindex: u32) -> io::Result<Option<u32>> {
+    let attributes = link(ifindex)?.attributes;
+    let is_elsewhere =
+        attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::LinkNetNsId(_)));
+    Ok(attributes.iter().filter(|_| !is_elsewhere).find_map(|attribute| match attribute {
+        LinkAttribute::Link(peer) => Some(*peer),
+        _ => None,
+    }))
+}
+
+fn link(ifindex: u32) -> io::Result<LinkMessage> {
     let mut request = LinkMessage::default();
     request.header.index = ifindex;
-    let Ok(RouteNetlinkMessage::NewLink(link)) = query(&RouteNetlinkMessage::GetLink(request))
-    else {
-        return false;
-    };
-    let is_veth = |info: &LinkInfo| matches!(info, LinkInfo::Kind(InfoKind::Veth));
-    link.attributes
-        .iter()
-        .any(|attribute| matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.iter().any(is_veth)))
+    match query(&RouteNetlinkMessage::GetLink(request))? {
+        RouteNetlinkMessage::NewLink(link) => Ok(link),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's reply is no link")),
+    }
 }
 
 #[cfg(test)]

@@ -6,5 +6,6 @@ mod generic;
 pub(crate) mod interface;
 pub(crate) mod lockout;
 mod netlink;
+pub(crate) mod vlan;
 
 pub(crate) use netlink::Monitor;

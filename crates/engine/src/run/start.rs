@@ -12,6 +12,7 @@ use xdpfwd_xsk::{AttachMode, BindMode, clock};
 use crate::attach::attachment::Attachment;
 use crate::error::StartError;
 use crate::host::interface::{DeferredInterrupts, Interface};
+use crate::host::vlan::VlanTagLoss;
 use crate::plan::{Io, Mode, Plan};
 use crate::run::carry::CarriedCounters;
 use crate::run::control::Control;
@@ -66,6 +67,9 @@ impl DataPlane {
             .map(|port| Interface::find(&port.name, &port.interface))
             .collect::<Result<_, _>>()?;
         check_interfaces(&plan, &interfaces)?;
+        if deliver {
+            check_vlan_tags(&plan, &interfaces)?;
+        }
         check_umem_sharing(&plan)?;
         check_kernel_stages(&plan)
             .map_err(|(stage, why)| StartError::NotInKernel { stage, why })?;
@@ -311,8 +315,35 @@ fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartEr
     Ok(())
 }
 
-/// Rejects a plan with both `af_xdp` ports and `xsk-rs` ports: an `af_xdp` port cannot transmit
-/// from the UMEM that libxdp registers for an `xsk-rs` port.
+/// Rejects a plan whose rules compare VLAN tags that an interface does not deliver.
+fn check_vlan_tags(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
+    for ((id, port), interface) in plan.numbered_ports().zip(interfaces) {
+        if !plan.needs_vlan_tags(id) {
+            continue;
+        }
+        let interface_name = interface.name.clone();
+        match VlanTagLoss::find(&interface.name, interface.index) {
+            Ok(None) => {}
+            Ok(Some(loss)) if loss.depends_on_sender => tracing::warn!(
+                port = port.name,
+                "{interface_name}: rules compare VLAN tags, but {}; {}",
+                loss.cause,
+                loss.fix
+            ),
+            Ok(Some(loss)) => return Err(StartError::VlanTags { interface: interface_name, loss }),
+            Err(error) => tracing::warn!(
+                port = port.name,
+                %error,
+                "cannot check whether {interface_name} removes VLAN tags, which rules compare; run \
+                 `ethtool -K {interface_name} rxvlan off rx-vlan-stag-hw-parse off`"
+            ),
+        }
+    }
+    Ok(())
+}
+
+/// A port with `af_xdp` cannot transmit from the UMEM that libxdp registers for a port with
+/// `xsk-rs`.
 fn check_umem_sharing(plan: &Plan) -> Result<(), StartError> {
     let port_with = |io| plan.ports.iter().find(|port| port.io == io).map(|port| port.name.clone());
     match (port_with(Io::AfXdp), port_with(Io::XskRs)) {

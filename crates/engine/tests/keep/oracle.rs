@@ -18,6 +18,9 @@ const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
+const MOBILITY: u8 = 135;
+const HIP: u8 = 139;
+const SHIM6: u8 = 140;
 
 /// Decides which frames one `keep` rule passes to the kernel.
 pub(crate) struct Oracle<'a> {
@@ -44,9 +47,8 @@ impl<'a> Oracle<'a> {
             return false;
         }
         let headers = Headers::parse(frame);
-        let vlan_id = headers.outer_vlan.map_or(0, |vlan| vlan.get());
-        let vlan_rule_matches =
-            headers.outer_vlan.is_some() && self.rule == KeepRule::Vlan(vlan_id);
+        let vlan_id = headers.vlans()[0].map_or(0, |vlan| vlan.get());
+        let vlan_rule_matches = vlan_id != 0 && self.rule == KeepRule::Vlan(vlan_id);
         if is_to_group
             && vlan_id != 0
             && !vlan_rule_matches
@@ -198,7 +200,9 @@ fn has_segments_left(l3: &[u8]) -> bool {
     loop {
         let length = match next {
             ROUTING if rest[3] != 0 => return true,
-            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => (usize::from(rest[1]) + 1) * 8,
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY | HIP | SHIM6 => {
+                (usize::from(rest[1]) + 1) * 8
+            }
             AUTHENTICATION => (usize::from(rest[1]) + 2) * 4,
             // A later fragment contains no more headers.
             FRAGMENT if rest[2] != 0 || rest[3] & 0xf8 != 0 => return false,
@@ -216,7 +220,9 @@ fn fragment_protocol(l3: &[u8]) -> u8 {
     loop {
         let length = match next {
             FRAGMENT => return rest[0],
-            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => (usize::from(rest[1]) + 1) * 8,
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY | HIP | SHIM6 => {
+                (usize::from(rest[1]) + 1) * 8
+            }
             AUTHENTICATION => (usize::from(rest[1]) + 2) * 4,
             _ => return 0,
         };

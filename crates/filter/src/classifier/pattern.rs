@@ -4,7 +4,9 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use crate::key::{Packed, V4_WORDS, V6_WORDS, l4_word, pack_v4, pack_v6, tag_word};
+use crate::key::{
+    ExtensionHeaders, Packed, V4_WORDS, V6_WORDS, l4_word, pack_v4, pack_v6, tag_word,
+};
 use crate::rule::{FragmentMatch, Match, Version};
 
 /// A key matches if `key & mask == value` and both ports are within their ranges.
@@ -87,8 +89,8 @@ fn prefix_mask_v6(length: u8) -> u128 {
     u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }
 
-/// The part of a pattern that is the same for both IP versions: the last two words.
-struct CommonPart {
+/// The last two words of a pattern.
+struct LastWords {
     value: [u64; 2],
     mask: [u64; 2],
     source_ports: [u16; 2],
@@ -96,49 +98,57 @@ struct CommonPart {
     bits: Bits,
 }
 
-// Indexes in `CommonPart::value`.
+// Indexes in `LastWords::value`.
 const L4: usize = 0;
 const TAG: usize = 1;
 
-impl CommonPart {
-    fn new(matches: &Match) -> Self {
+impl LastWords {
+    fn new(matches: &Match, version: Version) -> Self {
         let no_bits =
             Bits { source: 0, destination: 0, source_port: 0, destination_port: 0, protocol: 0 };
         let all_ports = [0, u16::MAX];
-        let mut common = Self {
+        let mut words = Self {
             value: [0; 2],
             mask: [0; 2],
             source_ports: all_ports,
             destination_ports: all_ports,
             bits: no_bits,
         };
-        if let Some(protocol) = matches.protocol {
-            common.require(L4, l4_word::PROTOCOL, 0xff, protocol.into());
-            common.bits.protocol = 8;
+        let is_v6 = version == Version::V6;
+        match matches.protocol.map(|number| (number, ExtensionHeaders::of(number))) {
+            Some((_, Some(header))) if is_v6 => {
+                let bit = u64::from(header.bits());
+                words.require(TAG, tag_word::EXTENSIONS, bit, bit);
+            }
+            Some((protocol, _)) => {
+                words.require(L4, l4_word::PROTOCOL, 0xff, protocol.into());
+                words.bits.protocol = 8;
+            }
+            None => {}
         }
         if let Some(range) = &matches.source_port {
-            (common.source_ports, common.bits.source_port) =
-                common.require_port(l4_word::SOURCE_PORT, range);
+            (words.source_ports, words.bits.source_port) =
+                words.require_port(l4_word::SOURCE_PORT, range);
         }
         if let Some(range) = &matches.destination_port {
-            (common.destination_ports, common.bits.destination_port) =
-                common.require_port(l4_word::DESTINATION_PORT, range);
+            (words.destination_ports, words.bits.destination_port) =
+                words.require_port(l4_word::DESTINATION_PORT, range);
         }
         for (shift, wanted) in [
             (l4_word::SOURCE_PORT, matches.icmp_type),
             (l4_word::DESTINATION_PORT, matches.icmp_code),
         ] {
             if let Some(wanted) = wanted {
-                common.require(L4, shift, 0xffff, wanted.into());
-                common.require(L4, l4_word::KIND, l4_word::KIND_MASK, l4_word::KIND_ICMP);
+                words.require(L4, shift, 0xffff, wanted.into());
+                words.require(L4, l4_word::KIND, l4_word::KIND_MASK, l4_word::KIND_ICMP);
             }
         }
         match matches.fragment {
             Some(FragmentMatch::Any) => {
-                common.require(L4, l4_word::FRAGMENT, l4_word::IS_FRAGMENT, l4_word::IS_FRAGMENT)
+                words.require(L4, l4_word::FRAGMENT, l4_word::IS_FRAGMENT, l4_word::IS_FRAGMENT)
             }
             Some(FragmentMatch::First) => {
-                common.require(
+                words.require(
                     L4,
                     l4_word::FRAGMENT,
                     l4_word::IS_FRAGMENT | l4_word::IS_LATER,
@@ -146,31 +156,31 @@ impl CommonPart {
                 );
             }
             Some(FragmentMatch::Later) => {
-                common.require(L4, l4_word::FRAGMENT, l4_word::IS_LATER, l4_word::IS_LATER)
+                words.require(L4, l4_word::FRAGMENT, l4_word::IS_LATER, l4_word::IS_LATER)
             }
             None => {}
         }
         if let Some(flags) = matches.flags {
             let mask = tag_word::HAS_FLAGS | u64::from(flags.mask);
             let wanted = tag_word::HAS_FLAGS | u64::from(flags.value);
-            common.require(TAG, tag_word::FLAGS, mask, wanted);
+            words.require(TAG, tag_word::FLAGS, mask, wanted);
         }
-        if let Some(vlan) = matches.vlan {
-            common.require(
-                TAG,
-                tag_word::VLAN,
-                tag_word::IS_TAGGED | 0xfff,
-                tag_word::IS_TAGGED | u64::from(vlan),
-            );
+        for (shift, vlan) in
+            [(tag_word::VLAN, matches.vlan), (tag_word::INNER_VLAN, matches.inner_vlan)]
+        {
+            if let Some(vlan) = vlan {
+                let tag = tag_word::IS_TAGGED | u64::from(vlan);
+                words.require(TAG, shift, tag_word::IS_TAGGED | 0xfff, tag);
+            }
         }
         if let Some(dscp) = matches.dscp {
-            common.require(TAG, tag_word::DSCP, 0x3f, dscp.into());
+            words.require(TAG, tag_word::DSCP, 0x3f, dscp.into());
         }
         // The ICMP type is in the field of the source port.
         if matches.icmp_type.is_some() {
-            common.bits.source_port = 16;
+            words.bits.source_port = 16;
         }
-        common
+        words
     }
 
     /// Requires `value` in the bits `mask` of the field at position `shift` of the word `L4` or
@@ -204,14 +214,14 @@ pub(super) fn pattern_v4(rule: u32, matches: &Match) -> Option<Pattern<V4_WORDS>
     };
     let ((source, source_bits), (destination, destination_bits)) =
         (network_and_length(matches.source), network_and_length(matches.destination));
-    let common = CommonPart::new(matches);
+    let words = LastWords::new(matches, Version::V4);
     Some(Pattern {
-        value: pack_v4(source, destination, common.value),
-        mask: pack_v4(prefix_mask_v4(source_bits), prefix_mask_v4(destination_bits), common.mask),
-        source_ports: common.source_ports,
-        destination_ports: common.destination_ports,
+        value: pack_v4(source, destination, words.value),
+        mask: pack_v4(prefix_mask_v4(source_bits), prefix_mask_v4(destination_bits), words.mask),
+        source_ports: words.source_ports,
+        destination_ports: words.destination_ports,
         rule,
-        bits: Bits { source: source_bits, destination: destination_bits, ..common.bits },
+        bits: Bits { source: source_bits, destination: destination_bits, ..words.bits },
     })
 }
 
@@ -225,13 +235,13 @@ pub(super) fn pattern_v6(rule: u32, matches: &Match) -> Option<Pattern<V6_WORDS>
     };
     let ((source, source_bits), (destination, destination_bits)) =
         (network_and_length(matches.source), network_and_length(matches.destination));
-    let common = CommonPart::new(matches);
+    let words = LastWords::new(matches, Version::V6);
     Some(Pattern {
-        value: pack_v6(source, destination, common.value),
-        mask: pack_v6(prefix_mask_v6(source_bits), prefix_mask_v6(destination_bits), common.mask),
-        source_ports: common.source_ports,
-        destination_ports: common.destination_ports,
+        value: pack_v6(source, destination, words.value),
+        mask: pack_v6(prefix_mask_v6(source_bits), prefix_mask_v6(destination_bits), words.mask),
+        source_ports: words.source_ports,
+        destination_ports: words.destination_ports,
         rule,
-        bits: Bits { source: source_bits, destination: destination_bits, ..common.bits },
+        bits: Bits { source: source_bits, destination: destination_bits, ..words.bits },
     })
 }

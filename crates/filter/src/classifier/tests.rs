@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 
 use super::*;
-use crate::key::{Fragment, L4};
+use crate::key::{ExtensionHeaders, Fragment, L4};
 use crate::rule::{FragmentMatch, Match, TcpFlags, Verdict, Version};
 
 /// Returns one of only 36 addresses, so that rules overlap and packets match.
@@ -69,7 +69,8 @@ fn prefix(v4: bool) -> BoxedStrategy<IpNet> {
 }
 
 fn protocol() -> impl Strategy<Value = u8> {
-    prop_oneof![Just(6), Just(17), Just(1), Just(58), Just(132), Just(50)]
+    // 60 and 51 are IPv6 extension headers.
+    prop_oneof![Just(6), Just(17), Just(1), Just(58), Just(132), Just(50), Just(51), Just(60)]
 }
 
 pub(crate) fn matches() -> impl Strategy<Value = Match> {
@@ -92,6 +93,7 @@ pub(crate) fn matches() -> impl Strategy<Value = Match> {
         rarely(0..3_u8),
         rarely(0..3_u8),
         rarely(1..3_u16),
+        rarely(1..3_u16),
         rarely(fragment),
         rarely(0..3_u8),
     );
@@ -101,7 +103,7 @@ pub(crate) fn matches() -> impl Strategy<Value = Match> {
             (protocol, source_port, destination_port),
             other_fields,
         )| {
-            let (flags, icmp_type, icmp_code, vlan, fragment, dscp) = other_fields;
+            let (flags, icmp_type, icmp_code, vlan, inner_vlan, fragment, dscp) = other_fields;
             Match {
                 version,
                 source,
@@ -113,6 +115,7 @@ pub(crate) fn matches() -> impl Strategy<Value = Match> {
                 icmp_type,
                 icmp_code,
                 vlan,
+                inner_vlan,
                 fragment,
                 dscp,
             }
@@ -147,15 +150,18 @@ fn key() -> impl Strategy<Value = Key> {
         1 => Just(Fragment::First),
         1 => Just(Fragment::Later),
     ];
-    let vlan = prop_oneof![2 => Just(None), 1 => (0..3_u16).prop_map(Some)];
-    (addresses, protocol(), l4, fragment, 0..3_u8, vlan).prop_map(
-        |(addresses, protocol, l4, fragment, dscp, vlan)| Key {
+    let vlan = || prop_oneof![2 => Just(None), 1 => (0..3_u16).prop_map(Some)];
+    let extensions = prop_oneof![Just(0), any::<u8>()].prop_map(ExtensionHeaders::from_bits);
+    (addresses, protocol(), extensions, l4, fragment, 0..3_u8, vlan(), vlan()).prop_map(
+        |(addresses, protocol, extensions, l4, fragment, dscp, vlan, inner_vlan)| Key {
             addresses,
             protocol,
+            extensions,
             l4,
             fragment,
             dscp,
             vlan,
+            inner_vlan,
         },
     )
 }
@@ -234,14 +240,7 @@ fn flow_cache_hits_repeated_flows() {
         .collect();
     let (classifier, mut cache) = (Classifier::new(&rules, 1), FlowCache::new(1 << 16, 2));
     // The first key is all zeros, like an unused cache slot.
-    let key = |n: u32| Key {
-        addresses: Addresses::V4 { source: 0, destination: n },
-        protocol: 0,
-        l4: L4::None,
-        fragment: Fragment::No,
-        dscp: 0,
-        vlan: None,
-    };
+    let key = |n: u32| Key::new(Addresses::V4 { source: 0, destination: n }, 0, L4::None);
     let keys: Vec<Key> = (0..64).map(key).collect();
     let mut found = [7; Classifier::BATCH];
     for round in 0..10 {
@@ -366,8 +365,7 @@ fn rules_beyond_table_limits_are_still_found() {
                 false => Addresses::V6 { source, destination },
             };
             let l4 = L4::Ports { source: draw() as u16, destination: draw() as u16 };
-            let key =
-                Key { addresses, protocol: 17, l4, fragment: Fragment::No, dscp: 0, vlan: None };
+            let key = Key::new(addresses, 17, l4);
             assert_eq!(
                 classifier.first_match(&key, 0),
                 linear_search(&rules, &key, 0),

@@ -60,6 +60,7 @@ mod tests {
             "continue proto udp dport 53 limit 10kpps burst 64 per src/24 log 1/1000",
             "accept limit 10Mbps burst 120kbit",
             "drop proto 200",
+            "drop vlan 7 inner-vlan 4094",
         ] {
             assert_eq!(rule(line).to_string(), line);
         }
@@ -104,6 +105,7 @@ mod tests {
             ("accept flags syn,foo", 14, "unknown flag `foo`"),
             ("accept flags syn,!syn", 14, "duplicate flag `syn`"),
             ("accept vlan 4095", 13, "expected a number from 1 to 4094"),
+            ("accept inner-vlan 0", 19, "invalid inner-vlan `0`: expected a number from 1 to 4094"),
             ("accept dscp 64", 13, "invalid DSCP `64`"),
             ("accept fragment later dport 53", 23, "`dport` never matches a later fragment"),
             ("accept fragment second", 17, "expected first, later or any"),

@@ -12,7 +12,7 @@ use super::write::{FLAG_NAMES, PROTOCOLS};
 use crate::rule::{FragmentMatch, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
 
 pub(super) const RULE_KEYWORDS: &str = "ipv4, ipv6, src, dst, proto, sport, dport, flags, \
-    icmp-type, icmp-code, vlan, fragment, dscp, limit, log";
+    icmp-type, icmp-code, vlan, inner-vlan, fragment, dscp, limit, log";
 const PREFIX: &str = "an address or a prefix, like 192.0.2.0/24 or 2001:db8::/32";
 const PROTOCOL: &str = "a number from 0 to 255, or one of icmp, igmp, ipip, tcp, udp, ipv6, gre, \
     esp, ah, icmpv6, sctp";
@@ -91,6 +91,7 @@ impl<'a> Reader<'a> {
             "icmp-type" => matches.icmp_type = Some(number(&mut self.words, word, 0, 255)?),
             "icmp-code" => matches.icmp_code = Some(number(&mut self.words, word, 0, 255)?),
             "vlan" => matches.vlan = Some(number(&mut self.words, word, 1, 4094)?),
+            "inner-vlan" => matches.inner_vlan = Some(number(&mut self.words, word, 1, 4094)?),
             "dscp" => matches.dscp = Some(dscp(self.words.value_after(word, DSCP)?)?),
             "fragment" => {
                 const WHICH: &str = "first, later or any";

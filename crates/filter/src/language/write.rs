@@ -40,7 +40,8 @@ impl Display for Rule {
         })?;
         let Match { version, source, destination, protocol, source_port, destination_port, .. } =
             &self.matches;
-        let Match { flags, icmp_type, icmp_code, vlan, fragment, dscp, .. } = &self.matches;
+        let Match { flags, icmp_type, icmp_code, vlan, inner_vlan, fragment, dscp, .. } =
+            &self.matches;
         match version {
             Some(Version::V4) => f.write_str(" ipv4")?,
             Some(Version::V6) => f.write_str(" ipv6")?,
@@ -58,6 +59,7 @@ impl Display for Rule {
         field("icmp-type", icmp_type.map(|kind| kind.to_string()))?;
         field("icmp-code", icmp_code.map(|code| code.to_string()))?;
         field("vlan", vlan.map(|vlan| vlan.to_string()))?;
+        field("inner-vlan", inner_vlan.map(|vlan| vlan.to_string()))?;
         let fragment_name = |fragment| match fragment {
             FragmentMatch::First => "first",
             FragmentMatch::Later => "later",

@@ -2,18 +2,20 @@
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use serde_spanned::Spanned;
 use strum::{EnumString, VariantNames};
-use xdpfwd_filter::{Classifier, FlowCache, KernelLimitError, Rule, Verdict};
+use xdpfwd_filter::{Classifier, FlowCache, KernelLimitError, Rule};
 
+use super::exception::{ExceptionAction, ExceptionPolicy, PacketException};
 use super::kernel::{self, Offload};
-use super::key::PacketException;
 use super::modifiers::Limits;
 use super::plan::FilterPlan;
-use super::program::{ExceptionPolicy, Program};
+use super::program::Program;
 use super::source::{ConfiguredVerdict, Lines, Source};
 use crate::enum_names::deserialize_one_of;
 use xdpfwd_pipeline::{Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan};
@@ -33,22 +35,69 @@ pub struct FilterConfig {
     flow_cache: FlowCacheSize,
     #[serde(default)]
     gtpu: GtpuLayer,
-    not_ip: Option<ConfiguredVerdict>,
-    malformed: Option<ConfiguredVerdict>,
-    vlan_stack: Option<ConfiguredVerdict>,
-    extension_chain: Option<ConfiguredVerdict>,
-    ip_options: Option<ExceptionAction>,
-    later_fragments: Option<ExceptionAction>,
+    not_ip: Option<Spanned<NotIpVerdict>>,
+    malformed: Option<Spanned<ConfiguredVerdict>>,
+    vlan_stack: Option<Spanned<ConfiguredVerdict>>,
+    extension_chain: Option<Spanned<ConfiguredVerdict>>,
+    ip_options: Option<Spanned<VerdictOrRules>>,
+    routing_header: Option<Spanned<VerdictOrRules>>,
+    later_fragments: Option<Spanned<VerdictOrRules>>,
 }
 
-/// What the filter does with a packet exception (a packet that can mislead a filter, such as a
-/// fragment). `Judge` applies the rules.
+/// The verdict on packets that are not IP. `Arp` accepts only ARP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
-enum ExceptionAction {
+enum NotIpVerdict {
+    Accept,
+    Arp,
+    Drop,
+}
+
+/// The verdict on a packet exception to which rules can apply. `Judge` applies them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
+enum VerdictOrRules {
     Drop,
     Judge,
     Accept,
+}
+
+impl From<NotIpVerdict> for ExceptionAction {
+    fn from(verdict: NotIpVerdict) -> Self {
+        match verdict {
+            NotIpVerdict::Accept => Self::Accept,
+            NotIpVerdict::Arp => Self::AcceptArp,
+            NotIpVerdict::Drop => Self::Drop,
+        }
+    }
+}
+
+impl From<VerdictOrRules> for ExceptionAction {
+    fn from(verdict: VerdictOrRules) -> Self {
+        match verdict {
+            VerdictOrRules::Drop => Self::Drop,
+            VerdictOrRules::Judge => Self::Judge,
+            VerdictOrRules::Accept => Self::Accept,
+        }
+    }
+}
+
+impl From<ConfiguredVerdict> for ExceptionAction {
+    fn from(verdict: ConfiguredVerdict) -> Self {
+        match verdict {
+            ConfiguredVerdict::Accept => Self::Accept,
+            ConfiguredVerdict::Drop => Self::Drop,
+        }
+    }
+}
+
+/// A configured action, and the location of its value.
+type ConfiguredAction = (ExceptionAction, Range<usize>);
+
+fn configured<T: Copy + Into<ExceptionAction>>(
+    value: Option<&Spanned<T>>,
+) -> Option<ConfiguredAction> {
+    value.map(|value| ((*value.get_ref()).into(), value.span()))
 }
 
 /// Where rules are evaluated: in the stage, or in the XDP program. `Auto` means the XDP program if
@@ -108,7 +157,7 @@ enum Format {
     Classbench,
 }
 
-deserialize_one_of!(ExceptionAction, Placement, GtpuLayer, Format);
+deserialize_one_of!(NotIpVerdict, VerdictOrRules, Placement, GtpuLayer, Format);
 
 const MAX_SEEDS: usize = 16;
 
@@ -181,7 +230,9 @@ impl StageConfig for FilterConfig {
                 message: format!("{unnamed} more rules never decide"),
             });
         }
-        let rules_see_later_fragments = self.later_fragments == Some(ExceptionAction::Judge);
+        let exceptions = self.exceptions();
+        let rules_see_later_fragments =
+            exceptions.verdict(PacketException::LaterFragment).is_none();
         let is_for_later_fragments =
             |rule: &Rule| rule.matches.fragment == Some(xdpfwd_filter::FragmentMatch::Later);
         if let Some(rule) =
@@ -192,7 +243,9 @@ impl StageConfig for FilterConfig {
                 .to_owned();
             warnings.push(PlanDiagnostic { location: locations[rule].clone(), message });
         }
-        let exceptions = self.exceptions();
+        if self.default == ConfiguredVerdict::Drop {
+            warnings.extend(self.accepting_exceptions());
+        }
         let (default, gtpu_inner) = (self.default.into(), self.gtpu == GtpuLayer::Inner);
         if self.flow_cache.0 > 0 && self.place == Placement::Kernel {
             return Err(PlanError::new(
@@ -250,24 +303,45 @@ fn kernel_error(mut reasons: Vec<PlanDiagnostic>) -> PlanError {
 }
 
 impl FilterConfig {
-    /// Maps each kind of packet exception to its verdict; `None` if rules apply.
-    fn exceptions(&self) -> ExceptionPolicy {
-        let verdict = |verdict: Option<ConfiguredVerdict>, default| {
-            Some(verdict.map_or(default, Verdict::from))
-        };
-        let action = |action: Option<ExceptionAction>| match action {
-            Some(ExceptionAction::Accept) => Some(Verdict::Accept),
-            Some(ExceptionAction::Drop) | None => Some(Verdict::Drop),
-            Some(ExceptionAction::Judge) => None,
-        };
-        ExceptionPolicy::new(|exception| match exception {
-            PacketException::NotIp => verdict(self.not_ip, Verdict::Accept),
-            PacketException::Malformed => verdict(self.malformed, Verdict::Drop),
-            PacketException::VlanStack => verdict(self.vlan_stack, Verdict::Drop),
-            PacketException::ExtensionChain => verdict(self.extension_chain, Verdict::Drop),
-            PacketException::IpOptions => action(self.ip_options),
-            PacketException::LaterFragment => action(self.later_fragments),
+    /// In the order of [`PacketException::WITH_KEY`]; `None` for a key that is not set.
+    fn configured_exceptions(&self) -> [Option<ConfiguredAction>; 7] {
+        PacketException::WITH_KEY.map(|exception| match exception {
+            PacketException::NotIp | PacketException::Arp => configured(self.not_ip.as_ref()),
+            PacketException::Malformed => configured(self.malformed.as_ref()),
+            PacketException::VlanStack => configured(self.vlan_stack.as_ref()),
+            PacketException::ExtensionChain => configured(self.extension_chain.as_ref()),
+            PacketException::IpOptions => configured(self.ip_options.as_ref()),
+            PacketException::RoutingHeader => configured(self.routing_header.as_ref()),
+            PacketException::LaterFragment => configured(self.later_fragments.as_ref()),
         })
+    }
+
+    fn exceptions(&self) -> ExceptionPolicy {
+        let mut actions =
+            self.configured_exceptions().map(|action| action.map(|(action, _)| action));
+        let [not_ip, ..] = &mut actions;
+        not_ip.get_or_insert(match self.default {
+            ConfiguredVerdict::Accept => ExceptionAction::Accept,
+            // Whoever drops by default expects that no packet passes without a rule; but without
+            // ARP, IPv4 stops.
+            ConfiguredVerdict::Drop => ExceptionAction::AcceptArp,
+        });
+        ExceptionPolicy(actions.map(|action| action.unwrap_or(ExceptionAction::Drop)))
+    }
+
+    /// Returns a warning for each key that accepts all packets of an exception.
+    fn accepting_exceptions(&self) -> Vec<PlanDiagnostic> {
+        let exceptions = PacketException::WITH_KEY.into_iter().zip(self.configured_exceptions());
+        let accepting = exceptions.filter_map(|(exception, configured)| match configured {
+            Some((ExceptionAction::Accept, span)) => Some((exception, span)),
+            _ => None,
+        });
+        accepting
+            .map(|(exception, span)| PlanDiagnostic {
+                location: Location::Configuration(span),
+                message: exception.warning_if_accepted(),
+            })
+            .collect()
     }
 
     fn read(

@@ -8,8 +8,7 @@ use xdpfwd_pipeline::{
     Cx, Location, PlanDiagnostic, Stage, View, XdpArray, XdpImage, XdpOffload, XdpTables,
 };
 
-use super::key::PacketException;
-use super::program::ExceptionPolicy;
+use super::exception::{self, ExceptionAction, ExceptionPolicy};
 
 /// The XDP program with the classifier: `bpf/xdpfwd_filter.bpf.c`.
 pub const IMAGE_PROGRAM: &str = "xdpfwd_filter";
@@ -31,17 +30,6 @@ impl XdpOffload for Offload {
         self.required
     }
 }
-
-/// The packet exceptions (packets that can mislead a filter) in the order of `enum reason` in
-/// `bpf/filter.h`, whose first value, `REASON_POLICY`, is no packet exception.
-const EXCEPTIONS: [PacketException; 6] = [
-    PacketException::NotIp,
-    PacketException::Malformed,
-    PacketException::VlanStack,
-    PacketException::ExtensionChain,
-    PacketException::IpOptions,
-    PacketException::LaterFragment,
-];
 
 /// Returns the image, or one diagnostic for each part that the XDP program does not support.
 #[allow(clippy::too_many_arguments, reason = "the parts of a filter; called only once")]
@@ -84,9 +72,9 @@ pub(super) fn image(
         program: IMAGE_PROGRAM,
         constants: vec![(".rodata.in_step", shared_constants)],
         tables,
-        // One per rule, and one for the default. Cannot overflow: `Classifier::image` rejects too
-        // many rules.
-        counters: ("hits", rules.len() as u32 + 1),
+        // One per rule, one for the default, then those of the exceptions. Cannot overflow:
+        // `Classifier::image` rejects too many rules.
+        counters: ("hits", rules.len() as u32 + 1 + exception::COUNTERS as u32),
         verdict_key,
     }))
 }
@@ -118,15 +106,17 @@ pub fn map_contents(image: Image) -> XdpTables {
 fn filter_struct(rules: &[Rule], default: Verdict, exceptions: ExceptionPolicy) -> Vec<u8> {
     let has_continue = rules.iter().any(|rule| rule.verdict.is_none());
     // The values of `enum exception_action`.
-    let action = |exception: PacketException| match exceptions.verdict(exception) {
-        None => 0,
-        Some(Verdict::Accept) => 1,
-        Some(Verdict::Drop) => 2,
+    let action = |action: ExceptionAction| match action {
+        ExceptionAction::Judge => 0,
+        ExceptionAction::Accept => 1,
+        ExceptionAction::Drop => 2,
+        ExceptionAction::AcceptArp => 3,
     };
     let first_fields =
         [rules.len() as u32, u32::from(default == Verdict::Accept), u32::from(has_continue)];
-    // The 0 is the unused entry of `REASON_POLICY`.
-    let fields = first_fields.into_iter().chain([0]).chain(EXCEPTIONS.map(action));
+    // The 0 is the unused entry of `REASON_POLICY`. The exceptions are in the order of `enum
+    // reason`.
+    let fields = first_fields.into_iter().chain([0]).chain(exceptions.0.map(action));
     fields.flat_map(u32::to_ne_bytes).collect()
 }
 

@@ -1,8 +1,10 @@
-//! The packet fields that rules match, and packet exceptions: packets that can mislead a filter.
+//! Reads the packet fields that rules match, and detects packet exceptions.
 
-use xdpfwd_filter::{Addresses, Fragment, Key, L4};
+use xdpfwd_filter::{Addresses, ExtensionHeaders, Fragment, Key, L4};
 
-use xdpfwd_wire::{Headers, IpProtocol, IpVersion, Status, gtpu, udp};
+use super::exception::PacketException;
+use xdpfwd_wire::ipv6::ExtensionSet;
+use xdpfwd_wire::{EtherType, Headers, IpProtocol, IpVersion, Status, gtpu, udp};
 
 /// The result of inspecting a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,41 +15,14 @@ pub enum Inspection {
     Exception(PacketException, Option<Key>),
 }
 
-/// A kind of packet that can mislead a filter, with its own verdict in the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PacketException {
-    /// The packet is not IP: ARP, LLC, MPLS, …
-    NotIp,
-    /// A header is truncated or inconsistent.
-    Malformed,
-    /// More VLAN tags than the parser follows.
-    VlanStack,
-    /// More IPv6 extension headers than the parser follows.
-    ExtensionChain,
-    /// The IPv4 header has options.
-    IpOptions,
-    /// A later fragment, which has no ports. With [`inspect_gtpu`], also the first fragment of a
-    /// GTP-U packet.
-    LaterFragment,
-}
-
-impl PacketException {
-    /// All kinds, in declaration order.
-    pub const ALL: [Self; 6] = [
-        Self::NotIp,
-        Self::Malformed,
-        Self::VlanStack,
-        Self::ExtensionChain,
-        Self::IpOptions,
-        Self::LaterFragment,
-    ];
-}
-
 /// Inspects a frame, whose parsed headers are `headers`.
 #[inline]
 pub fn inspect(frame: &[u8], headers: &Headers) -> Inspection {
     match headers.status {
         Status::Parsed => {}
+        Status::NotIp if headers.ethertype == EtherType::ARP => {
+            return Inspection::Exception(PacketException::Arp, None);
+        }
         Status::NotIp => return Inspection::Exception(PacketException::NotIp, None),
         Status::Truncated(_) | Status::Malformed(_) => {
             return Inspection::Exception(PacketException::Malformed, None);
@@ -65,6 +40,9 @@ pub fn inspect(frame: &[u8], headers: &Headers) -> Inspection {
     if has_options {
         return Inspection::Exception(PacketException::IpOptions, Some(key));
     }
+    if headers.has_segments_left {
+        return Inspection::Exception(PacketException::RoutingHeader, Some(key));
+    }
     if key.fragment == Fragment::Later {
         return Inspection::Exception(PacketException::LaterFragment, Some(key));
     }
@@ -72,9 +50,10 @@ pub fn inspect(frame: &[u8], headers: &Headers) -> Inspection {
 }
 
 /// Like [`inspect`], but inspects the user packet if the frame carries one in GTP-U. Its key has
-/// the outer VLAN.
+/// the VLANs of the frame.
 ///
-/// A GTP-U packet that is a fragment or has IP options is a packet exception.
+/// A GTP-U packet that is a fragment, has IP options or has a routing header with segments left is
+/// a packet exception.
 #[inline]
 pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Inspection {
     let is_gtpu = headers.destination_port == gtpu::PORT
@@ -100,7 +79,8 @@ pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Inspection {
         Ok(packet) if packet.message_type() == gtpu::G_PDU => {
             let start = offset + packet.payload_offset();
             let inner = Headers::parse_inner(frame, start, start + packet.payload().len());
-            inspect(frame, &Headers { outer_vlan: headers.outer_vlan, ..inner })
+            let Headers { outer_vlan, inner_vlan, .. } = *headers;
+            inspect(frame, &Headers { outer_vlan, inner_vlan, ..inner })
         }
         // Signalling between GTP-U nodes, without a user packet.
         Ok(_) => inspect(frame, headers),
@@ -142,6 +122,17 @@ fn key(frame: &[u8], headers: &Headers) -> Option<Key> {
         xdpfwd_wire::Fragment::First => Fragment::First,
         xdpfwd_wire::Fragment::Later => Fragment::Later,
     };
-    let vlan = headers.outer_vlan.map(xdpfwd_wire::VlanId::get);
-    Some(Key { addresses, protocol: protocol.0, l4, fragment, dscp, vlan })
+    let [vlan, inner_vlan] = headers.vlans().map(|vlan| vlan.map(xdpfwd_wire::VlanId::get));
+    let extensions = ExtensionHeaders::from_bits(headers.extensions.bits());
+    Some(Key { addresses, protocol: protocol.0, extensions, l4, fragment, dscp, vlan, inner_vlan })
 }
+
+/// Both crates must assign the same bits to the extension headers.
+const _: () = {
+    let mut bit = 0;
+    while bit < ExtensionSet::TYPES.len() {
+        assert!(ExtensionSet::TYPES[bit].0 == ExtensionHeaders::PROTOCOLS[bit]);
+        bit += 1;
+    }
+    assert!(ExtensionHeaders::PROTOCOLS.len() == ExtensionSet::TYPES.len());
+};

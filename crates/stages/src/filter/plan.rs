@@ -7,6 +7,7 @@ use xdpfwd_pipeline::{
     BuildCx, Inspectable, PlanDiagnostic, Stage, StagePlan, Table, Verdicts, XdpOffload,
 };
 
+use super::exception::{self, ExceptionAction, PacketException};
 use super::kernel::{Offload, PassThrough};
 use super::program::Program;
 use super::rules;
@@ -61,6 +62,15 @@ impl StagePlan for FilterPlan {
         Verdicts::Key(self.program.verdict_key())
     }
 
+    fn settings(&self) -> Vec<(&'static str, &'static str)> {
+        let actions = self.program.exceptions.0.map(ExceptionAction::name);
+        PacketException::WITH_KEY.map(PacketException::key).into_iter().zip(actions).collect()
+    }
+
+    fn needs_vlan_tags(&self) -> bool {
+        self.program.rules.iter().any(|rule| rule.matches.compares_vlans())
+    }
+
     fn as_xdp_offload(&self) -> Option<&dyn XdpOffload> {
         self.offload.as_ref().map(|offload| offload as &dyn XdpOffload)
     }
@@ -72,11 +82,15 @@ impl StagePlan for FilterPlan {
 
 impl Inspectable for FilterPlan {
     fn counter_keys(&self) -> Vec<String> {
-        rules::counter_keys(&self.program.rules)
+        let mut keys = rules::counter_keys(&self.program.rules);
+        keys.extend(exception::counter_keys());
+        keys
     }
 
     fn tables(&self, counters: &[u64]) -> Vec<Table> {
-        vec![rules::table(&self.program.rules, counters)]
+        let rules = &self.program.rules;
+        let after_default = counters.get(rules.len() + 1..).unwrap_or_default();
+        vec![rules::table(rules, counters), exception::table(after_default)]
     }
 }
 

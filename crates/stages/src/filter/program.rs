@@ -2,9 +2,9 @@
 
 use xdpfwd_filter::{Classifier, Rule, Verdict};
 
-use super::key::{Inspection, PacketException, inspect, inspect_gtpu};
+use super::exception::ExceptionPolicy;
+use super::key::{Inspection, inspect, inspect_gtpu};
 use super::modifiers::Limits;
-use xdpfwd_pipeline::Reason;
 use xdpfwd_wire::Headers;
 
 /// The rules, the default verdict, and the treatment of packet exceptions.
@@ -19,34 +19,6 @@ pub struct Program {
     pub(super) gtpu_inner: bool,
     /// Cached flows per worker; 0 for no cache.
     pub(super) flow_cache: usize,
-}
-
-/// The verdict on each kind of packet exception; `None` if rules apply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ExceptionPolicy([Option<Verdict>; PacketException::ALL.len()]);
-
-impl ExceptionPolicy {
-    pub(super) fn new(verdict: impl Fn(PacketException) -> Option<Verdict>) -> Self {
-        Self(PacketException::ALL.map(verdict))
-    }
-
-    pub(super) fn verdict(&self, exception: PacketException) -> Option<Verdict> {
-        self.0[exception as usize]
-    }
-}
-
-impl PacketException {
-    /// Returns the drop reason.
-    pub fn reason(self) -> Reason {
-        match self {
-            Self::NotIp => Reason::NOT_IP,
-            Self::Malformed => Reason::MALFORMED,
-            Self::VlanStack => Reason::VLAN_STACK,
-            Self::ExtensionChain => Reason::EXTENSION_CHAIN,
-            Self::IpOptions => Reason::IP_OPTIONS,
-            Self::LaterFragment => Reason::LATER_FRAGMENT,
-        }
-    }
 }
 
 impl Program {

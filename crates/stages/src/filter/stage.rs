@@ -7,6 +7,7 @@ use xdpfwd_filter::{Addresses, Classifier, FlowCache, Fragment, Key, L4, Verdict
 use xdpfwd_pipeline::{Cx, Reason, Stage, View};
 use xdpfwd_xsk::Batch;
 
+use super::exception::{ExceptionCounters, PacketException};
 use super::key::Inspection;
 use super::modifiers::Modifiers;
 use super::program::Program;
@@ -19,6 +20,7 @@ pub struct Filter {
     /// Packets that each rule matched.
     hits: Vec<u64>,
     defaulted: u64,
+    exceptions: ExceptionCounters,
     accepted: u64,
     modifiers: Modifiers,
     /// `None` if not configured, or if there are so few rules that they are compared one by one.
@@ -37,6 +39,8 @@ pub struct Outcome {
     pub drop: Option<Reason>,
     /// The rule that gave the verdict, or whose limit dropped the packet, if any.
     pub rule: Option<u32>,
+    /// The packet exception whose key in the configuration gave the verdict, if any.
+    pub exception: Option<PacketException>,
 }
 
 const _: () = assert!(Batch::CAPACITY == Classifier::BATCH);
@@ -45,17 +49,11 @@ impl Filter {
     /// Creates the stage of one worker.
     pub fn new(program: Arc<Program>) -> Self {
         let random_seed = RandomState::new().hash_one(0_u64);
-        let empty_key = Key {
-            addresses: Addresses::V4 { source: 0, destination: 0 },
-            protocol: 0,
-            l4: L4::None,
-            fragment: Fragment::No,
-            dscp: 0,
-            vlan: None,
-        };
+        let empty_key = Key::new(Addresses::V4 { source: 0, destination: 0 }, 0, L4::None);
         Self {
             hits: vec![0; program.rules.len()],
             defaulted: 0,
+            exceptions: ExceptionCounters::default(),
             accepted: 0,
             modifiers: Modifiers::new(&program.rules, &program.limits),
             cache: (program.flow_cache > 0 && program.classifier.has_tuples())
@@ -75,21 +73,42 @@ impl Filter {
     /// Decides about a single packet of `bytes` bytes at the time `now`, in clock cycles. For dry
     /// runs.
     pub fn decide(&mut self, inspection: Inspection, bytes: usize, now: u64) -> Outcome {
-        match inspection {
-            Inspection::Key(key) => {
+        match self.key_or_verdict(inspection) {
+            Ok(key) => {
                 self.apply_rules(&key, self.program.classifier.first_match(&key, 0), bytes, now)
             }
+            Err((exception, verdict)) => Outcome {
+                drop: (verdict == Verdict::Drop).then(|| exception.reason()),
+                rule: None,
+                exception: Some(exception),
+            },
+        }
+    }
+
+    /// Returns the key to which rules apply, or the exception with its verdict, which is counted.
+    #[inline]
+    fn key_or_verdict(
+        &mut self,
+        inspection: Inspection,
+    ) -> Result<Key, (PacketException, Verdict)> {
+        match inspection {
+            Inspection::Key(key) => Ok(key),
             Inspection::Exception(exception, key) => {
-                match (self.program.exceptions.verdict(exception), key) {
-                    (None, Some(key)) => self.apply_rules(
-                        &key,
-                        self.program.classifier.first_match(&key, 0),
-                        bytes,
-                        now,
-                    ),
-                    (Some(Verdict::Accept), _) => Outcome { drop: None, rule: None },
-                    _ => Outcome { drop: Some(exception.reason()), rule: None },
-                }
+                let policy = &self.program.exceptions;
+                let (exception, verdict) = match (policy.verdict(exception), key) {
+                    (Some(verdict), _) => (exception, verdict),
+                    (None, None) => (exception, Verdict::Drop),
+                    // Options or a routing header must not hide that the packet is a fragment.
+                    (None, Some(key)) => match policy.verdict(PacketException::LaterFragment) {
+                        Some(verdict) if key.fragment == Fragment::Later => {
+                            (PacketException::LaterFragment, verdict)
+                        }
+                        _ => return Ok(key),
+                    },
+                };
+                self.exceptions.count(exception, verdict);
+                self.accepted += u64::from(verdict == Verdict::Accept);
+                Err((exception, verdict))
             }
         }
     }
@@ -105,15 +124,15 @@ impl Filter {
             // Log every n-th packet of a rule with `log 1/n`.
             self.modifiers.sample(rule_index, rule, self.hits[rule_index as usize], key, bytes);
             if !self.modifiers.passes(rule_index, key, bytes, now) {
-                return Outcome { drop: Some(Reason::RATE_LIMIT), rule: Some(rule_index) };
+                return Outcome::of_rule(Some(Reason::RATE_LIMIT), rule_index);
             }
             match rule.verdict {
                 Some(Verdict::Accept) => {
                     self.accepted += 1;
-                    return Outcome { drop: None, rule: Some(rule_index) };
+                    return Outcome::of_rule(None, rule_index);
                 }
                 Some(Verdict::Drop) => {
-                    return Outcome { drop: Some(Reason::POLICY), rule: Some(rule_index) };
+                    return Outcome::of_rule(Some(Reason::POLICY), rule_index);
                 }
                 None => next = self.program.classifier.first_match(key, rule_index + 1),
             }
@@ -121,7 +140,13 @@ impl Filter {
         self.defaulted += 1;
         let drop = (self.program.default == Verdict::Drop).then_some(Reason::POLICY);
         self.accepted += u64::from(drop.is_none());
-        Outcome { drop, rule: None }
+        Outcome { drop, rule: None, exception: None }
+    }
+}
+
+impl Outcome {
+    fn of_rule(drop: Option<Reason>, rule: u32) -> Self {
+        Self { drop, rule: Some(rule), exception: None }
     }
 }
 
@@ -130,20 +155,13 @@ impl Stage for Filter {
         let mut count = 0;
         for batch_index in 0..view.len() {
             let Some(mut packet) = view.packet(batch_index) else { continue };
-            let key = match self.program.inspect(packet.frame, &packet.meta.headers) {
-                Inspection::Key(key) => key,
-                Inspection::Exception(exception, key) => {
-                    match (self.program.exceptions.verdict(exception), key) {
-                        (None, Some(key)) => key,
-                        (Some(Verdict::Accept), _) => {
-                            self.accepted += 1;
-                            continue;
-                        }
-                        _ => {
-                            packet.drop(exception.reason());
-                            continue;
-                        }
-                    }
+            let inspection = self.program.inspect(packet.frame, &packet.meta.headers);
+            let key = match self.key_or_verdict(inspection) {
+                Ok(key) => key,
+                Err((_, Verdict::Accept)) => continue,
+                Err((exception, Verdict::Drop)) => {
+                    packet.drop(exception.reason());
+                    continue;
                 }
             };
             self.keys[count] = key;
@@ -181,6 +199,8 @@ impl Stage for Filter {
     }
 
     fn row_counters(&self) -> Vec<u64> {
-        rules::row_counters(&self.hits, self.defaulted)
+        let mut counters = rules::row_counters(&self.hits, self.defaulted);
+        counters.extend(self.exceptions.rows());
+        counters
     }
 }

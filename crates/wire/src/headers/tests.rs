@@ -97,6 +97,8 @@ const UDP4_HEADERS: Headers = Headers {
     destination_port: 2152,
     protocol: Some(IpProtocol::UDP),
     ip_version: Some(IpVersion::V4),
+    extensions: ExtensionSet::EMPTY,
+    has_segments_left: false,
     fragment: Fragment::Whole,
     status: Status::Parsed,
 };
@@ -119,6 +121,24 @@ fn parse_returns_two_vlan_tags_and_rejects_three() {
     );
 }
 
+#[test]
+fn vlans_skips_priority_tags_whatever_the_tag_type() {
+    let vlans = |tags: &[u8]| {
+        let headers = check(&frame(tags, &UDP4));
+        assert_eq!((headers.status, headers.ethertype), (Status::Parsed, EtherType::IPV4));
+        headers.vlans().map(|vlan| vlan.map(VlanId::get))
+    };
+    assert_eq!(vlans(&[0x08, 0x00]), [None, None]);
+    for tpid in [[0x81, 0x00], [0x88, 0xa8], [0x91, 0x00], [0x92, 0x00], [0x93, 0x00]] {
+        let [a, b] = tpid;
+        assert_eq!(vlans(&[a, b, 0x60, 0x07, 0x08, 0x00]), [Some(7), None]);
+        assert_eq!(vlans(&[a, b, 0xe0, 0x00, 0x08, 0x00]), [None, None]);
+        assert_eq!(vlans(&[a, b, 0x00, 0x00, 0x81, 0, 0, 10, 0x08, 0x00]), [Some(10), None]);
+        assert_eq!(vlans(&[0x81, 0, 0, 10, a, b, 0x00, 0x00, 0x08, 0x00]), [Some(10), None]);
+        assert_eq!(vlans(&[a, b, 0x00, 0x05, 0x81, 0, 0, 10, 0x08, 0x00]), [Some(5), Some(10)]);
+    }
+}
+
 fn shifted(headers: Headers, tags_len: u16) -> Headers {
     Headers {
         l3_offset: headers.l3_offset + tags_len,
@@ -134,6 +154,43 @@ fn parse_finds_tcp_after_ipv6_extension_header() {
     assert_eq!(offsets(headers), (14, 62, 82));
     assert_eq!((headers.source_port, headers.destination_port), (1024, 80));
     assert_eq!((headers.protocol, headers.status), (Some(IpProtocol::TCP), Status::Parsed));
+}
+
+#[test]
+fn parse_records_extension_headers_and_segments_left() {
+    // Each header has 8 bytes, except AH with 12.
+    let parse = |kinds: &[u8], segments_left: u8| {
+        let mut payload = Vec::new();
+        for (index, &kind) in kinds.iter().enumerate() {
+            let next = kinds.get(index + 1).copied().unwrap_or(59);
+            payload.extend(match kind {
+                43 => vec![next, 0, 4, segments_left, 0, 0, 0, 0],
+                44 => vec![next, 0, 0, 0, 0, 0, 0, 7],
+                51 => vec![next, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+                _ => vec![next, 0, 1, 4, 0, 0, 0, 0],
+            });
+        }
+        let mut l3 = TCP6[..40].to_vec();
+        (l3[5], l3[6]) = (payload.len() as u8, kinds.first().copied().unwrap_or(59));
+        check(&frame(&[0x86, 0xdd], &[l3, payload].concat()))
+    };
+    assert_eq!(parse(&[], 0).extensions, ExtensionSet::EMPTY);
+    for kind in ExtensionSet::TYPES {
+        let headers = parse(&[kind.0], 0);
+        assert_eq!(headers.protocol, Some(IpProtocol::NO_NEXT_HEADER), "{kind}");
+        assert!(!headers.has_segments_left);
+        for other in ExtensionSet::TYPES {
+            assert_eq!(headers.extensions.contains(other), other == kind, "{kind}, {other}");
+        }
+    }
+    let headers = parse(&[0, 60, 43, 44, 51, 60, 135, 140], 1);
+    assert_eq!((headers.status, headers.has_segments_left), (Status::Parsed, true));
+    let absent: Vec<_> = ExtensionSet::TYPES
+        .into_iter()
+        .filter(|kind| !headers.extensions.contains(*kind))
+        .collect();
+    assert_eq!(absent, [IpProtocol::HIP]);
+    assert!(!headers.extensions.contains(IpProtocol::TCP));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::field::{read_u16, read_u32, write_u16, write_u32};
 use crate::ip::IpProtocol;
+use crate::ipv6::extension_set::ExtensionSet;
 use crate::limits::MAX_EXTENSIONS;
 
 /// An extension header, from [`Packet::extensions`](super::Packet::extensions) or to be written.
@@ -23,8 +24,7 @@ use crate::limits::MAX_EXTENSIONS;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ExtensionHeader<'a> {
-    /// Type of this header, from the header before it: hop-by-hop options, routing, fragment,
-    /// destination options or AH.
+    /// Type of this header, from the header before it: one of [`ExtensionSet::TYPES`].
     pub kind: IpProtocol,
     /// Type of the next header.
     pub next_header: IpProtocol,
@@ -124,7 +124,7 @@ impl<'a> Iterator for Extensions<'a> {
     type Item = Result<ExtensionHeader<'a>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.is_done || !is_extension(self.next_header) {
+        if self.is_done || !ExtensionSet::ALL.contains(self.next_header) {
             return None;
         }
         let header = self.read_header();
@@ -143,6 +143,16 @@ impl ExtensionHeader<'_> {
         let field = read_u16(self.content, 0..2);
         let ident = read_u32(self.content, 2..6);
         Some(FragmentHeader { offset: field & 0xfff8, more: field & 1 != 0, ident })
+    }
+
+    /// Returns the segments left of a routing header (RFC 8200, section 4.4); `None` for other
+    /// headers.
+    #[inline]
+    pub fn segments_left(&self) -> Option<u8> {
+        if self.kind != IpProtocol::ROUTING {
+            return None;
+        }
+        self.content.get(1).copied()
     }
 
     /// Returns the length that [`emit`](Self::emit) writes.
@@ -164,8 +174,9 @@ impl ExtensionHeader<'_> {
             IpProtocol::FRAGMENT => 0,
             // In units of 4 bytes, minus 2 (RFC 4302, section 2.2).
             IpProtocol::AH if len >= 12 => len / 4 - 2,
-            IpProtocol::HOP_BY_HOP | IpProtocol::ROUTING | IpProtocol::DESTINATION_OPTIONS
-                if len >= MIN_LEN =>
+            kind if kind != IpProtocol::AH
+                && ExtensionSet::ALL.contains(kind)
+                && len >= MIN_LEN =>
             {
                 len / 8 - 1
             }
@@ -218,17 +229,4 @@ const fn stated_len(kind: IpProtocol, len_field: u8) -> usize {
         IpProtocol::AH => (len_field as usize + 2) * 4,
         _ => (len_field as usize + 1) * 8,
     }
-}
-
-/// Whether this is one of the five types that are parsed.
-#[inline]
-pub(super) const fn is_extension(protocol: IpProtocol) -> bool {
-    matches!(
-        protocol,
-        IpProtocol::HOP_BY_HOP
-            | IpProtocol::ROUTING
-            | IpProtocol::FRAGMENT
-            | IpProtocol::DESTINATION_OPTIONS
-            | IpProtocol::AH
-    )
 }

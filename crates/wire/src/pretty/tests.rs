@@ -121,6 +121,16 @@ fn pretty_prints_tcp_over_ipv4_with_vlan_tags() {
              0 bytes of payload"
         )
     );
+    let frame = ethernet(EtherType(0x9100), &vlan(5, 0, EtherType(0x9300), &inner));
+    assert!(
+        text(&frame).starts_with(&format!(
+            "{ETHERNET}, 0x9100, 66 bytes\n\
+             VLAN: id 5, priority 0, 0x9300\n\
+             VLAN: id 100, priority 0, ipv4\n{IPV4}, tcp"
+        )),
+        "{}",
+        text(&frame)
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use xdpfwd_engine::{Io, Lockout, Plan};
+use xdpfwd_engine::{Io, Lockout, Plan, VlanTagLoss};
 
 use super::machine::{HugePageCounts, Interface, Machine, Memory};
 
@@ -11,6 +11,8 @@ pub(crate) struct FakeMachine {
     pub(crate) cores: Vec<usize>,
     pub(crate) interfaces: BTreeMap<&'static str, Interface>,
     pub(crate) lockouts: Vec<Lockout>,
+    /// Interfaces whose driver removes VLAN tags.
+    pub(crate) without_vlan_tags: Vec<&'static str>,
     /// Interfaces with kernel IP forwarding enabled.
     pub(crate) forwarding: Vec<&'static str>,
     /// Whether `io = "xsk-rs"` is built in.
@@ -47,6 +49,7 @@ impl FakeMachine {
             cores: vec![0, 1, 2, 3],
             interfaces,
             lockouts: Vec::new(),
+            without_vlan_tags: Vec::new(),
             forwarding: Vec::new(),
             xsk_rs: true,
             omitted_kinds: Vec::new(),
@@ -75,6 +78,18 @@ impl Machine for FakeMachine {
         self.forwarding
             .contains(&interface)
             .then(|| format!("net.ipv4.conf.{interface}.forwarding"))
+    }
+
+    /// For an interface with "opaque" in its name, fails.
+    fn vlan_tag_loss(&self, interface: &str) -> io::Result<Option<VlanTagLoss>> {
+        if interface.contains("opaque") {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        Ok(self.without_vlan_tags.contains(&interface).then(|| VlanTagLoss {
+            cause: "its driver removes them".into(),
+            fix: format!("run `ethtool -K {interface} rxvlan off`"),
+            depends_on_sender: false,
+        }))
     }
 
     fn is_built(&self, io: Io) -> bool {

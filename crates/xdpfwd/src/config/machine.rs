@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
-use xdpfwd_engine::{Io, Lockout, Plan, PortPlan};
+use xdpfwd_engine::{Io, Lockout, Plan, PortPlan, VlanTagLoss};
 use xdpfwd_pipeline::Ports;
 
 /// The properties of a machine; fake in tests.
@@ -31,6 +31,11 @@ pub(crate) trait Machine {
     /// if the kernel does not forward them.
     fn forwarding(&self, _interface: &str) -> Option<String> {
         None
+    }
+
+    /// Returns why frames of an existing interface can lack their VLAN tags.
+    fn vlan_tag_loss(&self, _interface: &str) -> io::Result<Option<VlanTagLoss>> {
+        Ok(None)
     }
 
     /// Whether this program supports `io`.
@@ -157,6 +162,10 @@ impl Machine for ThisMachine {
         };
         let family = ["ipv4", "ipv6"].into_iter().find(|family| is_on(family))?;
         Some(format!("net.{family}.conf.{name}.forwarding"))
+    }
+
+    fn vlan_tag_loss(&self, interface: &str) -> io::Result<Option<VlanTagLoss>> {
+        VlanTagLoss::find(interface, if_nametoindex(interface)?)
     }
 
     fn memory(&self) -> Memory {

@@ -345,6 +345,15 @@ fn text(command: Command, answer: &Value) -> String {
                     );
                 }
                 let _ = writeln!(text, "{:>6}  {:>12}  (default)", "", number(&filter["default"]));
+                for exception in list(&filter["exceptions"]) {
+                    for verdict in ["accepted", "dropped"] {
+                        let packets = &exception[verdict];
+                        if packets != 0 {
+                            let (packets, name) = (number(packets), word(&exception["exception"]));
+                            let _ = writeln!(text, "{:>6}  {packets:>12}  ({name}, {verdict})", "");
+                        }
+                    }
+                }
             }
         }
     }

@@ -14,8 +14,8 @@ pub(super) fn all_tables(inspection: &Inspection) -> serde_json::Result<Value> {
     )
 }
 
-/// `ctl rules`: the tables called `rules`. In such a table, the row without a rule number counts
-/// the packets with the filter's default verdict.
+/// `ctl rules`: the tables called `rules`, each with the rows of the stage's table `exceptions`. In
+/// a table `rules`, the row without a rule number counts the packets with the default verdict.
 pub(super) fn rules(inspection: &Inspection) -> serde_json::Result<Value> {
     let Inspection { workers, answered, tables } = inspection;
     let filters = tables.iter().filter(|report| report.table.name == "rules").map(|report| {
@@ -28,12 +28,20 @@ pub(super) fn rules(inspection: &Inspection) -> serde_json::Result<Value> {
             .find(is_default)
             .and_then(|row| table.cell(row, "packets")?.as_number());
         let rules = table.rows.iter().filter(|row| !is_default(row)).map(|row| object(report, row));
+        // Of the same stage; a stage with signatures has none.
+        let exceptions = tables.iter().filter(|other| {
+            other.table.name == "exceptions"
+                && (&other.path, &other.stage) == (&report.path, &report.stage)
+        });
+        let exceptions =
+            exceptions.flat_map(|other| other.table.rows.iter().map(move |row| object(other, row)));
         Ok(json!({
             "path": report.path,
             "stage": report.stage,
             "place": report.place,
             "rules": rules.collect::<serde_json::Result<Vec<_>>>()?,
             "default": default.unwrap_or(0),
+            "exceptions": exceptions.collect::<serde_json::Result<Vec<_>>>()?,
         }))
     });
     let filters = filters.collect::<serde_json::Result<Vec<Value>>>()?;
@@ -78,18 +86,26 @@ mod tests {
     }
 
     #[test]
-    fn rules_view_lists_rules_and_the_default() {
+    fn rules_view_lists_rules_default_and_exceptions() {
         let mut table = Table::new("rules", &[("rule", None), ("packets", None), ("text", None)]);
         table.rows.push(vec![0_u64.into(), 7_u64.into(), "drop".into()]);
         table.rows.push(vec![Cell::None, 9_u64.into(), "(default)".into()]);
+        let mut inspection = inspection(table);
+        let mut exceptions =
+            Table::new("exceptions", &[("exception", None), ("accepted", None), ("dropped", None)]);
+        exceptions.push(("not_ip", 3_u64, 4_u64));
+        let report = TableReport { table: exceptions, ..inspection.tables[0].clone() };
+        inspection.tables.push(TableReport { stage: "other".into(), ..report.clone() });
+        inspection.tables.push(report);
         let expected = json!({
             "schema": 1, "type": "rules", "workers": 2, "answered": 1,
             "filters": [{
                 "path": "lan->wan", "stage": "edge", "place": "user", "default": 9,
                 "rules": [{ "rule": 0, "packets": 7, "text": "drop" }],
+                "exceptions": [{ "exception": "not_ip", "accepted": 3, "dropped": 4 }],
             }],
         });
-        assert_eq!(rules(&inspection(table)).unwrap(), expected);
+        assert_eq!(rules(&inspection).unwrap(), expected);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod subject;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod vlan;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -106,6 +107,7 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
             PortPlan { interface: name.unwrap_or_else(|| port.interface.clone()), ..port.clone() };
         interface_findings.extend(nic::examine(subject, &port, tree, Some(index)));
         interface_findings.extend(offload::examine(subject, &port, tree, index));
+        interface_findings.extend(vlan::examine(subject, id, &port.interface, index));
     }
     let lockout_reason = lockout::examine(subject, &mut interface_findings);
     let first_at_level = |level| {

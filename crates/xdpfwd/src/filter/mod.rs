@@ -13,7 +13,7 @@ use crate::registry::Registry;
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use xdpfwd_engine::{Plan, StageOnPath};
-use xdpfwd_stages::filter::{Filter, FilterPlan, Outcome};
+use xdpfwd_stages::filter::{Filter, FilterPlan, Outcome, PacketException};
 use xdpfwd_wire::Headers;
 
 use crate::cli::{FilterTest, LogFormat};
@@ -75,7 +75,7 @@ struct PacketVerdict {
     verdict: &'static str,
     /// From 0; null if no rule decided.
     rule: Option<u32>,
-    /// Null if the packet is not dropped.
+    /// Drop reason, or the packet exception that accepted the packet.
     reason: Option<&'static str>,
 }
 
@@ -86,7 +86,9 @@ fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
     let cycles_per_second = xdpfwd_xsk::clock::cycles_per_second();
     let (mut index, mut truncated_count) = (0, 0);
     let (mut first_seconds, mut last_seconds) = (None, 0.0);
-    let mut by_outcome: BTreeMap<(Option<u32>, Option<&'static str>), u64> = BTreeMap::new();
+    // By rule, reason and verdict.
+    let mut by_outcome: BTreeMap<(Option<u32>, Option<&'static str>, &'static str), u64> =
+        BTreeMap::new();
     capture::read(
         &arguments.pcap,
         |CapturedPacket { seconds, bytes, truncated: is_truncated }| {
@@ -98,7 +100,7 @@ fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
                 first_seconds.get_or_insert(seconds);
             }
             let elapsed = (last_seconds - first_seconds.unwrap_or(last_seconds)).max(0.0);
-            let Outcome { drop, rule } = filter.decide(
+            let Outcome { drop, rule, exception } = filter.decide(
                 compiled_filter.inspect(&bytes, &headers),
                 bytes.len(),
                 (elapsed * cycles_per_second) as u64,
@@ -107,9 +109,9 @@ fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
                 index,
                 verdict: if drop.is_none() { "accept" } else { "drop" },
                 rule,
-                reason: drop.map(|reason| reason.name()),
+                reason: drop.or(exception.map(PacketException::reason)).map(|reason| reason.name()),
             };
-            *by_outcome.entry((line.rule, line.reason)).or_default() += 1;
+            *by_outcome.entry((line.rule, line.reason, line.verdict)).or_default() += 1;
             if arguments.json {
                 serde_json::to_writer(&mut stdout, &line)?;
                 writeln!(stdout)?;
@@ -132,8 +134,7 @@ fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
                 String::new()
             }
         )?;
-        for ((rule, reason), count) in by_outcome {
-            let verdict = if reason.is_some() { "drop" } else { "accept" };
+        for ((rule, reason, verdict), count) in by_outcome {
             let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
             let decided_by = match rule {
                 Some(rule) => format!(

@@ -87,6 +87,7 @@ pub(super) fn resolve(
     };
     paths::check_exclusive(&plan, &stages, findings);
     paths::set_placement(&mut plan, &stages, findings);
+    ports::check_vlan_tags(&plan, &ports, &interfaces, context.machine, findings);
     if !findings.has_errors() {
         match context.machine.lockouts(&plan) {
             Ok(lockouts) => ports::warn_of_lockouts(&ports, &lockouts, findings),

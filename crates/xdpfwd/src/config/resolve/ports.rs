@@ -1,6 +1,7 @@
 //! Resolves the ports: names, interfaces, and distribution of queues to workers.
 
-use xdpfwd_engine::{Io, Lockout, PortPlan};
+use xdpfwd_engine::{Io, Lockout, Plan, PortPlan, VlanTagLoss};
+use xdpfwd_pipeline::PortId;
 
 use crate::config::findings::Findings;
 use crate::config::machine::{Interface, Machine};
@@ -199,6 +200,41 @@ fn check_keep(port: &PortTable, findings: &mut Findings<'_>) {
                 &rule.span(),
                 format!("keep: \"{}\" is listed twice; keep one", rule.get_ref()),
             );
+        }
+    }
+}
+
+/// Rules about VLAN tags need an interface that leaves the tags in received frames.
+pub(super) fn check_vlan_tags(
+    plan: &Plan,
+    ports: &Tables<PortTable>,
+    interfaces: &[Option<Interface>],
+    machine: &dyn Machine,
+    findings: &mut Findings<'_>,
+) {
+    let numbered = (0..=u8::MAX).map(PortId).zip(&ports.tables).zip(interfaces);
+    // The start checks an interface that does not exist yet.
+    for ((id, port), _) in numbered.filter(|(_, found)| found.is_some()) {
+        let Some(name) = port.interface.value().filter(|_| plan.needs_vlan_tags(id)) else {
+            continue;
+        };
+        let interface = name.get_ref();
+        match machine.vlan_tag_loss(interface) {
+            Ok(None) => {}
+            Ok(Some(VlanTagLoss { cause, fix, depends_on_sender })) => {
+                let message = format!("{interface}: rules compare VLAN tags, but {cause}; {fix}");
+                match depends_on_sender {
+                    true => findings.warning(&name.span(), message),
+                    false => findings.error(&name.span(), message),
+                }
+            }
+            Err(error) => findings.warning(
+                &name.span(),
+                format!(
+                    "{interface}: cannot check whether it removes VLAN tags, which rules compare: \
+                     {error}; run `ethtool -K {interface} rxvlan off rx-vlan-stag-hw-parse off`"
+                ),
+            ),
         }
     }
 }

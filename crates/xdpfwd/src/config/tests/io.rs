@@ -67,6 +67,38 @@ fn error_for_io_missing_from_build_names_build_command() {
 }
 
 #[test]
+fn vlan_rules_need_interfaces_that_keep_tags() {
+    let mut machine = FakeMachine::new();
+    machine.without_vlan_tags = vec!["eth1"];
+    let with_rule = |interface: &str, port: &str, rule: &str| {
+        let ports = two_ports("", port, "").replace("\"eth1\"", &format!("{interface:?}"));
+        format!(
+            "{ports}\nstages = [\"edge\"]\n[stage.edge]\nkind = \"filter\"\n\
+             default = \"accept\"\nrules = [{rule:?}]\n"
+        )
+    };
+    let cases = [
+        ("eth1", "", "drop vlan 7"),
+        ("eth1", "", "drop inner-vlan 7"),
+        ("eth1", "keep = [\"arp\", \"vlan/7\"]", "drop"),
+        ("opaque", "", "drop vlan 7"),
+    ];
+    let texts: String = cases
+        .map(|(interface, port, rule)| diagnose_on(&machine, &with_rule(interface, port, rule)))
+        .concat();
+    assert_snapshot!(texts);
+    // The port of the path's start matters, and a packet socket receives the tag as metadata.
+    for (interface, port, rule) in [
+        ("eth1", PACKET_MMSG, "drop vlan 7"),
+        ("eth1", "keep = [\"arp\"]", "drop proto tcp"),
+        ("multi1", "", "drop vlan 7"),
+    ] {
+        let text = diagnose_on(&machine, &with_rule(interface, port, rule));
+        assert!(text.ends_with("accepted\n") && !text.contains("tags"), "{text}");
+    }
+}
+
+#[test]
 fn kernel_forwarding_with_packet_sockets_causes_warning() {
     let mut machine = FakeMachine::new();
     machine.forwarding = vec!["eth1", "eth2"];

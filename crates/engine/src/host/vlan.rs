@@ -1,0 +1,165 @@
+//! Whether received frames contain their VLAN tags when an XDP program reads them.
+//!
+//! The kernel and drivers can move a tag from the frame to the packet's metadata. XDP programs and
+//! AF_XDP do not see metadata: the packet looks untagged.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use netlink_packet_route::link::InfoKind;
+use nix::net::if_::if_indextoname;
+
+use crate::host::driver::{Ethtool, link_kind, link_peer};
+
+/// Why packets can lose their VLAN tags before an XDP program reads them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VlanTagLoss {
+    /// The cause.
+    pub cause: String,
+    /// The remedy.
+    pub fix: String,
+    /// Whether only packets that the other end of a veth sends in a certain way lose their tags.
+    pub depends_on_sender: bool,
+}
+
+/// Features (`ethtool -k`) with which a driver moves tags of received frames to the metadata.
+const RECEIVE: [&str; 2] = ["rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"];
+/// Features with which the sending end of a veth leaves tags in the metadata.
+const SEND: [&str; 2] = ["tx-vlan-hw-insert", "tx-vlan-stag-hw-insert"];
+
+impl VlanTagLoss {
+    /// Examines an interface. Returns `None` if frames contain their tags.
+    pub fn find(name: &str, ifindex: u32) -> io::Result<Option<Self>> {
+        let kind = link_kind(ifindex)?;
+        if let Some(device) = kind.as_ref().and_then(device_above) {
+            return Ok(Some(Self {
+                cause: format!("{name} is a {device}: the kernel removes VLAN tags before it"),
+                fix: format!("use the interface below {name} as the port's interface"),
+                depends_on_sender: false,
+            }));
+        }
+        let enabled = Ethtool::open(ifindex)?.offloads()?;
+        if kind != Some(InfoKind::Veth) {
+            return Ok(Self::of_driver(name, &enabled));
+        }
+        let Some(peer) = link_peer(ifindex)? else {
+            return Ok(Self::of_veth(name, &enabled, None));
+        };
+        let peer_name = if_indextoname(peer).ok().and_then(|name| name.into_string().ok());
+        let peer_enabled = Ethtool::open(peer)?.offloads()?;
+        Ok(Self::of_veth(name, &enabled, peer_name.as_deref().zip(Some(&peer_enabled))))
+    }
+
+    fn of_driver(name: &str, enabled: &BTreeSet<String>) -> Option<Self> {
+        let features = enabled_of(&RECEIVE, enabled)?;
+        Some(Self {
+            cause: format!("its driver removes VLAN tags from received frames ({features})"),
+            fix: format!("run `{}`", keep_received_tags(name)),
+            depends_on_sender: false,
+        })
+    }
+
+    /// `peer` is the other end and its features; `None` if it is in another network namespace. A
+    /// veth passes packets on with their metadata, so its own features have no effect: they only
+    /// show whether somebody has cared about tags.
+    fn of_veth(
+        name: &str,
+        enabled: &BTreeSet<String>,
+        peer: Option<(&str, &BTreeSet<String>)>,
+    ) -> Option<Self> {
+        let peer_sends_metadata =
+            peer.and_then(|(peer, enabled)| enabled_of(&SEND, enabled).map(|_| peer));
+        let peer_fix =
+            |peer: &str| format!("`ethtool -K {peer} txvlan off tx-vlan-stag-hw-insert off`");
+        match (enabled_of(&RECEIVE, enabled), peer_sends_metadata) {
+            (None, None) => None,
+            (None, Some(peer)) => Some(Self {
+                cause: format!("{peer}, its other end, can send VLAN tags outside of frames"),
+                fix: format!("run {}", peer_fix(peer)),
+                depends_on_sender: true,
+            }),
+            (Some(features), _) => {
+                let own = keep_received_tags(name);
+                let fix = match peer {
+                    Some((peer, _)) => format!("run `{own}` and {}", peer_fix(peer)),
+                    None => format!(
+                        "run `{own}` and, in the network namespace of its other end, {}",
+                        peer_fix("PEER")
+                    ),
+                };
+                Some(Self {
+                    cause: format!("a veth can receive VLAN tags outside of frames ({features})"),
+                    fix,
+                    depends_on_sender: false,
+                })
+            }
+        }
+    }
+}
+
+/// Returns the name of a kind of device whose packets first pass the kernel's network stack at the
+/// interface below.
+fn device_above(kind: &InfoKind) -> Option<&'static str> {
+    match kind {
+        InfoKind::MacVlan => Some("macvlan"),
+        InfoKind::MacVtap => Some("macvtap"),
+        InfoKind::IpVlan => Some("ipvlan"),
+        InfoKind::IpVtap => Some("ipvtap"),
+        InfoKind::Bridge => Some("bridge"),
+        _ => None,
+    }
+}
+
+fn enabled_of(features: &[&str], enabled: &BTreeSet<String>) -> Option<String> {
+    let enabled: Vec<&str> =
+        features.iter().copied().filter(|feature| enabled.contains(*feature)).collect();
+    (!enabled.is_empty()).then(|| enabled.join(", "))
+}
+
+fn keep_received_tags(name: &str) -> String {
+    format!("ethtool -K {name} rxvlan off rx-vlan-stag-hw-parse off")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(features: &[&str]) -> BTreeSet<String> {
+        features.iter().map(|feature| (*feature).to_owned()).collect()
+    }
+
+    #[test]
+    fn driver_that_parses_tags_loses_them() {
+        assert_eq!(VlanTagLoss::of_driver("eth1", &set(&["rx-gro", "tx-vlan-hw-insert"])), None);
+        for feature in RECEIVE {
+            let loss = VlanTagLoss::of_driver("eth1", &set(&[feature])).unwrap();
+            assert!(loss.cause.contains(&format!("({feature})")), "{loss:?}");
+            assert_eq!(loss.fix, "run `ethtool -K eth1 rxvlan off rx-vlan-stag-hw-parse off`");
+            assert!(!loss.depends_on_sender);
+        }
+    }
+
+    #[test]
+    fn veth_loses_tags_that_its_other_end_leaves_in_metadata() {
+        let (all, none) = (set(&[RECEIVE, SEND].concat()), set(&[]));
+        let find = |enabled, peer| VlanTagLoss::of_veth("v0", enabled, peer);
+        assert_eq!(find(&none, None), None);
+        assert_eq!(find(&none, Some(("v1", &none))), None);
+        let loss = find(&none, Some(("v1", &all))).unwrap();
+        assert!(
+            loss.depends_on_sender && loss.fix.contains("ethtool -K v1 txvlan off"),
+            "{loss:?}"
+        );
+        for (peer, name) in
+            [(None, "PEER"), (Some(("v1", &none)), "v1"), (Some(("v1", &all)), "v1")]
+        {
+            let loss = find(&all, peer).unwrap();
+            assert!(!loss.depends_on_sender);
+            let fixes = [
+                "ethtool -K v0 rxvlan off rx-vlan-stag-hw-parse off",
+                &format!("ethtool -K {name} txvlan off tx-vlan-stag-hw-insert off"),
+            ];
+            assert!(fixes.iter().all(|fix| loss.fix.contains(fix)), "{loss:?}");
+        }
+    }
+}
