@@ -171,9 +171,34 @@ impl RuleSet {
     }
 }
 
-const PROTOCOLS: [u8; 8] = [6, 6, 6, 17, 17, 1, 58, 132];
-/// Protocol numbers of IPv6 extension headers.
-const EXTENSIONS: [u8; 8] = [0, 43, 44, 51, 60, 135, 139, 140];
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+const SCTP: u8 = 132;
+
+const PROTOCOLS: [u8; 8] = [TCP, TCP, TCP, UDP, UDP, ICMP, ICMPV6, SCTP];
+
+// IPv6 extension headers.
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION_OPTIONS: u8 = 60;
+const MOBILITY: u8 = 135;
+const HIP: u8 = 139;
+const SHIM6: u8 = 140;
+
+const EXTENSIONS: [u8; 8] = [
+    HOP_BY_HOP,
+    ROUTING,
+    FRAGMENT,
+    AUTHENTICATION,
+    DESTINATION_OPTIONS,
+    MOBILITY,
+    HIP,
+    SHIM6,
+];
 const PORTS: [u16; 10] = [0, 22, 53, 80, 443, 1023, 1024, 2048, 40000, 65535];
 const LENGTHS_V4: [u8; 6] = [0, 8, 15, 24, 30, 32];
 const LENGTHS_V6: [u8; 6] = [0, 16, 32, 61, 64, 128];
