@@ -18,7 +18,7 @@ mod signature;
 
 pub use classbench::{ClassBench, parse_classbench};
 pub use classifier::{
-    Classifier, FlowCache, Image, KernelLimitError, Shape, SpaceImage, Table, TupleShape,
+    Classifier, FlowCache, Image, KernelLimitError, Matches, Shape, SpaceImage, Table, TupleShape,
 };
 pub use key::{Addresses, Fragment, Key, L4};
 pub use language::{Problem, parse, parse_rule, parse_signature, parse_signatures};

@@ -185,6 +185,13 @@ proptest! {
             prop_assert_eq!(found, expected.unwrap_or(Classifier::NONE), "{:?}", key);
             prop_assert_eq!(classifier.first_match(key, 0), expected);
             prop_assert_eq!(classifier.first_match(key, from), linear_search(&rules, key, from));
+            let all: Vec<u32> = classifier.matches(key, from).collect();
+            let expected: Vec<u32> = (from..)
+                .zip(rules.iter().skip(from as usize))
+                .filter(|(_, rule)| rule.matches(key))
+                .map(|(number, _)| number)
+                .collect();
+            prop_assert_eq!(all, expected, "{:?}", key);
         }
         // The cache has only 64 slots, so flows replace each other. The second pass finds cached
         // flows.
