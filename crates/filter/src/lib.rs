@@ -13,6 +13,7 @@ mod classifier;
 mod key;
 mod language;
 mod rule;
+mod scanner;
 mod shadow;
 mod signature;
 
@@ -23,8 +24,9 @@ pub use classifier::{
 pub use key::{Addresses, Fragment, Key, L4};
 pub use language::{Problem, parse, parse_rule, parse_signature, parse_signatures};
 pub use rule::{FragmentMatch, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
+pub use scanner::{Hits, Scanner, ScannerError};
 pub use shadow::{Shadowed, shadowed};
-pub use signature::{Hits, Scanner, Signature};
+pub use signature::Signature;
 
 /// The example in README.md, compiled as a doctest.
 #[cfg(doctest)]

@@ -1,0 +1,84 @@
+//! A set of numbers that is cleared and read in time proportional to its members.
+
+/// A bit per number, and in `summary` a bit per word of `words` that is not zero.
+#[derive(Clone, Debug)]
+pub(super) struct BitSet {
+    words: Vec<u64>,
+    summary: Vec<u64>,
+}
+
+impl BitSet {
+    /// A set for numbers below `len`.
+    pub(super) fn new(len: usize) -> Self {
+        let words = len.div_ceil(64);
+        Self { words: vec![0; words], summary: vec![0; words.div_ceil(64)] }
+    }
+
+    #[inline]
+    pub(super) fn insert(&mut self, number: u32) {
+        let word = number as usize / 64;
+        self.words[word] |= 1 << (number % 64);
+        self.summary[word / 64] |= 1 << (word % 64);
+    }
+
+    #[inline]
+    pub(super) fn contains(&self, number: u32) -> bool {
+        self.words[number as usize / 64] >> (number % 64) & 1 != 0
+    }
+
+    /// Returns the bits of the numbers from `64 * word` on.
+    #[inline]
+    pub(super) fn word(&self, word: u32) -> u64 {
+        self.words[word as usize]
+    }
+
+    pub(super) fn clear(&mut self) {
+        for (at, summary) in self.summary.iter_mut().enumerate() {
+            while *summary != 0 {
+                self.words[64 * at + summary.trailing_zeros() as usize] = 0;
+                *summary &= *summary - 1;
+            }
+        }
+    }
+
+    /// Returns the members, ascending.
+    #[inline]
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
+        let of_summary = |(at, &summary): (usize, &u64)| ones(summary, 64 * at as u32);
+        self.summary
+            .iter()
+            .enumerate()
+            .flat_map(of_summary)
+            .flat_map(|word| ones(self.words[word as usize], 64 * word))
+    }
+}
+
+/// Returns `base` plus the position of each bit that is set.
+#[inline]
+pub(super) fn ones(mut bits: u64, base: u32) -> impl Iterator<Item = u32> {
+    std::iter::from_fn(move || {
+        let position = (bits != 0).then(|| bits.trailing_zeros())?;
+        bits &= bits - 1;
+        Some(base + position)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bit_set_returns_members_in_order_until_cleared() {
+        let members = [0, 63, 64, 4095, 4096, 9_999];
+        let mut set = BitSet::new(10_000);
+        for _ in 0..2 {
+            members.iter().rev().for_each(|&member| set.insert(member));
+            assert_eq!(set.iter().collect::<Vec<_>>(), members);
+            assert!(set.contains(64) && !set.contains(65));
+            assert_eq!((set.word(0), set.word(2)), (1 | 1 << 63, 0));
+            set.clear();
+            assert_eq!(set.iter().next(), None);
+            assert!(!set.contains(64));
+        }
+    }
+}
