@@ -74,7 +74,7 @@ fn sets() -> Vec<(&'static str, Vec<String>)> {
         ),
         (
             "two patterns per byte",
-            (0..PAYLOAD - 8)
+            (0..500)
                 .flat_map(|n| [&text[n..n + 8], &text[n + 3..n + 8]])
                 .map(|pattern| format!("continue text \"{pattern}\""))
                 .collect(),

@@ -12,6 +12,12 @@ use crate::key::{Packed, V4_WORDS, l4_word};
 pub(super) const BATCH: usize = 64;
 pub(super) const NONE: u32 = u32::MAX;
 
+#[cfg(test)]
+thread_local! {
+    /// Entries compared by this thread.
+    pub(super) static COMPARISONS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Space<const N: usize> {
     /// In the order of their smallest rule number. Empty if the rules are compared one by one.
@@ -57,6 +63,8 @@ pub(super) const MAX_LINEAR_RULES: usize = 8;
 impl<const N: usize> Entry<N> {
     #[inline]
     fn matches(&self, key: &Packed<N>) -> bool {
+        #[cfg(test)]
+        COMPARISONS.with(|count| count.set(count.get() + 1));
         let mut differing = 0;
         for ((key, mask), value) in key.iter().zip(&self.mask).zip(&self.value) {
             differing |= (key & mask) ^ value;

@@ -386,3 +386,28 @@ fn rules_beyond_table_limits_are_still_found() {
         }
     }
 }
+
+/// With a new lookup after each match, the comparisons were quadratic.
+#[test]
+fn matches_of_overlapping_rules_compare_each_rule_once() {
+    for count in [8_u32, 100, 400, 1600] {
+        let rules: Vec<Rule> = (0..count)
+            .map(|n| crate::parse_rule(&format!("continue proto udp dport {}-90", n % 80)))
+            .map(|rule| rule.unwrap().unwrap())
+            .collect();
+        let classifier = Classifier::new(&rules, 1);
+        let key = Key {
+            addresses: Addresses::V4 { source: 1, destination: 2 },
+            protocol: 17,
+            l4: L4::Ports { source: 1, destination: 85 },
+            fragment: Fragment::No,
+            dscp: 0,
+            vlan: None,
+        };
+        let before = space::COMPARISONS.get();
+        let found: Vec<u32> = classifier.matches(&key, 0).collect();
+        let comparisons = space::COMPARISONS.get() - before;
+        assert!(found.iter().copied().eq(0..count), "{found:?}");
+        assert!(comparisons <= 2 * count as usize, "{count} rules, {comparisons} comparisons");
+    }
+}

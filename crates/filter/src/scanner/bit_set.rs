@@ -43,13 +43,39 @@ impl BitSet {
 
     /// Returns the members, ascending.
     #[inline]
-    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
-        let of_summary = |(at, &summary): (usize, &u64)| ones(summary, 64 * at as u32);
-        self.summary
-            .iter()
-            .enumerate()
-            .flat_map(of_summary)
-            .flat_map(|word| ones(self.words[word as usize], 64 * word))
+    pub(super) fn iter(&self) -> Members<'_> {
+        Members { set: self, next_summary: 0, summary: 0, word: 0, bits: 0 }
+    }
+}
+
+/// The members of a set, ascending.
+pub(super) struct Members<'s> {
+    set: &'s BitSet,
+    next_summary: usize,
+    /// The words after `word` that are not zero, as in `set.summary[next_summary - 1]`.
+    summary: u64,
+    word: usize,
+    /// The members in `word` that are still to be returned.
+    bits: u64,
+}
+
+impl Iterator for Members<'_> {
+    type Item = u32;
+
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        while self.bits == 0 {
+            while self.summary == 0 {
+                self.summary = *self.set.summary.get(self.next_summary)?;
+                self.next_summary += 1;
+            }
+            self.word = 64 * (self.next_summary - 1) + self.summary.trailing_zeros() as usize;
+            self.summary &= self.summary - 1;
+            self.bits = self.set.words[self.word];
+        }
+        let member = 64 * self.word as u32 + self.bits.trailing_zeros();
+        self.bits &= self.bits - 1;
+        Some(member)
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! A scan makes one transition per byte. At each byte it may also visit a chain of patterns, each a
 //! suffix of the one before. A visit costs a step for each block beyond the first and for each
-//! signature that it checks, at least one. Two steps per byte are free. The steps of a chain beyond
-//! two add to the *extra* steps. They are limited for the signatures as a whole, because all
+//! signature that it checks, at least one. One step per byte is free. The steps of a chain beyond
+//! one add to the *extra* steps. They are limited for the signatures as a whole, because all
 //! patterns can be in one packet, and each is visited once, and once more per offset:
 //!
-//! steps ≤ 3 · bytes + [`Scanner::MAX_EXTRA_STEPS`]
+//! steps ≤ 2 · bytes + [`Scanner::MAX_EXTRA_STEPS`]
 
 use std::ops::RangeInclusive;
 
@@ -16,12 +16,12 @@ use super::{Block, Entry, Node, Scanner, Slot};
 use crate::rule::Match;
 
 impl Scanner {
-    /// Maximum steps beyond three per byte of payload.
+    /// Maximum steps beyond two per byte of payload.
     pub const MAX_EXTRA_STEPS: u64 = 512;
 }
 
 /// Free steps per byte, beyond the transition.
-const FREE_STEPS: u64 = 2;
+const FREE_STEPS: u64 = 1;
 
 pub(super) struct OverlapBound<'a> {
     /// Of each class.

@@ -28,8 +28,8 @@ pub enum ScannerError {
     },
     /// One packet could match too many signatures.
     #[error(
-        "the signatures overlap so much that one packet could need {steps} more steps than its \
-         payload has bytes; at most {max} are possible; the signatures with the pattern {pattern} \
+        "the signatures overlap so much that one packet could need {steps} steps beyond two per \
+         byte of payload; at most {max} are possible; the signatures with the pattern {pattern} \
          need the most: give fewer signatures the same pattern or a pattern that ends with it, use \
          fewer different offsets for them, or give them conditions that exclude each other",
         max = Scanner::MAX_EXTRA_STEPS
@@ -71,8 +71,14 @@ impl Scanner {
             let first_block = blocks.len() as u32;
             add_signatures(&pattern.signatures, &mut blocks, &mut slots, &mut entries);
             let first = pattern.signatures.iter().map(|(_, entry)| entry.signature).min();
+            let single = match pattern.signatures[..] {
+                [single] => Some(single),
+                _ => None,
+            };
             nodes.push(Node {
                 parent: NONE,
+                single,
+                has_offset: pattern.signatures.iter().any(|(_, entry)| entry.has_offset),
                 first_signature: first.unwrap_or(NONE),
                 blocks: [first_block, blocks.len() as u32],
             });
@@ -96,8 +102,10 @@ impl Scanner {
         for &node in &by_length {
             if let Some(parent) = nodes.get(nodes[node].parent as usize) {
                 let first = parent.first_signature.min(nodes[node].first_signature);
+                let has_offset = parent.has_offset || nodes[node].has_offset;
                 depths[node] = depths[nodes[node].parent as usize] + 1;
                 nodes[node].first_signature = first;
+                nodes[node].has_offset = has_offset;
             }
         }
         let matches: Vec<&Match> = conditions.iter().map(|rule| &rule.matches).collect();

@@ -83,6 +83,11 @@ struct Node {
     first_signature: u32,
     /// Indexes of the first block and of the one after the last.
     blocks: [u32; 2],
+    /// The class and entry of the signature, if the pattern has only one. Saves reading block, slot
+    /// and entry, each of which can miss the cache.
+    single: Option<(u32, Entry)>,
+    /// Whether a signature of this pattern or of its suffixes has an offset.
+    has_offset: bool,
 }
 
 /// Up to 64 slots of a node, whose class numbers differ only in the lowest six bits.
@@ -129,32 +134,24 @@ pub struct Hits {
     found: BitSet,
     /// The first signature with a verdict that has matched, or [`NONE`].
     best: u32,
-    nodes: Vec<NodeState>,
+    /// For each node, the position from which a visit can give a result: 0 before the first visit.
+    wakes: Vec<u32>,
+    /// The visited nodes.
+    visited: Vec<u32>,
     /// For each slot of a visited node, the first entry that is still to be checked.
     cursors: Vec<u32>,
     /// The nodes of the current visit, longest pattern first.
     path: Vec<u32>,
-    /// Counts packets. Distinguishes the state of this packet from that of earlier ones.
-    packet: u64,
     steps: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct NodeState {
-    /// The packet of the last visit.
-    packet: u64,
-    /// Position from which another visit can give a result.
-    wake: u32,
-}
-
 impl Scanner {
-    /// Maximum steps of a scan of a payload of `length` bytes. Every scan that must read the whole
-    /// payload takes at least a third of this, apart from [`Scanner::MAX_EXTRA_STEPS`].
+    /// Maximum steps of a scan of a payload of `length` bytes.
     ///
     /// A step is a transition of an automaton, or the check of one signature whose pattern occurs.
     pub fn max_steps(&self, length: usize) -> u64 {
         let automata = self.automata.iter().flatten().count() as u64;
-        3 * automata * length as u64 + Self::MAX_EXTRA_STEPS
+        2 * automata * length as u64 + Self::MAX_EXTRA_STEPS
     }
 
     /// Allocates memory for [`Self::scan`].
@@ -164,10 +161,10 @@ impl Scanner {
             eligible_set: BitSet::new(self.classes.len()),
             found: BitSet::new(self.signature_count),
             best: NONE,
-            nodes: vec![NodeState::default(); self.nodes.len()],
+            wakes: vec![0; self.nodes.len()],
+            visited: Vec::with_capacity(self.nodes.len()),
             cursors: vec![0; self.slots.len()],
             path: Vec::with_capacity(self.longest_chain),
-            packet: 0,
             steps: 0,
         }
     }
@@ -274,42 +271,57 @@ impl Scanner {
 
     /// Checks the signatures of a pattern that ends at the position `end`, and of its suffixes.
     fn visit(&self, mut node: u32, end: u32, memory: &mut Hits) {
-        memory.path.clear();
         // Where the shorter patterns need no visit, the position from which they need one.
         let mut wake = NONE;
         loop {
-            let Node { parent, first_signature, blocks } = &self.nodes[node as usize];
+            let current = &self.nodes[node as usize];
+            let is_first_visit = memory.wakes[node as usize] == 0;
+            if is_first_visit {
+                memory.visited.push(node);
+            }
+            memory.wakes[node as usize] = NONE;
             // This pattern and its suffixes have only signatures that can no longer decide.
-            if *first_signature >= memory.best {
-                memory.nodes[node as usize] = NodeState { packet: memory.packet, wake: NONE };
+            if current.first_signature >= memory.best {
                 memory.steps += 1;
                 break;
             }
-            let [first_block, end_block] = blocks.map(|block| block as usize);
-            let pending = self.check(&self.blocks[first_block..end_block], node, end, memory);
-            memory.nodes[node as usize] = NodeState { packet: memory.packet, wake: pending };
-            memory.path.push(node);
-            node = *parent;
+            if let Some((class, entry)) = current.single {
+                memory.steps += 1;
+                if memory.eligible_set.contains(class) {
+                    if end < entry.from {
+                        memory.wakes[node as usize] = entry.from;
+                    } else {
+                        memory.record(&entry, end);
+                    }
+                }
+            } else {
+                let pending = self.check(current, is_first_visit, end, memory);
+                memory.wakes[node as usize] = pending;
+            }
+            if current.has_offset {
+                memory.path.push(node);
+            }
+            node = current.parent;
             if node == NONE {
                 break;
             }
             if !memory.needs_visit(node, end) {
-                wake = memory.nodes[node as usize].wake;
+                wake = memory.wakes[node as usize];
                 break;
             }
         }
         while let Some(node) = memory.path.pop() {
-            let state = &mut memory.nodes[node as usize];
-            wake = wake.min(state.wake);
-            state.wake = wake;
+            let own = &mut memory.wakes[node as usize];
+            wake = wake.min(*own);
+            *own = wake;
         }
     }
 
     /// Checks the signatures of one pattern. Returns the smallest position after `end` at which one
     /// of them can match, or [`NONE`].
-    #[inline]
-    fn check(&self, blocks: &[Block], node: u32, end: u32, memory: &mut Hits) -> u32 {
-        let is_first_visit = memory.nodes[node as usize].packet != memory.packet;
+    fn check(&self, node: &Node, is_first_visit: bool, end: u32, memory: &mut Hits) -> u32 {
+        let [first_block, end_block] = node.blocks.map(|block| block as usize);
+        let blocks = &self.blocks[first_block..end_block];
         let mut pending = NONE;
         let mut steps = blocks.len() as u64;
         for block in blocks {
@@ -325,14 +337,7 @@ impl Scanner {
                         break;
                     }
                     cursor += 1;
-                    if end > entry.to || entry.signature >= memory.best {
-                        continue;
-                    }
-                    if entry.has_verdict {
-                        memory.best = entry.signature;
-                    } else {
-                        memory.found.insert(entry.signature);
-                    }
+                    memory.record(entry, end);
                 }
                 memory.cursors[index as usize] = cursor;
                 steps += u64::from(cursor - start).max(1);
@@ -361,7 +366,9 @@ impl Scanner {
 
 impl Hits {
     fn begin(&mut self) {
-        self.packet += 1;
+        while let Some(node) = self.visited.pop() {
+            self.wakes[node as usize] = 0;
+        }
         self.steps = 0;
         self.best = NONE;
         self.found.clear();
@@ -373,8 +380,20 @@ impl Hits {
     /// suffixes can give a result.
     #[inline]
     fn needs_visit(&self, node: u32, end: u32) -> bool {
-        let state = &self.nodes[node as usize];
-        state.packet != self.packet || end >= state.wake
+        end >= self.wakes[node as usize]
+    }
+
+    /// Records a signature whose pattern ends at the position `end`, which is not before its range.
+    #[inline]
+    fn record(&mut self, entry: &Entry, end: u32) {
+        if end > entry.to || entry.signature >= self.best {
+            return;
+        }
+        if entry.has_verdict {
+            self.best = entry.signature;
+        } else {
+            self.found.insert(entry.signature);
+        }
     }
 
     /// Returns the steps of the last scan: see [`Scanner::max_steps`].

@@ -257,3 +257,13 @@ fn scanner_rejects_signatures_that_overlap_too_much() {
     let message = error(long);
     assert!(message.starts_with("the patterns have 131073 bytes; at most 131072"), "{message}");
 }
+
+/// The limit counts only what one packet can match.
+#[test]
+fn scanner_accepts_many_signatures_that_exclude_each_other_or_do_not_nest() {
+    let accepted = |lines: Vec<String>| Scanner::new(&signatures(lines), 1).is_ok();
+    let ports = |n: u32| format!("continue dport {n} text \"attack\"");
+    assert!(accepted((0..2000).map(ports).collect()));
+    assert!(accepted((0..3000).map(|n| format!("continue text \"word {n:05}\"")).collect()));
+    assert!(accepted((1..=500).map(|n| format!("continue text \"{}\"", "a".repeat(n))).collect()));
+}
