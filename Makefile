@@ -98,9 +98,9 @@ vm-build: toolchain test-deps
 	"$(DEBUG)/xdpfwd-vm" prepare $(if $(KERNEL),--kernel $(KERNEL))
 
 .PHONY: fuzz
-fuzz: toolchain nightly ## fuzz rings, ports, rules, packets, keys, ESP state files and ESP decapsulation, each for SECONDS (needs nightly and cargo-fuzz)
+fuzz: toolchain nightly ## fuzz rings, ports, rules, payload scans, packets, keys, ESP state files and ESP decapsulation, each for SECONDS (needs nightly and cargo-fuzz)
 	@command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is not installed; run: cargo install cargo-fuzz --locked" >&2; exit 1; }
-	for target in rings ports rules packets keys state esp_open; do \
+	for target in rings ports rules payload packets keys state esp_open; do \
 		cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) -max_len=2048 -len_control=0 -print_final_stats=1; \
 	done
 
@@ -145,6 +145,10 @@ bench-rings: toolchain deps ## measure ns per packet of rings, port and worker, 
 bench-tables: toolchain deps ## measure ns per batch and per update of tables shared with the control plane (criterion)
 	@$(call install,$(BENCH_PACKAGES))
 	cargo bench --package $(BENCH_CRATE) --bench tables
+
+.PHONY: bench-payload
+bench-payload: toolchain deps ## measure ns per payload scan of random bytes, and of the payloads that cost the most steps (criterion)
+	cargo bench --package $(BENCH_CRATE) --bench payload
 
 .PHONY: bench-classify
 bench-classify: bench-build ## measure ns per lookup of the filter's classifier and of dpdk-test-acl, on ClassBench-like rules (ROUNDS=n)

@@ -13,18 +13,20 @@ mod classifier;
 mod key;
 mod language;
 mod rule;
+mod scanner;
 mod shadow;
 mod signature;
 
 pub use classbench::{ClassBench, parse_classbench};
 pub use classifier::{
-    Classifier, FlowCache, Image, KernelLimitError, Shape, SpaceImage, Table, TupleShape,
+    Classifier, FlowCache, Image, KernelLimitError, Matches, Shape, SpaceImage, Table, TupleShape,
 };
 pub use key::{Addresses, ExtensionHeaders, Fragment, Key, L4};
 pub use language::{Problem, parse, parse_rule, parse_signature, parse_signatures};
 pub use rule::{FragmentMatch, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
+pub use scanner::{Hits, Scanner, ScannerError};
 pub use shadow::{Shadowed, shadowed};
-pub use signature::{Hits, Scanner, Signature};
+pub use signature::Signature;
 
 /// The example in README.md, compiled as a doctest.
 #[cfg(doctest)]

@@ -24,19 +24,16 @@ const MAX_COMPARED: usize = 256;
 /// shadow only together. `classifier` must have been compiled from `rules`.
 pub fn shadowed(rules: &[Rule], classifier: &Classifier) -> Vec<Shadowed> {
     let find = |(number, rule): (u32, &Rule)| {
-        let example = rule.matches.example();
-        let mut from = 0;
         // A rule that covers this one matches the example, so compare only matching rules.
-        for _ in 0..MAX_COMPARED {
-            let earlier =
-                classifier.first_match(&example, from).filter(|&earlier| earlier < number)?;
-            let by = &rules[earlier as usize];
-            if by.verdict.is_some() && by.matches.covers(&rule.matches) {
-                return Some(Shadowed { rule: number, by: earlier });
-            }
-            from = earlier + 1;
-        }
-        None
+        classifier
+            .matches(&rule.matches.example(), 0)
+            .take_while(|&earlier| earlier < number)
+            .take(MAX_COMPARED)
+            .find(|&earlier| {
+                let by = &rules[earlier as usize];
+                by.verdict.is_some() && by.matches.covers(&rule.matches)
+            })
+            .map(|by| Shadowed { rule: number, by })
     };
     (0..).zip(rules).filter_map(find).collect()
 }

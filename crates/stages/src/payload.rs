@@ -1,6 +1,7 @@
 //! `payload`: accepts or drops packets by byte patterns in their payload.
 
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -43,7 +44,7 @@ struct PayloadPlan(Arc<CompiledSignatures>);
 pub struct Payload {
     compiled: Arc<CompiledSignatures>,
     modifiers: Modifiers,
-    /// The signatures that the scanner has found.
+    /// The state of the scanner for the current packet.
     scan_results: Hits,
     /// Packets that each signature matched.
     matched: Vec<u64>,
@@ -64,7 +65,8 @@ impl StageConfig for PayloadConfig {
             xdpfwd_filter::parse_signatures,
         )?;
         let Lines { lines: signatures, .. } = read;
-        let scanner = Scanner::new(&signatures).map_err(|error| {
+        let random_seed = RandomState::new().hash_one(0_u64);
+        let scanner = Scanner::new(&signatures, random_seed).map_err(|error| {
             PlanError::new(format!("cannot compile {} signatures: {error}", signatures.len()))
         })?;
         let limits = Limits::new(rules(&signatures), cx.workers)?;
@@ -148,11 +150,8 @@ impl Payload {
             return default_drop;
         };
         self.scanned += 1;
-        for &index in compiled.scanner.scan(payload, &mut self.scan_results) {
+        for index in compiled.scanner.scan(&key, payload, &mut self.scan_results) {
             let rule = &compiled.signatures[index as usize].rule;
-            if !rule.matches(&key) {
-                continue;
-            }
             self.matched[index as usize] += 1;
             // Every n-th packet of a signature with `log 1/n`.
             self.modifiers.sample(index, rule, self.matched[index as usize], &key, frame.len());

@@ -385,6 +385,42 @@ fn signature_matches_only_payload_of_packets_that_its_rule_matches() {
 }
 
 #[test]
+fn nested_signatures_count_a_packet_of_their_byte_once() {
+    let over_udp = |payload: &[u8]| {
+        let length = (8 + payload.len() as u16).to_be_bytes();
+        ipv4_from(HOST_10, UDP, &[&[0, 1, 0, 80][..], &length, &[0, 0], payload].concat())
+    };
+    let signatures: String =
+        (1..=200).map(|n| format!("'continue text \"{}\"',", "a".repeat(n))).collect();
+    let table = format!("{{ signatures = [{signatures} 'drop text \"aa\" offset 990'] }}");
+    let packets = [over_udp(&[b'a'; 1000]), over_udp(&[b'a'; 990]), over_udp(&[b'b'; 1000])];
+    let (passed, report) = send_through_payload(&table, &packets);
+    assert_eq!((passed, report.drops[Reason::SIGNATURE]), (vec![1, 2], 1));
+    let stages = report.paths.iter().flat_map(|path| &path.stages);
+    let counters: Vec<_> = stages.flat_map(|stage| &stage.counters).collect();
+    assert!(counters.contains(&&("matched", 401)), "{counters:?}");
+}
+
+#[test]
+fn signatures_and_rules_that_overlap_too_much_are_rejected() {
+    let signatures: String =
+        (0..600).map(|n| format!("'continue dport {n}-65535 text \"attack\"',")).collect();
+    let error = payload_plan(&format!("{{ signatures = [{signatures}] }}")).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("cannot compile 600 signatures: the signatures overlap so much")
+            && error.contains("at most 512 are possible")
+            && error.contains("the pattern text \"attack\""),
+        "{error}"
+    );
+    let rules = r#""drop dscp 1","#.repeat(4097);
+    let error = plan(&format!("{{ default = \"drop\", rules = [{rules}] }}")).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("4097 rules overlap so much"), "{error}");
+    assert!(error.contains("at most 4096 are possible"), "{error}");
+}
+
+#[test]
 fn error_names_file_line_and_column_of_invalid_signature() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wrong.signatures");
     std::fs::write(&file, "drop text \"fine\"\ndrop text bare\n").unwrap();

@@ -36,8 +36,21 @@ fn worker_does_not_allocate_per_packet() {
         let plan = xdpfwd_testkit::plan("filter", &table, &cx).unwrap();
         NamedStage::build("filter", &*plan, &BuildCx::default())
     };
-    let boxed_stages =
-        || vec![NamedStage::new("ttl", Ttl::default()), filter(), NamedStage::new("swap", MacSwap)];
+    // Nested patterns of the packet's bytes, with and without an offset.
+    let payload = || {
+        let signatures: String = (1..20)
+            .map(|n| format!("'continue hex \"{}\" offset {}',", "00".repeat(n), n % 3))
+            .collect();
+        let cx = PlanCx::new(Path::new("."), 1);
+        let table = format!("{{ signatures = [{signatures} 'drop dport 9 text \"a\"'] }}");
+        let plan = xdpfwd_testkit::plan("payload", &table, &cx).unwrap();
+        NamedStage::build("payload", &*plan, &BuildCx::default())
+    };
+    let boxed_stages = || {
+        let (ttl, swap) =
+            (NamedStage::new("ttl", Ttl::default()), NamedStage::new("swap", MacSwap));
+        vec![ttl, filter(), payload(), swap]
+    };
 
     // `fixed` is chosen at compile time, `boxed` at run time.
     let (mut fixed, fixed_wires) =

@@ -16,6 +16,7 @@
 mod cache;
 mod image;
 mod layout;
+mod matches;
 mod pattern;
 mod prune;
 mod shape;
@@ -26,6 +27,8 @@ use crate::key::{Addresses, Key, Packed, V4_WORDS, V6_WORDS, pack_v4, pack_v6};
 use crate::rule::Rule;
 pub use cache::FlowCache;
 pub use image::{Image, KernelLimitError, SpaceImage, Table};
+pub use matches::Matches;
+use matches::{SpaceMatches, Version};
 use pattern::{pattern_v4, pattern_v6};
 pub use shape::{Shape, TupleShape};
 use space::Space;
@@ -65,6 +68,25 @@ impl Classifier {
                 self.v6.first_match(&pack_v6(source, destination, last_words), from)
             }
         }
+    }
+
+    /// Returns the numbers of all matching rules that are at least `from`, ascending.
+    ///
+    /// All steps together compare each rule of the key's buckets once. Repeated calls of
+    /// [`Self::first_match`] would compare the rules at the beginning of a bucket each time.
+    #[inline]
+    pub fn matches(&self, key: &Key, from: u32) -> Matches<'_> {
+        let last_words = key.last_words();
+        Matches(match key.addresses {
+            Addresses::V4 { source, destination } => {
+                let key = pack_v4(source, destination, last_words);
+                Version::V4(SpaceMatches::new(&self.v4, key, from))
+            }
+            Addresses::V6 { source, destination } => {
+                let key = pack_v6(source, destination, last_words);
+                Version::V6(SpaceMatches::new(&self.v6, key, from))
+            }
+        })
     }
 
     /// Writes the number of the first matching rule for each key to `found`, or [`Self::NONE`].

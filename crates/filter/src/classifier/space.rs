@@ -12,6 +12,12 @@ use crate::key::{Packed, V4_WORDS, l4_word};
 pub(super) const BATCH: usize = 64;
 pub(super) const NONE: u32 = u32::MAX;
 
+#[cfg(test)]
+thread_local! {
+    /// Entries compared by this thread.
+    pub(super) static COMPARISONS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Space<const N: usize> {
     /// The tuples in search order: by smallest rule number. Empty if the rules are compared one by
@@ -60,6 +66,8 @@ pub(super) const MAX_LINEAR_RULES: usize = 8;
 impl<const N: usize> Entry<N> {
     #[inline]
     fn matches(&self, key: &Packed<N>) -> bool {
+        #[cfg(test)]
+        COMPARISONS.with(|count| count.set(count.get() + 1));
         let mut differing = 0;
         for ((key, mask), value) in key.iter().zip(&self.mask).zip(&self.value) {
             differing |= (key & mask) ^ value;
@@ -275,6 +283,34 @@ impl<const N: usize> Space<N> {
             }
         }
         found
+    }
+
+    /// Calls `f` with the index of the first entry of each bucket that can contain a matching rule.
+    /// Without tuples, all entries are one bucket.
+    #[inline]
+    pub(super) fn for_each_bucket(&self, key: &Packed<N>, mut f: impl FnMut(u32)) {
+        let Some(prune) = &self.prune else { return f(0) };
+        let mut tuples = prune.tuples(key);
+        while tuples != 0 {
+            let tuple = &self.tuples[tuples.trailing_zeros() as usize];
+            self.table.get(hash(key, &tuple.mask, self.seed, tuple.seed)).for_each(&mut f);
+            tuples &= tuples - 1;
+        }
+    }
+
+    /// Returns the index of the first matching entry from the index `first` to the end of its
+    /// bucket, among those whose rule is at least `from`.
+    #[inline]
+    pub(super) fn next_match(&self, key: &Packed<N>, first: u32, from: u32) -> Option<u32> {
+        for (index, entry) in (first..).zip(&self.entries[first as usize..]) {
+            if entry.rule >= from && entry.matches(key) {
+                return Some(index);
+            }
+            if entry.is_last {
+                break;
+            }
+        }
+        None
     }
 
     pub(super) fn shape(&self) -> Vec<TupleShape> {

@@ -191,6 +191,13 @@ proptest! {
             prop_assert_eq!(found, expected.unwrap_or(Classifier::NONE), "{:?}", key);
             prop_assert_eq!(classifier.first_match(key, 0), expected);
             prop_assert_eq!(classifier.first_match(key, from), linear_search(&rules, key, from));
+            let all: Vec<u32> = classifier.matches(key, from).collect();
+            let expected: Vec<u32> = (from..)
+                .zip(rules.iter().skip(from as usize))
+                .filter(|(_, rule)| rule.matches(key))
+                .map(|(number, _)| number)
+                .collect();
+            prop_assert_eq!(all, expected, "{:?}", key);
         }
         // The cache has only 64 slots, so flows replace each other. The second pass finds cached
         // flows.
@@ -375,5 +382,28 @@ fn rules_beyond_table_limits_are_still_found() {
             classifier.classify(&[key], &mut found);
             assert_eq!(Some(found[0]), linear_search(&rules, &key, 0), "{number}: {key:?}");
         }
+    }
+}
+
+/// With a new lookup after each match, the comparisons were quadratic.
+#[test]
+fn matches_of_overlapping_rules_compare_each_rule_once() {
+    for count in [8_u32, 100, 400, 1600] {
+        let rules: Vec<Rule> = (0..count)
+            .map(|n| crate::parse_rule(&format!("continue proto udp dport {}-90", n % 80)))
+            .map(|rule| rule.unwrap().unwrap())
+            .collect();
+        let classifier = Classifier::new(&rules, 1);
+        let udp = 17;
+        let key = Key::new(
+            Addresses::V4 { source: 1, destination: 2 },
+            udp,
+            L4::Ports { source: 1, destination: 85 },
+        );
+        let before = space::COMPARISONS.get();
+        let found: Vec<u32> = classifier.matches(&key, 0).collect();
+        let comparisons = space::COMPARISONS.get() - before;
+        assert!(found.iter().copied().eq(0..count), "{found:?}");
+        assert!(comparisons <= 2 * count as usize, "{count} rules, {comparisons} comparisons");
     }
 }

@@ -183,6 +183,9 @@ fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
 /// decide. With more, the search would take too long, and the plan warns of slow lookups.
 const LONG_BUCKET: usize = 512;
 
+/// Maximum rules per bucket. A sender can choose packets that are compared with all of them.
+const MAX_BUCKET: usize = 4096;
+
 /// Maximum number of rules named in a diagnostic.
 const MAX_NAMED: usize = 20;
 
@@ -203,6 +206,12 @@ impl StageConfig for FilterConfig {
         let shape = classifier.shape();
         let longest =
             shape.v4.iter().chain(&shape.v6).map(|tuple| tuple.longest_bucket).max().unwrap_or(0);
+        if longest > MAX_BUCKET {
+            return Err(PlanError::new(format!(
+                "{longest} rules overlap so much that a lookup may compare all of them; at most \
+                 {MAX_BUCKET} are possible; give them different prefixes, protocols or single ports"
+            )));
+        }
         let shadowed = if longest > LONG_BUCKET {
             Vec::new()
         } else {

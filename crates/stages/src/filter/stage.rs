@@ -117,13 +117,15 @@ impl Filter {
     /// packet. Then the default applies.
     #[inline]
     fn apply_rules(&mut self, key: &Key, first: Option<u32>, bytes: usize, now: u64) -> Outcome {
-        let mut next = first;
+        let Self { program, hits, modifiers, .. } = self;
+        let (mut next, mut further) = (first, None);
         while let Some(rule_index) = next {
-            let rule = &self.program.rules[rule_index as usize];
-            self.hits[rule_index as usize] += 1;
-            // Log every n-th packet of a rule with `log 1/n`.
-            self.modifiers.sample(rule_index, rule, self.hits[rule_index as usize], key, bytes);
-            if !self.modifiers.passes(rule_index, key, bytes, now) {
+            let rule = &program.rules[rule_index as usize];
+            let matched = &mut hits[rule_index as usize];
+            *matched += 1;
+            // Every n-th packet of a rule with `log 1/n`.
+            modifiers.sample(rule_index, rule, *matched, key, bytes);
+            if !modifiers.passes(rule_index, key, bytes, now) {
                 return Outcome::of_rule(Some(Reason::RATE_LIMIT), rule_index);
             }
             match rule.verdict {
@@ -134,7 +136,11 @@ impl Filter {
                 Some(Verdict::Drop) => {
                     return Outcome::of_rule(Some(Reason::POLICY), rule_index);
                 }
-                None => next = self.program.classifier.first_match(key, rule_index + 1),
+                None => {
+                    let further = further
+                        .get_or_insert_with(|| program.classifier.matches(key, rule_index + 1));
+                    next = further.next();
+                }
             }
         }
         self.defaulted += 1;
