@@ -1,6 +1,7 @@
 //! `payload`: accepts or drops packets by byte patterns in their payload.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -25,6 +26,8 @@ pub struct PayloadConfig {
 
 #[derive(Debug)]
 struct CompiledSignatures {
+    /// The signature file, if there is one.
+    file: Option<PathBuf>,
     signatures: Vec<Signature>,
     scanner: Scanner,
     /// For packets without a match, or with only matches of `continue` signatures, which give no
@@ -63,13 +66,13 @@ impl StageConfig for PayloadConfig {
             xdpfwd_filter::parse_signature,
             xdpfwd_filter::parse_signatures,
         )?;
-        let Lines { lines: signatures, .. } = read;
+        let Lines { file, lines: signatures, .. } = read;
         let scanner = Scanner::new(&signatures).map_err(|error| {
             PlanError::new(format!("cannot compile {} signatures: {error}", signatures.len()))
         })?;
         let limits = Limits::new(rules(&signatures), cx.workers)?;
         let default = self.default.map_or(Verdict::Accept, Verdict::from);
-        let compiled = CompiledSignatures { signatures, scanner, default, limits };
+        let compiled = CompiledSignatures { file, signatures, scanner, default, limits };
         Ok(Arc::new(PayloadPlan(Arc::new(compiled))))
     }
 }
@@ -101,6 +104,10 @@ impl StagePlan for PayloadPlan {
             signatures.len(),
             scanner.memory().div_ceil(1024)
         )
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.0.file.iter().cloned().collect()
     }
 
     fn verdicts(&self) -> Verdicts {

@@ -6,11 +6,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
-
 use crate::host::generic::{Family, attribute, attributes, find, find_u32};
-use crate::host::netlink::query;
 
 /// The XDP features of an interface's driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,20 +155,6 @@ fn set_bits(bitset: &[u8]) -> BTreeSet<String> {
             Some(String::from_utf8_lossy(name.strip_suffix(b"\0").unwrap_or(name)).into_owned())
         })
         .collect()
-}
-
-/// Returns whether an interface is one end of a veth pair; false if the query fails.
-pub fn is_veth(ifindex: u32) -> bool {
-    let mut request = LinkMessage::default();
-    request.header.index = ifindex;
-    let Ok(RouteNetlinkMessage::NewLink(link)) = query(&RouteNetlinkMessage::GetLink(request))
-    else {
-        return false;
-    };
-    let is_veth = |info: &LinkInfo| matches!(info, LinkInfo::Kind(InfoKind::Veth));
-    link.attributes
-        .iter()
-        .any(|attribute| matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.iter().any(is_veth)))
 }
 
 #[cfg(test)]

@@ -48,26 +48,6 @@ impl Interface {
             .map_or(true, |all| all.iter().any(|interface| interface.index() == self.index))
     }
 
-    /// Returns the interfaces directly above, such as a bridge or bond; none if /sys shows another
-    /// network namespace.
-    pub(crate) fn above(&self) -> Vec<Self> {
-        let files = self
-            .sysfs()
-            .and_then(|folder| fs::read_dir(folder).ok())
-            .into_iter()
-            .flatten()
-            .flatten();
-        let names = files
-            .filter_map(|file| Some(file.file_name().to_str()?.strip_prefix("upper_")?.to_owned()));
-        names
-            .filter_map(|name| Some(Self { index: if_nametoindex(&name[..]).ok()?, name }))
-            .collect()
-    }
-
-    pub(crate) fn mtu(&self) -> Option<u32> {
-        fs::read_to_string(self.sysfs()?.join("mtu")).ok()?.trim().parse().ok()
-    }
-
     /// Returns `None` if /sys was mounted in another network namespace.
     fn sysfs(&self) -> Option<PathBuf> {
         let folder = Path::new("/sys/class/net").join(&self.name);

@@ -12,12 +12,15 @@ use xdpfwd_xsk::{AttachMode, BindMode, clock};
 use crate::attach::attachment::Attachment;
 use crate::error::StartError;
 use crate::host::interface::{DeferredInterrupts, Interface};
+use crate::host::link::Link;
 use crate::plan::{Io, Mode, Plan};
 use crate::run::carry::CarriedCounters;
 use crate::run::control::Control;
 use crate::run::data_plane::{DataPlane, RunningWorker};
+use crate::run::descriptors::raise_limit;
 use crate::run::report::{Fallback, PortMode};
 use crate::run::thread::{self, ReadyWorker, Setup, WorkerStatus, queues_of};
+use crate::run::up::unreadable;
 
 /// Includes retries to bind a busy queue.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -66,6 +69,8 @@ impl DataPlane {
             .map(|port| Interface::find(&port.name, &port.interface))
             .collect::<Result<_, _>>()?;
         check_interfaces(&plan, &interfaces)?;
+        check_ethernet(&plan, &interfaces)?;
+        raise_limit(&plan)?;
         check_umem_sharing(&plan)?;
         check_kernel_stages(&plan)
             .map_err(|(stage, why)| StartError::NotInKernel { stage, why })?;
@@ -307,6 +312,17 @@ fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartEr
                 interface: interface.name.clone(),
             });
         }
+    }
+    Ok(())
+}
+
+/// Packet sockets would accept other interfaces too, and treat the first bytes of their packets as
+/// MAC addresses.
+fn check_ethernet(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
+    for (port, interface) in plan.ports.iter().zip(interfaces) {
+        let link = Link::read(interface.index).map_err(unreadable)?;
+        link.check_ethernet(&port.interface)
+            .map_err(|source| StartError::NotEthernet { port: port.name.clone(), source })?;
     }
     Ok(())
 }
