@@ -56,12 +56,16 @@ struct Walk {
 
 impl Walk {
     fn check(&self, path: &Path) -> Result<(), UntrustedPath> {
-        self.walk(path).map_err(|(at, problem)| UntrustedPath { path: path.to_owned(), at, problem })
+        self.walk(path).map_err(|(at, problem)| UntrustedPath {
+            path: path.to_owned(),
+            at,
+            problem,
+        })
     }
 
     fn walk(&self, path: &Path) -> Result<(), (PathBuf, Problem)> {
-        let absolute = std::path::absolute(path)
-            .map_err(|error| (path.to_owned(), Problem::Io(error)))?;
+        let absolute =
+            std::path::absolute(path).map_err(|error| (path.to_owned(), Problem::Io(error)))?;
         // The names still to follow, last first.
         let mut names = reversed_names(&absolute);
         let mut current = PathBuf::from("/");

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
@@ -51,6 +53,8 @@ pub struct Link {
     pub(crate) controller_kind: Option<String>,
     /// Index of the other end of a veth, if this namespace has an interface with this index.
     pub(crate) peer: Option<u32>,
+    /// The hardware address, of any length.
+    pub(crate) address: Vec<u8>,
 }
 
 /// The type of the frames of an interface (`ARPHRD_…` in linux/if_arp.h).
@@ -216,6 +220,18 @@ impl Link {
         }
     }
 
+    /// Returns the folder in /sys; `None` if /sys is missing or shows another network namespace,
+    /// where another interface may have the same name.
+    pub fn sysfs_folder(&self) -> Option<PathBuf> {
+        let folder = Path::new("/sys/class/net").join(&self.name);
+        let read = |file| Some(fs::read_to_string(folder.join(file)).ok()?.trim().to_owned());
+        // Interfaces of two namespaces can have the same name and index.
+        let bytes: Vec<String> = self.address.iter().map(|byte| format!("{byte:02x}")).collect();
+        let is_same =
+            read("ifindex")? == self.index.to_string() && read("address")? == bytes.join(":");
+        is_same.then_some(folder)
+    }
+
     /// Returns whether it is one end of a veth pair.
     pub fn is_veth(&self) -> bool {
         self.kind.as_deref() == Some("veth")
@@ -246,6 +262,7 @@ impl Link {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Address(address) => {
+                    link.address.clone_from(address);
                     link.mac = <[u8; 6]>::try_from(address.as_slice())
                         .ok()
                         .filter(|mac| *mac != [0; 6])

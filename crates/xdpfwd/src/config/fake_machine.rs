@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use xdpfwd_engine::{Io, Lockout, Plan};
+use xdpfwd_engine::{HardwareType, Io, Lockout, Lockouts, Plan, TooFewDescriptors};
 
 use super::machine::{HugePageCounts, Interface, Machine, Memory};
 
@@ -13,6 +13,7 @@ pub(crate) struct FakeMachine {
     pub(crate) lockouts: Vec<Lockout>,
     /// Interfaces with kernel IP forwarding enabled.
     pub(crate) forwarding: Vec<&'static str>,
+    pub(crate) too_few_descriptors: Option<TooFewDescriptors>,
     /// Whether `io = "xsk-rs"` is built in.
     pub(crate) xsk_rs: bool,
     /// Kinds not built in, each with the cargo feature that adds it.
@@ -29,8 +30,11 @@ impl FakeMachine {
             mtu: Some(mtu),
             driver: Some("ixgbe".into()),
             state: Some("up".into()),
+            hardware_type: Some(HardwareType::ETHERNET),
+            has_combined_queues: true,
+            ..Interface::default()
         };
-        let unknown = Interface { index: 9, queues: None, mtu: None, driver: None, state: None };
+        let unknown = Interface { index: 9, ..Interface::default() };
         let interfaces = BTreeMap::from([
             ("eth1", interface(1, 1, 1500)),
             ("eth1-alias", interface(1, 1, 1500)),
@@ -48,6 +52,7 @@ impl FakeMachine {
             interfaces,
             lockouts: Vec::new(),
             forwarding: Vec::new(),
+            too_few_descriptors: None,
             xsk_rs: true,
             omitted_kinds: Vec::new(),
         }
@@ -63,18 +68,21 @@ impl Machine for FakeMachine {
         self.interfaces.get(name).cloned()
     }
 
-    fn lockouts(&self, _: &Plan) -> io::Result<Vec<Lockout>> {
-        Ok(self.lockouts.clone())
+    fn lockouts(&self, _: &Plan) -> io::Result<Lockouts> {
+        Ok(Lockouts { found: self.lockouts.clone(), sessions_error: None })
+    }
+
+    fn check_descriptors(&self, _: &Plan) -> io::Result<Result<(), TooFewDescriptors>> {
+        Ok(self.too_few_descriptors.map_or(Ok(()), Err))
     }
 
     fn interfaces(&self) -> Vec<String> {
         self.interfaces.keys().map(|&name| name.to_owned()).collect()
     }
 
-    fn forwarding(&self, interface: &str) -> Option<String> {
-        self.forwarding
-            .contains(&interface)
-            .then(|| format!("net.ipv4.conf.{interface}.forwarding"))
+    fn forwarding(&self, interface: &str) -> io::Result<Option<String>> {
+        let is_on = self.forwarding.contains(&interface);
+        Ok(is_on.then(|| format!("net.ipv4.conf.{interface}.forwarding")))
     }
 
     fn is_built(&self, io: Io) -> bool {
