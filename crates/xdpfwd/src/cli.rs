@@ -39,7 +39,7 @@ const ESP_EXAMPLE: &str = if cfg!(feature = "esp") {
     after_help = format!("\
 Exit codes:
   0  ended by a signal or --duration
-  1  could not start, or failed while running: a queue is busy, an interface has disappeared, …
+  1  could not start, or failed while running: a queue is busy, an interface is gone, …
   2  the command line or the configuration is invalid
   3  a privilege, a capability or a kernel feature is missing
 
@@ -257,8 +257,7 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) check: bool,
 
-    /// Accept a configuration, rule, key or state file, or a folder of one or of the control socket,
-    /// that other users can change; as root, xdpfwd refuses these
+    /// Accept files that other users can change (refused as root)
     #[arg(long)]
     pub(crate) allow_writable_files: bool,
 
@@ -314,7 +313,7 @@ pub(crate) struct Doctor {
     #[arg(long)]
     pub(crate) no_probe: bool,
 
-    /// Accept files and folders that other users can change, as a start does with this option
+    /// Accept files that other users can change (refused as root)
     #[arg(long)]
     pub(crate) allow_writable_files: bool,
 

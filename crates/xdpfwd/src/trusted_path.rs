@@ -2,7 +2,8 @@
 //!
 //! Each folder on the way, each symbolic link and the file itself must belong to root or to the
 //! user of this process, and no other user may write to them. In a folder with the sticky bit, such
-//! as /tmp, others may create files, but they can replace only their own.
+//! as /tmp, others may create files, but they can replace only their own. On a read-only mount,
+//! nobody can write.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,6 +12,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
 
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::Uid;
 
 /// Another user can change a file.
@@ -113,6 +115,7 @@ impl Walk {
         match read(path) {
             Ok(file) => match self.problem(&file) {
                 None => Ok(Some(file)),
+                Some(Problem::Mode(_)) if is_read_only(path) => Ok(Some(file)),
                 Some(problem) => Err((path.to_owned(), problem)),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -137,6 +140,12 @@ impl Walk {
         let group = if file.gid() == 0 { 0 } else { WRITABLE_BY_GROUP };
         (mode & (WRITABLE_BY_OTHERS | group) != 0).then_some(Problem::Mode(mode & 0o7777))
     }
+}
+
+/// Returns whether nobody can write to the file through its mount, as in a ConfigMap of Kubernetes,
+/// whose folder has mode 0777.
+fn is_read_only(path: &Path) -> bool {
+    statvfs(path).is_ok_and(|mount| mount.flags().contains(FsFlags::ST_RDONLY))
 }
 
 fn reversed_names(path: &Path) -> Vec<OsString> {

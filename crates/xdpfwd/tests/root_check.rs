@@ -311,3 +311,24 @@ fn files_that_others_can_change_are_refused_as_root_unless_allowed() {
     let (_, _, stderr) = shell(lab.fwd(), &in_folder);
     assert!(!stderr.contains("other users"), "{stderr}");
 }
+
+/// As a ConfigMap of Kubernetes.
+#[test]
+fn writable_folder_on_read_only_mount_is_accepted() {
+    let lab = build_lab(Chain::builder());
+    let (config, folder) = (Config::new(&cross_connect(1, "")), Folder::new());
+    let folder = folder.display();
+    let check = |options: &str| {
+        let command = format!(
+            "unshare --mount sh -c 'mount -t tmpfs -o mode=0777 none {folder} && \
+             cp {} {folder}/fw.toml && mount -o remount,{options},mode=0777 {folder} && \
+             exec {XDPFWD} --config {folder}/fw.toml --check'",
+            config.path()
+        );
+        shell(lab.fwd(), &command)
+    };
+    let (code, _, stderr) = check("ro");
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let (code, _, stderr) = check("rw");
+    assert!(code == Some(2) && stderr.contains("(mode 0777)"), "{stderr}");
+}

@@ -2,6 +2,7 @@
 
 mod host;
 mod memory;
+mod missing_keys;
 mod paths;
 mod ports;
 mod stages;
