@@ -322,8 +322,7 @@ impl LinkUser {
     /// Returns the command that ends the use.
     pub fn release_command(&self, interface: &str) -> String {
         match self {
-            Self::Controller { name, kind } if kind == "openvswitch" => {
-                let _ = name; // `ovs-system`, the same for every bridge
+            Self::Controller { kind, .. } if kind == "openvswitch" => {
                 format!("ovs-vsctl del-port {interface}")
             }
             Self::Controller { .. } => format!("ip link set dev {interface} nomaster"),

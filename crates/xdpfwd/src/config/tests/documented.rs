@@ -219,16 +219,13 @@ fn documented_defaults_equal_values_of_missing_keys() {
     assert_eq!(compared, 29, "documented default values");
 }
 
-fn operations() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");
-    fs::read_to_string(path).unwrap()
-}
+const OPERATIONS: &str = include_str!("../../../../../docs/operations.md");
 
 /// systemd's default limit would leave the service failed after five quick starts.
 #[test]
 fn documented_unit_restarts_for_ever_with_a_pause() {
-    let text = operations();
-    let (unit, service) = text.split_once("[Unit]").unwrap().1.split_once("[Service]").unwrap();
+    let (unit, service) =
+        OPERATIONS.split_once("[Unit]").unwrap().1.split_once("[Service]").unwrap();
     let service = service.split("[Install]").next().unwrap();
     assert!(unit.contains("\nStartLimitIntervalSec=0\n"), "{unit}");
     for line in ["Restart=on-failure", "RestartSec=5", "LimitNOFILE=65536"] {
@@ -238,9 +235,8 @@ fn documented_unit_restarts_for_ever_with_a_pause() {
 
 #[test]
 fn documented_setcap_follows_restriction_to_a_group() {
-    let text = operations();
-    let position = |command: &str| text.find(command).unwrap();
+    let position = |command: &str| OPERATIONS.find(command).unwrap();
     assert!(position("chgrp xdpfwd /usr/local/bin/xdpfwd") < position("chmod 0750 "));
     assert!(position("chmod 0750 ") < position("setcap cap_net_admin"));
-    assert_eq!(text.matches("+ep").count(), 1, "each `setcap` needs a group");
+    assert_eq!(OPERATIONS.matches("+ep").count(), 1, "each `setcap` needs a group");
 }
