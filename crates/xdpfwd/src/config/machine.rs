@@ -94,6 +94,7 @@ pub(crate) struct Interface {
     pub(crate) mtu: Option<u32>,
     /// `None` for a virtual interface, or if unknown.
     pub(crate) driver: Option<String>,
+    /// Whether it belongs to no device.
     pub(crate) is_virtual: bool,
     /// Operational state (RFC 2863), as the kernel prints it: `up`, `down`, `lowerlayerdown`, ….
     pub(crate) state: Option<String>,

@@ -57,11 +57,15 @@ fn table_at<'v, 'i>(
     at: &Range<usize>,
 ) -> Option<&'v mut DeTable<'i>> {
     match value {
-        DeValue::Table(table) if span == at => Some(table),
-        DeValue::Table(table) => table.iter_mut().find_map(|(_, inner)| {
-            let span = inner.span();
-            table_at(inner.get_mut(), &span, at)
-        }),
+        DeValue::Table(table) => {
+            if span == at {
+                return Some(table);
+            }
+            table.iter_mut().find_map(|(_, inner)| {
+                let span = inner.span();
+                table_at(inner.get_mut(), &span, at)
+            })
+        }
         DeValue::Array(elements) => elements.iter_mut().find_map(|inner| {
             let span = inner.span();
             table_at(inner.get_mut(), &span, at)
