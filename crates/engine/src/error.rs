@@ -5,12 +5,14 @@ use std::io;
 use std::time::Duration;
 
 use xdpfwd_pipeline::{BuildError, ResourceError};
-use xdpfwd_xsk::OpenError;
+use xdpfwd_xsk::{OpenError, UmemError};
 
 use crate::attach::conflicts::{self, AttachedProgram, QueueHolders, describe_attached};
 use crate::host::interface::NoInterface;
+use crate::host::link::NotEthernet;
 use crate::host::vlan::VlanTagLoss;
 use crate::plan::Mode;
+use crate::run::descriptors::TooFewDescriptors;
 
 /// Reasons why a data plane does not start.
 #[derive(Debug, thiserror::Error)]
@@ -19,10 +21,22 @@ pub enum StartError {
     /// The interface does not exist.
     #[error(transparent)]
     NoInterface(#[from] NoInterface),
+    /// The interface carries other frames than Ethernet.
+    #[error("port {port}: {source}")]
+    NotEthernet {
+        /// The port.
+        port: String,
+        /// The interface and its type.
+        source: NotEthernet,
+    },
+    /// The process may not open enough files.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// The process lacks a privilege.
     #[error(
-        "{what}: permission denied; run as root, or grant the binary its capabilities: \
-             `setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock+ep PATH`"
+        "{what}: permission denied; run as root, or let the members of a group run the binary with \
+         capabilities: `{}`",
+        xdpfwd_xsk::grant_command(&xdpfwd_xsk::CAPABILITIES)
     )]
     Permission {
         /// The operation that failed.
@@ -273,8 +287,14 @@ impl StartError {
         }
     }
 
-    pub(crate) fn open_failed(worker: usize, source: OpenError) -> Self {
+    /// `workers` is the number of workers, each with its own packet memory.
+    pub(crate) fn open_failed(worker: usize, workers: usize, source: OpenError) -> Self {
         match source {
+            // The pool of huge pages must be large enough for all workers.
+            OpenError::Umem(UmemError::HugePages { bytes, pages, source }) => {
+                let (bytes, pages) = (bytes * workers, pages * workers);
+                Self::Open { worker, source: UmemError::HugePages { bytes, pages, source }.into() }
+            }
             OpenError::Busy { .. } => {
                 Self::QueueBusy { worker, source, holders: conflicts::find_queue_holders() }
             }

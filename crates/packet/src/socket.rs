@@ -27,8 +27,9 @@ pub struct PacketSocket(Arc<OwnedFd>);
 pub enum OpenError {
     /// The process lacks the permission to open packet sockets.
     #[error(
-        "cannot open a packet socket: permission denied; run as root, \
-         or run: setcap cap_net_admin,cap_net_raw+ep PROGRAM"
+        "cannot open a packet socket: permission denied; run as root, or let the members of a group \
+         run the binary with capabilities: `{}`",
+        xdpfwd_xsk::grant_command(&["cap_net_admin", "cap_net_raw"])
     )]
     Permission,
     /// The kernel has no packet sockets.

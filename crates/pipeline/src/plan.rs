@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -166,6 +166,19 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
     /// Returns diagnostics that do not prevent the stage from running.
     fn warnings(&self) -> &[PlanDiagnostic] {
         &[]
+    }
+
+    /// Returns the files that decide what the stage does: those from which the plan was made, and
+    /// those that the stage reads or writes while it runs. A start as root refuses files that other
+    /// users can change.
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    /// Returns the length of the longest IP packet that leaves the stage if packets of up to `mtu`
+    /// bytes enter it. The default suits stages that do not change the length.
+    fn longest_packet(&self, mtu: u32) -> u32 {
+        mtu
     }
 
     /// Returns which packets the stage drops, for comparison on a reload.

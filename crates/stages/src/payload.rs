@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -26,6 +27,8 @@ pub struct PayloadConfig {
 
 #[derive(Debug)]
 struct CompiledSignatures {
+    /// The signature file, if there is one.
+    file: Option<PathBuf>,
     signatures: Vec<Signature>,
     scanner: Scanner,
     /// For packets without a match, or with only matches of `continue` signatures, which give no
@@ -64,14 +67,14 @@ impl StageConfig for PayloadConfig {
             xdpfwd_filter::parse_signature,
             xdpfwd_filter::parse_signatures,
         )?;
-        let Lines { lines: signatures, .. } = read;
+        let Lines { file, lines: signatures, .. } = read;
         let random_seed = RandomState::new().hash_one(0_u64);
         let scanner = Scanner::new(&signatures, random_seed).map_err(|error| {
             PlanError::new(format!("cannot compile {} signatures: {error}", signatures.len()))
         })?;
         let limits = Limits::new(rules(&signatures), cx.workers)?;
         let default = self.default.map_or(Verdict::Accept, Verdict::from);
-        let compiled = CompiledSignatures { signatures, scanner, default, limits };
+        let compiled = CompiledSignatures { file, signatures, scanner, default, limits };
         Ok(Arc::new(PayloadPlan(Arc::new(compiled))))
     }
 }
@@ -107,6 +110,10 @@ impl StagePlan for PayloadPlan {
 
     fn needs_vlan_tags(&self) -> bool {
         rules(&self.0.signatures).any(|rule| rule.matches.compares_vlans())
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.0.file.iter().cloned().collect()
     }
 
     fn verdicts(&self) -> Verdicts {

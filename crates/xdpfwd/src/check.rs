@@ -12,6 +12,7 @@ use xdpfwd_xsk::HugePages;
 
 use crate::cli::Run;
 use crate::config::{Diagnostics, Interface, Machine, RequiredMemory, escaped};
+use crate::program;
 
 /// The JSON is a public contract: existing fields never change.
 #[derive(Debug, Serialize)]
@@ -67,6 +68,8 @@ struct Port {
     mtu: Option<u32>,
     driver: Option<String>,
     state: Option<String>,
+    #[serde(skip)]
+    is_virtual: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -114,7 +117,7 @@ pub(crate) fn run(
         // The reader closed the pipe, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "xdpfwd: cannot write to stdout: {error}");
+            program::print_error(&*anyhow::Error::new(error).context("cannot write to stdout"));
             ExitCode::FAILURE
         }
     }
@@ -173,10 +176,8 @@ impl Check {
 impl Port {
     fn new(port: &PortPlan, interface: Option<Interface>) -> Self {
         let present = interface.is_some();
-        let (interface_queues, mtu, driver, state) = match interface {
-            Some(Interface { queues, mtu, driver, state, .. }) => (queues, mtu, driver, state),
-            None => (None, None, None, None),
-        };
+        let Interface { queues: interface_queues, mtu, driver, state, is_virtual, .. } =
+            interface.unwrap_or_default();
         let PortPlan { name, interface, io, queues, keep, promiscuous } = port.clone();
         let keep = keep.iter().map(ToString::to_string).collect();
         let io = io.name();
@@ -192,6 +193,7 @@ impl Port {
             mtu,
             driver,
             state,
+            is_virtual,
         }
     }
 }
@@ -285,26 +287,27 @@ impl fmt::Display for Port {
             mtu,
             driver,
             state,
+            is_virtual,
         } = self;
         let noun = if *queues == 1 { "queue" } else { "queues" };
         write!(f, "{name}: {interface} with {io}, ")?;
         if !present {
             return write!(f, "missing; {queues} {noun} configured");
         }
-        let Some(available) = interface_queues else {
-            return write!(
-                f,
-                "present; {queues} {noun} configured; /sys does not show this network namespace"
-            );
-        };
-        let noun = if *available == 1 { "queue" } else { "queues" };
-        write!(f, "present; {queues} of {available} {noun}")?;
+        match interface_queues {
+            None => write!(f, "present; {queues} {noun} configured, active queues unknown")?,
+            Some(available) => {
+                let noun = if *available == 1 { "queue" } else { "queues" };
+                write!(f, "present; {queues} of {available} {noun}")?;
+            }
+        }
         if let Some(mtu) = mtu {
             write!(f, ", MTU {mtu}")?;
         }
         match driver {
             Some(driver) => write!(f, ", driver {driver}")?,
-            None => f.write_str(", no device driver (virtual)")?,
+            None if *is_virtual => f.write_str(", no device driver (virtual)")?,
+            None => f.write_str(", driver unknown")?,
         }
         if let Some(state) = state {
             write!(f, ", {state}")?;

@@ -11,6 +11,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use xdpfwd_ipsec::Transform;
 
 use crate::app::App;
+use crate::config::FilePolicy;
 
 /// The help line about `filter test`; empty if this build lacks the command.
 const FILTER_EXAMPLE: &str = if cfg!(feature = "filter") {
@@ -38,7 +39,7 @@ const ESP_EXAMPLE: &str = if cfg!(feature = "esp") {
     after_help = format!("\
 Exit codes:
   0  ended by a signal or --duration
-  1  could not start, or failed while running: an interface is missing, a queue is busy, …
+  1  could not start, or failed while running: a queue is busy, an interface is gone, …
   2  the command line or the configuration is invalid
   3  a privilege, a capability or a kernel feature is missing
 
@@ -256,6 +257,10 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) check: bool,
 
+    /// Accept files that other users can change (refused as root)
+    #[arg(long)]
+    pub(crate) allow_writable_files: bool,
+
     /// Stop after this many seconds, such as 10 or 0.5
     #[arg(long, value_name = "SECS", value_parser = seconds)]
     pub(crate) duration: Option<Duration>,
@@ -277,6 +282,10 @@ impl Run {
     pub(crate) fn config(&self) -> &Path {
         // clap requires `--config` unless there is a subcommand.
         self.config.as_deref().unwrap_or(Path::new(""))
+    }
+
+    pub(crate) fn file_policy(&self) -> FilePolicy {
+        FilePolicy::of_start(self.allow_writable_files)
     }
 }
 
@@ -303,6 +312,10 @@ pub(crate) struct Doctor {
     /// reset their queues for that
     #[arg(long)]
     pub(crate) no_probe: bool,
+
+    /// Accept files that other users can change (refused as root)
+    #[arg(long)]
+    pub(crate) allow_writable_files: bool,
 
     /// Print one JSON object
     #[arg(long)]
@@ -358,6 +371,7 @@ mod tests {
         let run = Run {
             config: Some("a.toml".into()),
             check: false,
+            allow_writable_files: false,
             duration: None,
             interval: Duration::from_secs(1),
             json: false,

@@ -51,7 +51,8 @@ fn run(app: &App, arguments: impl IntoIterator<Item = impl Into<OsString> + Clon
         Some(Command::Ctl(arguments)) => return ctl::run(arguments, app),
         None => {}
     }
-    let loaded = config::load(cli.config(), &app.registry, &ThisMachine);
+    let machine = ThisMachine::default();
+    let loaded = config::load(cli.config(), &app.registry, &machine, cli.file_policy());
     // `--check` starts no log: it prints errors and warnings to stderr.
     let _log_guard = (!cli.check).then(|| logging::start(cli.log_format));
     let format = if cli.check { LogFormat::Text } else { cli.log_format };
@@ -64,7 +65,7 @@ fn run(app: &App, arguments: impl IntoIterator<Item = impl Into<OsString> + Clon
     };
     warnings.emit(format);
     if cli.check {
-        return check::run(&cli, &plan, &warnings, &ThisMachine);
+        return check::run(&cli, &plan, &warnings, &machine);
     }
-    crate::run::run(plan, &cli, app)
+    crate::run::run(plan, machine.has_missed_interface(), &cli, app)
 }

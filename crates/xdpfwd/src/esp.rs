@@ -7,7 +7,7 @@ use xdpfwd_stages::esp::key_file;
 use xdpfwd_stages::esp::state_file::StateFile;
 
 use crate::cli::Esp;
-use crate::error_text::with_causes;
+use crate::program;
 
 pub(crate) fn run(arguments: &Esp) -> ExitCode {
     let created = match arguments {
@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: &Esp) -> ExitCode {
     match created {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "xdpfwd: {}", with_causes(error.as_ref()));
+            program::print_error(error.as_ref());
             ExitCode::FAILURE
         }
     }

@@ -25,6 +25,7 @@ mod error_text;
 mod esp;
 #[cfg(feature = "filter")]
 mod filter;
+mod host_checks;
 mod logging;
 mod program;
 mod registry;
@@ -34,6 +35,7 @@ mod run;
 #[cfg(feature = "testing")]
 mod testing;
 mod text;
+mod trusted_path;
 
 use std::process::ExitCode;
 

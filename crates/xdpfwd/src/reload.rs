@@ -31,14 +31,16 @@ pub(crate) fn run(handle: &Handle, cli: &Run, app: &App) -> Result<ReloadSuccess
         app.run_rollback_hooks(handle, &message);
         fail(message, problems)
     };
-    let (plan, warnings) = match config::load(cli.config(), &app.registry, &ThisMachine) {
-        Ok(loaded) => loaded,
-        Err(errors) => {
-            errors.log(cli.log_format);
-            let message = "not reloaded: the configuration is invalid; the running stages stay";
-            return not_reloaded(message.to_owned(), lines(&errors));
-        }
-    };
+    let (plan, warnings) =
+        match config::load(cli.config(), &app.registry, &ThisMachine::default(), cli.file_policy())
+        {
+            Ok(loaded) => loaded,
+            Err(errors) => {
+                errors.log(cli.log_format);
+                let message = "not reloaded: the configuration is invalid; the running stages stay";
+                return not_reloaded(message.to_owned(), lines(&errors));
+            }
+        };
     warnings.log(cli.log_format);
     match handle.with(|data_plane| data_plane.reload(plan)) {
         Ok(Ok(restarted_stages)) => {

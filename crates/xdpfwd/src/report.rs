@@ -1,7 +1,7 @@
 //! Formats reports as JSON.
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use xdpfwd_engine::Report;
 
 use crate::app::App;
@@ -22,6 +22,6 @@ pub(crate) fn json_value(report: &Report, app: &App) -> serde_json::Result<Value
 pub(crate) fn json_line(report: &Report, program: &'static str, version: &'static str) -> String {
     match serde_json::to_string(&NamedReport { report, program, version }) {
         Ok(json) => json + "\n",
-        Err(error) => format!("{{\"error\":\"{error}\"}}\n"),
+        Err(error) => format!("{}\n", json!({ "error": error.to_string() })),
     }
 }

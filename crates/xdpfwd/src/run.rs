@@ -1,5 +1,7 @@
 //! Runs a plan: start, periodic reports, stop, final report.
 
+use std::error::Error;
+use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,7 +16,8 @@ use xdpfwd_engine::{
 };
 
 use crate::app::App;
-use crate::cli::{LogFormat, Run};
+use crate::cli::{LogFormat, Run, USAGE};
+use crate::config::{self, ThisMachine};
 use crate::ctl::Server;
 use crate::error_text::with_causes;
 use crate::{doctor, program, reload, report, text};
@@ -24,14 +27,29 @@ const FAILED: u8 = 1;
 /// Exit status: a privilege, a capability or a kernel feature is missing.
 const PRIVILEGE: u8 = 3;
 
-/// Runs until a signal arrives, `--duration` ends, or forwarding fails.
-pub(crate) fn run(plan: Plan, cli: &Run, app: &App) -> ExitCode {
+/// The configuration became invalid while the program waited for an interface. The errors have been
+/// printed.
+#[derive(Debug)]
+struct InvalidConfiguration;
+
+impl fmt::Display for InvalidConfiguration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration is invalid")
+    }
+}
+
+impl Error for InvalidConfiguration {}
+
+/// Runs until a signal arrives, `--duration` ends, or forwarding fails. `missed_interface`: an
+/// interface did not exist when the configuration was checked.
+pub(crate) fn run(plan: Plan, missed_interface: bool, cli: &Run, app: &App) -> ExitCode {
     // For the diagnosis of a failed start. Copies of the stages' plans would keep resources (files,
     // keys) open.
     let mut without_stages = plan.clone();
     without_stages.paths.iter_mut().for_each(|path| path.stages.clear());
-    match run_until_stopped(plan, cli, app) {
+    match run_until_stopped(plan, missed_interface, cli, app) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<InvalidConfiguration>() => ExitCode::from(USAGE),
         Err(error) => {
             match cli.log_format {
                 LogFormat::Text => program::print_error(error.as_ref()),
@@ -79,16 +97,28 @@ fn print_start_problems(plan: &Plan, cli: &Run) {
     }
 }
 
-fn run_until_stopped(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
+fn run_until_stopped(
+    mut plan: Plan,
+    mut missed_interface: bool,
+    cli: &Run,
+    app: &App,
+) -> anyhow::Result<()> {
     // Before attaching anything, so that a signal always causes an orderly stop.
     let mut control = Control::new().context("cannot set up signals and timers")?;
     let mut printer = Printer::start(cli.json, app)?;
     let end = cli.duration.map(|duration| Instant::now() + duration);
-    if xdpfwd_engine::wait_until_up(&plan, &mut control, end)? != WaitOutcome::Up {
-        tracing::info!("stopped while waiting for an interface: nothing was forwarded");
-        printer.print(Report::not_started(&plan).into_final());
-        printer.finish();
-        return Ok(());
+    loop {
+        if xdpfwd_engine::wait_until_up(&plan, &mut control, end)? != WaitOutcome::Up {
+            tracing::info!("stopped while waiting for an interface: nothing was forwarded");
+            printer.print(Report::not_started(&plan).into_final());
+            printer.finish();
+            return Ok(());
+        }
+        if !missed_interface {
+            break;
+        }
+        // The checks of the interface that was missing have not run yet.
+        (plan, missed_interface) = load_again(cli, app)?;
     }
     let data_plane = DataPlane::start(plan, &control)?;
     tracing::info!(version = app.version, "{} has started", app.name);
@@ -115,6 +145,21 @@ fn run_until_stopped(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
     printer.print(final_report);
     printer.finish();
     failure
+}
+
+/// Returns the plan, and whether an interface was missing.
+fn load_again(cli: &Run, app: &App) -> Result<(Plan, bool), InvalidConfiguration> {
+    let machine = ThisMachine::default();
+    match config::load(cli.config(), &app.registry, &machine, cli.file_policy()) {
+        Ok((plan, warnings)) => {
+            warnings.emit(cli.log_format);
+            Ok((plan, machine.has_missed_interface()))
+        }
+        Err(errors) => {
+            errors.emit(cli.log_format);
+            Err(InvalidConfiguration)
+        }
+    }
 }
 
 /// Returns an error if the program must stop because of a failure.

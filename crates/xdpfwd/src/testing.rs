@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use xdpfwd_engine::{Lockout, PathPlan, Plan, PortPlan, ports_without_interfaces};
+use xdpfwd_engine::{Lockouts, PathPlan, Plan, PortPlan, ports_without_interfaces};
 use xdpfwd_pipeline::testing::TestBench;
 use xdpfwd_pipeline::{PortInfo, Ports, StagePlan};
 
@@ -169,7 +169,7 @@ impl Machine for KnownPorts<'_> {
         NoMachine.interface(name)
     }
 
-    fn lockouts(&self, plan: &Plan) -> io::Result<Vec<Lockout>> {
+    fn lockouts(&self, plan: &Plan) -> io::Result<Lockouts> {
         NoMachine.lockouts(plan)
     }
 

@@ -107,6 +107,70 @@ fn xdpfwd_waiting_for_interface_ends_on_signal_or_duration() {
     }
 }
 
+fn rename(lab: &Chain, interface: &str, name: &str) {
+    let command = format!(
+        "ip link set dev {interface} down && ip link set dev {interface} name {name} && \
+         ip link set dev {name} up"
+    );
+    let status = lab.fwd().command("sh").args(["-c", &command]).status().unwrap();
+    assert!(status.success(), "cannot rename {interface} to {name}");
+}
+
+#[test]
+fn start_waits_for_missing_interface_to_appear() {
+    let lab = build_lab(Chain::builder());
+    let config = Config::new(&cross_connect(1, ""));
+    rename(&lab, "fwd1", "absent");
+    let mut forwarder = start(&lab, &config, &[]);
+    wait_for_log(&mut forwarder, |line| {
+        line.contains("the interface does not exist") && line.contains("interface=\"fwd1\"")
+    });
+    rename(&lab, "absent", "fwd1");
+    forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
+    assert_eq!(forwarder.stop(TIMEOUT).unwrap().status.code(), Some(0));
+}
+
+#[test]
+fn xdpfwd_waiting_for_missing_interface_ends_on_signal() {
+    let lab = build_lab(Chain::builder());
+    let config = Config::new(&cross_connect(1, "").replace("fwd1", "absent"));
+    let mut forwarder = start(&lab, &config, &[]);
+    wait_for_log(&mut forwarder, |line| line.contains("waiting until it appears"));
+    kill(Pid::from_raw(forwarder.pid() as i32), Signal::SIGTERM).unwrap();
+    let exit = forwarder.stop(TIMEOUT).unwrap();
+    assert_eq!(exit.status.code(), Some(0), "{:?}", forwarder.stderr());
+}
+
+/// The checks of a missing interface run as soon as it exists.
+#[test]
+fn interface_that_appears_with_wrong_properties_ends_start() {
+    for (command, exit_code, text) in [
+        ("ip tuntap add absent mode tun", 1, "carries no Ethernet frames"),
+        (
+            "ip link add absent type veth peer name other && ip link set other mtu 3000 && \
+             ip link set absent mtu 3000 && ip link set absent up",
+            2,
+            "absent has MTU 3000",
+        ),
+    ] {
+        let lab = build_lab(Chain::builder());
+        let config = Config::new(&cross_connect(1, "").replace("fwd1", "absent"));
+        let mut forwarder = start(&lab, &config, &[]);
+        wait_for_log(&mut forwarder, |line| line.contains("waiting until it appears"));
+        let status = lab.fwd().command("sh").args(["-c", command]).status().unwrap();
+        assert!(status.success(), "{command}");
+        let deadline = Instant::now() + TIMEOUT;
+        while forwarder.check_running().is_ok() {
+            assert!(Instant::now() < deadline, "{command}: xdpfwd did not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let exit = forwarder.stop(TIMEOUT).unwrap();
+        let stderr = forwarder.stderr();
+        assert_eq!(exit.status.code(), Some(exit_code), "{stderr:?}");
+        assert!(stderr.iter().any(|line| line.contains(text)), "{stderr:?}");
+    }
+}
+
 /// Packets for an interface that is down wait in its TX ring.
 #[test]
 fn interface_down_and_up_loses_no_packet() {

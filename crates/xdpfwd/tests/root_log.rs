@@ -137,7 +137,11 @@ fn startup_error_is_a_json_log_event() {
     let lab = build_lab(Chain::builder());
     let valid = cross_connect(1, "");
     for (config, code, message) in [
-        (valid.replace("fwd1", "fwd9"), 1, "port wan: no interface fwd9"),
+        (
+            cross_connect(1, "mode = \"zero-copy\""),
+            3,
+            "worker 0: cannot bind fwd0 queue 0 in zero-",
+        ),
         (valid.replace("fwd1", "a/b"), 2, "interface = \"a/b\": must be"),
     ] {
         let config = Config::new(&config);

@@ -1,5 +1,6 @@
 //! UMEM configuration and errors.
 
+use std::fs;
 use std::io;
 
 /// Configuration of a UMEM.
@@ -12,6 +13,8 @@ pub struct UmemConfig {
     /// Whether to back the memory with huge pages.
     pub huge_pages: HugePages,
 }
+
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 pub(crate) const MIN_FRAMES: u32 = 256;
 
@@ -52,6 +55,17 @@ pub enum HugePages {
     Off,
 }
 
+/// Returns the number of huge pages in the kernel's pool that are not free; 0 if unknown. The pool
+/// (`vm.nr_hugepages`) contains these too.
+fn pages_in_use() -> usize {
+    let number = |file: &str| {
+        let text = fs::read_to_string(format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{file}"));
+        text.ok()?.trim().parse::<usize>().ok()
+    };
+    let in_use = || number("nr_hugepages")?.checked_sub(number("free_hugepages")?);
+    in_use().unwrap_or(0)
+}
+
 /// Formats a size in MiB, or in KiB if it is not a whole number of MiB.
 pub(crate) fn format_size(bytes: usize) -> String {
     match bytes % (1 << 20) {
@@ -76,17 +90,31 @@ pub enum UmemError {
     /// [`HugePages::On`] was requested, but too few reserved huge pages are free.
     #[error(
         "cannot allocate {} of packet memory in huge pages: {source}; {pages} pages of 2 MiB must \
-         be free: reserve them, for example with `sysctl -w vm.nr_hugepages={pages}`, or set \
+         be free: reserve them, for example with `sysctl -w vm.nr_hugepages={}`, or set \
          huge_pages = \"auto\"",
-        format_size(*.bytes)
+        format_size(*.bytes),
+        pages_in_use() + .pages
     )]
     HugePages {
         /// Bytes requested.
         bytes: usize,
-        /// Number of huge pages required.
+        /// Number of huge pages required, by all workers.
         pages: usize,
         /// The kernel's error.
         source: io::Error,
+    },
+    /// [`HugePages::On`] was requested for a size that does not fill huge pages (`xsk-rs` only).
+    #[error(
+        "cannot allocate {} of packet memory in huge pages: with io = \"xsk-rs\", the size must be \
+         a multiple of 2 MiB; set umem.frames to a multiple of {}, or huge_pages = \"auto\"",
+        format_size(*.bytes),
+        HUGE_PAGE_BYTES / *.frame_size as usize
+    )]
+    PartialHugePage {
+        /// Bytes requested.
+        bytes: usize,
+        /// Bytes per frame.
+        frame_size: u32,
     },
     /// The memory could not be mapped.
     #[error(

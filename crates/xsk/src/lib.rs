@@ -53,6 +53,7 @@ mod config;
 pub mod fake_kernel;
 mod frame;
 mod free_list;
+mod grant;
 mod mapping;
 #[cfg(any(doc, doctest))]
 mod misuse;
@@ -82,6 +83,7 @@ pub use batch::Batch;
 pub use completions::Completions;
 pub use config::{HugePages, UmemConfig, UmemError};
 pub use frame::{Frame, NoRoom};
+pub use grant::{CAPABILITIES, grant_command};
 pub use open::{BindMode, Builder, Fallback, OpenError, OpenPorts};
 pub use owner::Ownership;
 pub use pool::{ForeignFrame, Pool};

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 
-use crate::config::{HugePages, UmemError};
+use crate::config::{HUGE_PAGE_BYTES, HugePages, UmemError};
 
 pub(crate) struct Mapping {
     base: NonNull<u8>,
@@ -91,8 +91,6 @@ impl Drop for Mapping {
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
-
-const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Maps and populates at least `bytes` bytes. Returns the memfd, the mapping, and whether it is in
 /// reserved huge pages.

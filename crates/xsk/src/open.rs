@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::abi::TX_BUDGET_DEFAULT;
 use crate::config::{UmemConfig, UmemError, format_size};
+use crate::grant::{CAPABILITIES, grant_command};
 use crate::owner::PortSlot;
 use crate::pool::Pool;
 use crate::socket::{RingSizes, Socket};
@@ -101,8 +102,9 @@ pub enum OpenError {
     },
     /// The process lacks the privileges to open AF_XDP sockets.
     #[error(
-        "cannot open an AF_XDP socket: permission denied; run as root, or run \
-         `setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock+ep PATH` on the binary"
+        "cannot open an AF_XDP socket: permission denied; run as root, or let the members of a \
+         group run the binary with capabilities: `{}`",
+        grant_command(&CAPABILITIES)
     )]
     Permission,
     /// The kernel has no AF_XDP.

@@ -13,6 +13,7 @@ use crate::attach::program::{AddressUpdateError, LoadedObject, XdpCounters, XdpP
 use crate::error::StartError;
 use crate::host::addresses::OwnAddresses;
 use crate::host::interface::Interface;
+use crate::host::link::Link;
 use crate::plan::{Mode, PortPlan};
 
 /// Connects an interface with the sockets of its port. Dropping it detaches the XDP program, or
@@ -187,7 +188,7 @@ impl Attachment {
 
 fn attach_error(interface: &Interface, mode: Mode, source: io::Error) -> StartError {
     let find_program = || conflicts::find_attached_program(interface).map(Box::new);
-    let mtu = interface.mtu();
+    let mtu = Link::read(interface.index).ok().and_then(|link| link.mtu);
     let interface = interface.name.clone();
     let requires_native = matches!(mode, Mode::ZeroCopy | Mode::Copy);
     match source.kind() {
@@ -197,7 +198,7 @@ fn attach_error(interface: &Interface, mode: Mode, source: io::Error) -> StartEr
         io::ErrorKind::ResourceBusy | io::ErrorKind::AlreadyExists => {
             StartError::AttachedAlready { program: find_program(), interface }
         }
-        _ if source.raw_os_error() == Some(EOPNOTSUPP) => {
+        _ if requires_native && source.raw_os_error() == Some(EOPNOTSUPP) => {
             // Some drivers return this error if the MTU is too large for native XDP.
             let at_mtu = mtu
                 .filter(|&mtu| mtu > 1500)
@@ -210,16 +211,11 @@ fn attach_error(interface: &Interface, mode: Mode, source: io::Error) -> StartEr
                 fix: "set mode = \"skb\" or \"auto\"".into(),
             }
         }
-        _ => match requires_native.then(|| why_not_native(&source)).flatten() {
+        _ => match requires_native.then(|| why_not_native(&source, &interface)).flatten() {
             Some((why, fix)) => {
                 let mtu_note =
                     mtu.map_or(String::new(), |mtu| format!(" ({interface} has MTU {mtu})"));
-                StartError::NativeRefused {
-                    why: format!("{why}{mtu_note}"),
-                    fix: fix.replace('X', &interface),
-                    interface,
-                    mode,
-                }
+                StartError::NativeRefused { why: format!("{why}{mtu_note}"), fix, interface, mode }
             }
             None => StartError::Attach { interface, mode, source },
         },
@@ -254,8 +250,12 @@ mod tests {
             }
             assert!(is_native_xdp_refusal(&io::Error::from_raw_os_error(errno)));
         }
-        // Generic XDP accepts any MTU.
-        assert!(error_text(EINVAL, Mode::Skb).contains("Invalid argument"));
+        // Generic XDP accepts any MTU, and needs no driver.
+        for mode in [Mode::Skb, Mode::Auto] {
+            assert!(error_text(EINVAL, mode).contains("Invalid argument"));
+            let text = error_text(EOPNOTSUPP, mode);
+            assert!(!text.contains("native") && text.contains("not supported"), "{text}");
+        }
         assert!(
             !is_native_xdp_refusal(&io::Error::from_raw_os_error(16)),
             "EBUSY was taken for a refusal of native XDP"

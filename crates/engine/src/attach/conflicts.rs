@@ -11,6 +11,7 @@ use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo, ProgInfoIter};
 use libbpf_rs::{Xdp, XdpFlags};
 
 use crate::host::interface::Interface;
+use crate::host::link::{Link, Links};
 
 /// An attached XDP program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,11 +69,35 @@ pub struct QueueHolders {
 }
 
 pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedProgram> {
-    let interfaces = std::iter::once(interface.clone()).chain(interface.above());
-    let (interface, id, mode) = interfaces.into_iter().find_map(|interface| {
-        let (id, mode) = query_program(interface.index)?;
-        Some((interface, id, mode))
-    })?;
+    try_find_attached_program(interface).ok().flatten()
+}
+
+/// Fails if the interface cannot be queried.
+fn try_find_attached_program(interface: &Interface) -> io::Result<Option<AttachedProgram>> {
+    let mut found = query_program(interface.index)?.map(|found| (interface.clone(), found));
+    if found.is_none() {
+        for above in interfaces_above(interface)? {
+            // It may be gone by now.
+            if let Ok(Some(program)) = query_program(above.index) {
+                found = Some((above, program));
+                break;
+            }
+        }
+    }
+    Ok(found.map(|(interface, (id, mode))| describe_program(interface, id, mode)))
+}
+
+/// Returns the interfaces directly above: the kernel looks for programs only there.
+fn interfaces_above(interface: &Interface) -> io::Result<Vec<Interface>> {
+    let links = Links::read()?;
+    let controller = links.get(interface.index).and_then(|link| link.controller);
+    let is_above =
+        |link: &&Link| link.lower == Some(interface.index) || controller == Some(link.index);
+    let above = links.iter().filter(is_above);
+    Ok(above.map(|link| Interface { name: link.name.clone(), index: link.index }).collect())
+}
+
+fn describe_program(interface: Interface, id: u32, mode: &'static str) -> AttachedProgram {
     let name = ProgInfoIter::default().find(|program| program.id == id);
     let name = name.map(|program| program.name.to_string_lossy().into_owned());
     let link = HeldObject::Link { program: id, ifindex: interface.index };
@@ -95,13 +120,14 @@ pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedPro
     } else {
         AttachmentHolder::Processes(holders)
     };
-    Some(AttachedProgram { interface: interface.name, id, name, mode, holder })
+    AttachedProgram { interface: interface.name, id, name, mode, holder }
 }
 
-/// Returns the XDP program on an interface of this network namespace, or on a bridge or bond above
-/// it, if visible.
-pub fn attached_program(interface: &str) -> Option<AttachedProgram> {
-    find_attached_program(&Interface::find(interface, interface).ok()?)
+/// Returns the XDP program on an interface of this network namespace, or on an interface above it,
+/// such as a bridge or bond. Fails if the interface cannot be queried.
+pub fn attached_program(interface: &str) -> io::Result<Option<AttachedProgram>> {
+    let found = Interface::find(interface, interface).map_err(io::Error::other)?;
+    try_find_attached_program(&found)
 }
 
 impl AttachedProgram {
@@ -141,16 +167,17 @@ pub(crate) fn find_queue_holders() -> QueueHolders {
 
 /// An interface cannot have both a native and a generic program; of a native and an offloaded one,
 /// returns the native one.
-fn query_program(ifindex: u32) -> Option<(u32, &'static str)> {
+fn query_program(ifindex: u32) -> io::Result<Option<(u32, &'static str)>> {
     // `Xdp::new` needs a file descriptor, but the query does not use it: pass stdin.
     let stdin = io::stdin();
-    let found = Xdp::new(stdin.as_fd()).query(i32::try_from(ifindex).ok()?, XdpFlags::NONE).ok()?;
+    let ifindex = i32::try_from(ifindex).map_err(io::Error::other)?;
+    let found = Xdp::new(stdin.as_fd()).query(ifindex, XdpFlags::NONE).map_err(io::Error::other)?;
     let modes = [
         (found.drv_prog_id, "xdp"),
         (found.skb_prog_id, "xdpgeneric"),
         (found.hw_prog_id, "xdpoffload"),
     ];
-    modes.into_iter().find(|(id, _)| *id != 0)
+    Ok(modes.into_iter().find(|(id, _)| *id != 0))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,34 +12,39 @@ const ENOTSUPP: i32 = 524;
 /// Returns whether the driver does not support native XDP, or refuses it in the current
 /// configuration. Generic XDP may still work.
 pub(crate) fn is_native_xdp_refusal(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(EOPNOTSUPP | ENOTSUPP)) || why_not_native(error).is_some()
+    matches!(error.raw_os_error(), Some(EOPNOTSUPP | ENOTSUPP))
+        || why_not_native(error, "").is_some()
 }
 
-/// Returns why the current configuration makes the driver refuse native XDP, and a remedy, in which
-/// `X` stands for the interface. Returns `None` for other errors, such as that of a driver without
-/// native XDP.
+/// Returns why the current configuration of an interface makes the driver refuse native XDP, and a
+/// remedy. Returns `None` for other errors, such as that of a driver without native XDP.
 ///
 /// A guess from the error number: the kernel gives a text only over netlink and in the tracepoint
 /// `bpf_xdp_link_attach_failed`.
-pub(crate) fn why_not_native(error: &io::Error) -> Option<(&'static str, &'static str)> {
+pub(crate) fn why_not_native(error: &io::Error, interface: &str) -> Option<(&'static str, String)> {
     // 3506 is from `veth_xdp_set`, for programs without multi-buffer support: page − headroom −
     // `skb_shared_info` − Ethernet header.
     Some(match error.raw_os_error()? {
         ERANGE => (
             "the MTU is too large (for a veth, the MTU of its other end counts: at most 3506 with \
              4 KiB pages)",
-            "lower the MTU with `ip link set dev X mtu N` (for a veth, at its other end)",
+            format!(
+                "lower the MTU with `ip link set dev {interface} mtu N` (for a veth, at its other \
+                 end)"
+            ),
         ),
         ENOSPC => (
             "too few queues (a veth needs at least as many receive queues as its other end has \
              transmit queues)",
-            "add queues with `ethtool -L X rx N`",
+            format!("add queues with `ethtool -L {interface} rx N`"),
         ),
         EINVAL => (
             "the driver rejects a setting of the interface, possibly the MTU or LRO \
              (see the kernel log)",
-            "lower the MTU with `ip link set dev X mtu N`, or switch LRO off with \
-             `ethtool -K X lro off`",
+            format!(
+                "lower the MTU with `ip link set dev {interface} mtu N`, or switch LRO off with \
+                 `ethtool -K {interface} lro off`"
+            ),
         ),
         _ => return None,
     })

@@ -5,39 +5,24 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
-};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::net::if_::if_nametoindex;
 use xdpfwd_pipeline::{PortAddress, PortId, PortInfo, Ports};
 use xdpfwd_wire::MacAddr;
 
-use crate::host::netlink::{dump, query};
+use crate::host::link::Links;
+use crate::host::netlink::dump;
 use crate::plan::PortPlan;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Host {
-    links: Vec<Link>,
+    links: Links,
     addresses: Vec<Address>,
     /// The addresses in the routing table `local`, by which the kernel decides which packets are
     /// for this host. An address may be missing if duplicate address detection failed, or its
     /// interface is down.
     local: BTreeSet<IpAddr>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Link {
-    index: u32,
-    mac: Option<MacAddr>,
-    mtu: Option<u32>,
-    loopback: bool,
-    /// Index of the interface on which this one (a VLAN or the like) is stacked.
-    lower: Option<u32>,
-    vlan: Option<u16>,
-    /// Index of the bridge or bond of which this is a port.
-    controller: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,14 +61,7 @@ pub struct AddressUse {
 impl Host {
     /// If links or addresses change meanwhile, entries may be missing or duplicated.
     pub(crate) fn read() -> io::Result<Self> {
-        let mut host = Self::default();
-        let mut links = LinkMessage::default();
-        links.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        for reply in dump(&RouteNetlinkMessage::GetLink(links))?.replies {
-            if let RouteNetlinkMessage::NewLink(message) = reply {
-                host.links.push(Link::new(&message));
-            }
-        }
+        let mut host = Self { links: Links::read()?, ..Self::default() };
         for reply in dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))?.replies {
             if let RouteNetlinkMessage::NewAddress(message) = reply {
                 host.addresses.extend(Address::new(&message));
@@ -99,29 +77,8 @@ impl Host {
         Ok(host)
     }
 
-    /// Returns an interface and all above it, at any depth: VLANs and the like, bridges and bonds.
-    pub(crate) fn stack(&self, index: u32) -> BTreeSet<u32> {
-        let mut stack = BTreeSet::from([index]);
-        loop {
-            let stacked =
-                |link: &Link| link.lower.filter(|lower| stack.contains(lower)).map(|_| link.index);
-            let controller = |link: &Link| link.controller.filter(|_| stack.contains(&link.index));
-            let more: Vec<u32> = self
-                .links
-                .iter()
-                .flat_map(|link| [stacked(link), controller(link)])
-                .flatten()
-                .collect();
-            let before = stack.len();
-            stack.extend(more);
-            if stack.len() == before {
-                return stack;
-            }
-        }
-    }
-
     pub(crate) fn own_addresses(&self, index: u32) -> OwnAddresses {
-        let stack = self.stack(index);
+        let stack = self.links.stack(index);
         let mut own = OwnAddresses::default();
         for link in self.links.iter().filter(|link| stack.contains(&link.index)) {
             own.macs.extend(link.mac);
@@ -131,7 +88,7 @@ impl Host {
             let in_stack = stack.contains(link);
             let is_local = self.local.contains(ip);
             let in_stack_or_loopback =
-                in_stack || self.links.iter().any(|other| other.index == *link && other.loopback);
+                in_stack || self.links.get(*link).is_some_and(|link| link.loopback);
             let uses = AddressUse {
                 destination: is_local,
                 target: in_stack_or_loopback && (is_local || *tentative),
@@ -150,7 +107,7 @@ impl Host {
 
     /// Omits tentative addresses.
     pub(crate) fn describe(&self, index: u32, port: &PortPlan) -> PortInfo {
-        let link = self.links.iter().find(|link| link.index == index);
+        let link = self.links.get(index);
         let own =
             self.addresses.iter().filter(|address| address.link == index && !address.tentative);
         PortInfo {
@@ -161,6 +118,10 @@ impl Host {
                 .collect(),
             ..without_interface(port)
         }
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
     }
 
     pub(crate) fn links_of(&self, ip: IpAddr) -> impl Iterator<Item = u32> {
@@ -192,16 +153,6 @@ pub fn ports_without_interfaces(ports: &[PortPlan]) -> Ports {
 fn without_interface(port: &PortPlan) -> PortInfo {
     // Collecting into `Ports` sets the IDs.
     PortInfo { queues: port.queues, ..PortInfo::new(PortId(0), &*port.name, &*port.interface) }
-}
-
-/// Returns whether an interface is administratively up; fails if it does not exist.
-pub(crate) fn is_up(index: u32) -> io::Result<bool> {
-    let mut request = LinkMessage::default();
-    request.header.index = index;
-    let reply = query(&RouteNetlinkMessage::GetLink(request))?;
-    Ok(
-        matches!(reply, RouteNetlinkMessage::NewLink(link) if link.header.flags.contains(LinkFlags::Up)),
-    )
 }
 
 impl AddressUse {
@@ -276,53 +227,6 @@ fn local_address(route: &RouteMessage) -> Option<IpAddr> {
     (route.header.destination_prefix_length == length).then_some(destination)
 }
 
-impl Link {
-    fn new(message: &LinkMessage) -> Self {
-        let flags = message.header.flags;
-        let mut link = Self {
-            index: message.header.index,
-            loopback: flags.contains(LinkFlags::Loopback),
-            ..Self::default()
-        };
-        let (mut lower, mut lower_in_other_namespace, mut stacked) = (None, false, false);
-        for attribute in &message.attributes {
-            match attribute {
-                LinkAttribute::Address(address) => {
-                    link.mac = <[u8; 6]>::try_from(address.as_slice())
-                        .ok()
-                        .filter(|mac| *mac != [0; 6])
-                        .map(MacAddr);
-                }
-                LinkAttribute::Mtu(mtu) => link.mtu = Some(*mtu),
-                LinkAttribute::Link(index) => lower = Some(*index),
-                LinkAttribute::LinkNetNsId(_) => lower_in_other_namespace = true,
-                LinkAttribute::Controller(controller) => link.controller = Some(*controller),
-                LinkAttribute::LinkInfo(infos) => {
-                    stacked = infos.iter().any(is_stacked);
-                    link.vlan = infos.iter().find_map(vlan);
-                }
-                _ => {}
-            }
-        }
-        // Only for stacked kinds: the `Link` of a veth is its peer, that of a tunnel the underlying
-        // interface. With `LinkNetNsId`, the index belongs to another network namespace.
-        link.lower = lower.filter(|_| stacked && !lower_in_other_namespace);
-        link
-    }
-}
-
-fn is_stacked(info: &LinkInfo) -> bool {
-    use InfoKind::{IpVlan, IpVtap, MacSec, MacVlan, MacVtap, Vlan};
-    matches!(info, LinkInfo::Kind(Vlan | MacVlan | MacVtap | IpVlan | IpVtap | MacSec))
-}
-
-fn vlan(info: &LinkInfo) -> Option<u16> {
-    let LinkInfo::Data(InfoData::Vlan(attributes)) = info else { return None };
-    attributes
-        .iter()
-        .find_map(|attribute| if let InfoVlan::Id(id) = attribute { Some(*id) } else { None })
-}
-
 impl Address {
     fn new(message: &AddressMessage) -> Option<Self> {
         let (mut local, mut address, mut flags) = (None, None, AddressFlags::empty());
@@ -353,33 +257,16 @@ impl Address {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn link(index: u32, lower: Option<u32>, controller: Option<u32>) -> Link {
-        let mac = Some(MacAddr([2, 0, 0, 0, 0, index as u8]));
-        Link { index, mac, lower, controller, ..Link::default() }
-    }
+    use crate::host::link::Link;
+    use crate::host::link::tests::{link, stacked_links};
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
     #[test]
-    fn stack_contains_interface_and_all_above_it() {
-        // 1 and 2 are ports of bridge 3. VLAN 4 is stacked on 3, VLAN 5 on 1, and macvlan 6 on 5.
-        // No interface is above or below 7.
-        let links = vec![
-            link(6, Some(5), None),
-            Link { vlan: Some(100), ..link(5, Some(1), None) },
-            link(1, None, Some(3)),
-            link(2, None, Some(3)),
-            link(3, None, None),
-            Link { vlan: Some(200), ..link(4, Some(3), None) },
-            link(7, None, None),
-        ];
-        let host = Host { links, ..Host::default() };
-        assert_eq!(host.stack(1), BTreeSet::from([1, 3, 4, 5, 6]));
-        assert_eq!(host.stack(2), BTreeSet::from([2, 3, 4]));
-        assert_eq!(host.stack(7), BTreeSet::from([7]));
+    fn own_addresses_include_vlans_and_macs_of_interfaces_above() {
+        let host = Host { links: stacked_links(), ..Host::default() };
         assert_eq!(
             (host.own_addresses(1).vlans, host.own_addresses(2).vlans),
             (BTreeSet::from([100, 200]), BTreeSet::from([200]))
@@ -405,9 +292,8 @@ mod tests {
             (2, "2001:db8::5", false, false, ""), // failed detection, or the interface is down
             (3, "2001:db8::6", false, true, ""),
         ];
-        let mut host =
-            Host { links: vec![link(2, None, None), link(3, None, None)], ..Host::default() };
-        host.links.push(Link { loopback: true, ..link(1, None, None) });
+        let mut host = Host { links: Links::of([2, 3].map(link).to_vec()), ..Host::default() };
+        host.links.push(Link { loopback: true, ..link(1) });
         for (link, text, local, tentative, _) in addresses {
             host.addresses.push(Address { link, ip: ip(text), prefix_len: 24, tentative });
             host.local.extend(local.then(|| ip(text)));
@@ -425,41 +311,6 @@ mod tests {
                 .collect::<String>();
             assert_eq!(letters, expected, "{text}");
         }
-    }
-
-    /// As Linux 6.18 sends them.
-    #[test]
-    fn link_is_parsed_from_kernel_message() {
-        let parsed = |kind: InfoKind, more: &[LinkAttribute]| {
-            let mut message = LinkMessage::default();
-            message.header.index = 9;
-            message.attributes.push(LinkAttribute::Address(vec![2, 0, 0, 0, 0, 9]));
-            message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
-            message.attributes.extend_from_slice(more);
-            Link::new(&message)
-        };
-        let macvlan = parsed(InfoKind::MacVlan, &[LinkAttribute::Link(4)]);
-        assert_eq!((macvlan.lower, macvlan.controller), (Some(4), None));
-        assert_eq!(macvlan.mac, Some(MacAddr([2, 0, 0, 0, 0, 9])));
-        let veth = parsed(InfoKind::Veth, &[LinkAttribute::Link(4), LinkAttribute::Controller(7)]);
-        assert_eq!(
-            (veth.lower, veth.controller),
-            (None, Some(7)),
-            "the peer of a veth was taken for its lower link"
-        );
-        let in_other_namespace =
-            parsed(InfoKind::MacVlan, &[LinkAttribute::Link(4), LinkAttribute::LinkNetNsId(1)]);
-        assert_eq!(
-            in_other_namespace.lower, None,
-            "the index of a link in another network namespace was used"
-        );
-        let mut message = LinkMessage::default();
-        let data = LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(100)]));
-        message.attributes =
-            vec![LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vlan), data])];
-        message.attributes.push(LinkAttribute::Link(4));
-        let vlan = Link::new(&message);
-        assert_eq!((vlan.lower, vlan.vlan, vlan.mac), (Some(4), Some(100), None));
     }
 
     #[test]
@@ -510,7 +361,5 @@ mod tests {
         assert!(host.local.contains(&ip("127.0.0.1")), "{:?}", host.local);
         assert!(!host.own_addresses(1).ipv4.contains_key(&Ipv4Addr::LOCALHOST));
         default_routes().unwrap();
-        let missing_index = 0x7fff_ffff;
-        assert!(is_up(1).is_ok() && is_up(missing_index).is_err());
     }
 }

@@ -6,11 +6,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
-
 use crate::host::generic::{Family, attribute, attributes, find, find_u32};
-use crate::host::netlink::query;
 
 /// The XDP features of an interface's driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,44 +155,6 @@ fn set_bits(bitset: &[u8]) -> BTreeSet<String> {
             Some(String::from_utf8_lossy(name.strip_suffix(b"\0").unwrap_or(name)).into_owned())
         })
         .collect()
-}
-
-/// Returns whether the interface is a veth; false if this cannot be determined.
-pub fn is_veth(ifindex: u32) -> bool {
-    matches!(link_kind(ifindex), Ok(Some(InfoKind::Veth)))
-}
-
-/// Returns the kind of a virtual interface.
-pub(crate) fn link_kind(ifindex: u32) -> io::Result<Option<InfoKind>> {
-    let kind = |info: LinkInfo| match info {
-        LinkInfo::Kind(kind) => Some(kind),
-        _ => None,
-    };
-    Ok(link(ifindex)?.attributes.into_iter().find_map(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => infos.into_iter().find_map(kind),
-        _ => None,
-    }))
-}
-
-/// Returns the index of the interface to which this one is linked, such as the other end of a veth;
-/// `None` if it is in another network namespace.
-pub(crate) fn link_peer(ifindex: u32) -> io::Result<Option<u32>> {
-    let attributes = link(ifindex)?.attributes;
-    let is_elsewhere =
-        attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::LinkNetNsId(_)));
-    Ok(attributes.iter().filter(|_| !is_elsewhere).find_map(|attribute| match attribute {
-        LinkAttribute::Link(peer) => Some(*peer),
-        _ => None,
-    }))
-}
-
-fn link(ifindex: u32) -> io::Result<LinkMessage> {
-    let mut request = LinkMessage::default();
-    request.header.index = ifindex;
-    match query(&RouteNetlinkMessage::GetLink(request))? {
-        RouteNetlinkMessage::NewLink(link) => Ok(link),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's reply is no link")),
-    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::net::if_::{if_nameindex, if_nametoindex};
+
+use crate::host::link::Link;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Interface {
@@ -47,33 +49,6 @@ impl Interface {
         if_nameindex()
             .map_or(true, |all| all.iter().any(|interface| interface.index() == self.index))
     }
-
-    /// Returns the interfaces directly above, such as a bridge or bond; none if /sys shows another
-    /// network namespace.
-    pub(crate) fn above(&self) -> Vec<Self> {
-        let files = self
-            .sysfs()
-            .and_then(|folder| fs::read_dir(folder).ok())
-            .into_iter()
-            .flatten()
-            .flatten();
-        let names = files
-            .filter_map(|file| Some(file.file_name().to_str()?.strip_prefix("upper_")?.to_owned()));
-        names
-            .filter_map(|name| Some(Self { index: if_nametoindex(&name[..]).ok()?, name }))
-            .collect()
-    }
-
-    pub(crate) fn mtu(&self) -> Option<u32> {
-        fs::read_to_string(self.sysfs()?.join("mtu")).ok()?.trim().parse().ok()
-    }
-
-    /// Returns `None` if /sys was mounted in another network namespace.
-    fn sysfs(&self) -> Option<PathBuf> {
-        let folder = Path::new("/sys/class/net").join(&self.name);
-        let index = fs::read_to_string(folder.join("ifindex")).ok()?;
-        (index.trim().parse() == Ok(self.index)).then_some(folder)
-    }
 }
 
 fn interface_names() -> String {
@@ -88,9 +63,9 @@ pub(crate) struct DeferredInterrupts(Vec<(PathBuf, String)>);
 
 impl DeferredInterrupts {
     pub(crate) fn enable(interface: &Interface) -> io::Result<Self> {
-        let folder = interface
-            .sysfs()
-            .ok_or_else(|| io::Error::other("/sys shows another network namespace"))?;
+        let folder = Link::read(interface.index)?.sysfs_folder().ok_or_else(|| {
+            io::Error::other("/sys is missing or shows another network namespace")
+        })?;
         let mut previous = Self(Vec::new());
         // As in the kernel's documentation: if the worker does not poll for 200,000 ns, the kernel
         // polls. After two polls in a row without a packet, it enables interrupts again.

@@ -26,6 +26,15 @@ pub struct Lockout {
     pub traffic: TrafficUse,
 }
 
+/// The result of [`lockouts`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lockouts {
+    /// The traffic.
+    pub found: Vec<Lockout>,
+    /// Why SSH sessions of this host may be missing in `found`.
+    pub sessions_error: Option<String>,
+}
+
 /// Traffic by which this host is reachable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrafficUse {
@@ -72,10 +81,10 @@ impl fmt::Display for Lockout {
 
 /// Returns the traffic that a plan takes from the kernel and that this host may need. Only AF_XDP
 /// ports from which a path starts take traffic.
-pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
+pub fn lockouts(plan: &Plan) -> io::Result<Lockouts> {
     let host = Host::read()?;
     let default_routes = default_routes()?;
-    let sessions = ssh_sessions();
+    let (sessions, sessions_error) = ssh_sessions();
     let mut found = Vec::new();
     for (index, port) in plan.ports.iter().enumerate() {
         let takes_packets =
@@ -84,7 +93,7 @@ pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
         if !takes_packets {
             continue;
         }
-        let stack = host.stack(interface.index);
+        let stack = host.links().stack(interface.index);
         let mut add = |traffic| {
             let (name, interface) = (port.name.clone(), port.interface.clone());
             found.push(Lockout { port: index, name, interface, traffic });
@@ -106,7 +115,7 @@ pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
             }
         }
     }
-    Ok(found)
+    Ok(Lockouts { found, sessions_error })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -144,11 +153,13 @@ fn has_vlan(keep: &Keep) -> bool {
 }
 
 /// Returns all TCP connections to port 22 of this network namespace, and the session of this
-/// process.
-fn ssh_sessions() -> BTreeSet<Session> {
+/// process; and why connections may be missing.
+fn ssh_sessions() -> (BTreeSet<Session>, Option<String>) {
     const SSH: u16 = 22;
-    let connections = [procfs::net::tcp(), procfs::net::tcp6()];
-    let connections = connections.into_iter().flatten().flatten();
+    // Without IPv6, the kernel has no /proc/net/tcp6.
+    let (ipv4, ipv6) = (procfs::net::tcp(), procfs::net::tcp6().unwrap_or_default());
+    let error = ipv4.as_ref().err().map(ToString::to_string);
+    let connections = ipv4.unwrap_or_default().into_iter().chain(ipv6);
     let established = connections
         .filter(|entry| entry.state == TcpState::Established && entry.local_address.port() == SSH);
     let mut sessions: BTreeSet<Session> = established
@@ -158,7 +169,7 @@ fn ssh_sessions() -> BTreeSet<Session> {
         })
         .collect();
     sessions.extend(session_of_process());
-    sessions
+    (sessions, error)
 }
 
 /// Converts IPv4-mapped IPv6 addresses, which dual-stack sockets have, to IPv4.

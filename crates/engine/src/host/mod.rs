@@ -4,6 +4,7 @@ pub(crate) mod addresses;
 pub(crate) mod driver;
 mod generic;
 pub(crate) mod interface;
+pub(crate) mod link;
 pub(crate) mod lockout;
 mod netlink;
 pub(crate) mod vlan;

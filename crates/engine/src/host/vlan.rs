@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use netlink_packet_route::link::InfoKind;
 use nix::net::if_::if_indextoname;
 
-use crate::host::driver::{Ethtool, link_kind, link_peer};
+use crate::host::driver::Ethtool;
+use crate::host::link::Link;
 
 /// Why packets can lose their VLAN tags before an XDP program reads them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,11 +27,14 @@ const RECEIVE: [&str; 2] = ["rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"];
 /// Features with which the sending end of a veth leaves tags in the metadata.
 const SEND: [&str; 2] = ["tx-vlan-hw-insert", "tx-vlan-stag-hw-insert"];
 
+/// Kinds of devices whose packets first pass the kernel's network stack at the interface below.
+const DEVICES_ABOVE: [&str; 5] = ["macvlan", "macvtap", "ipvlan", "ipvtap", "bridge"];
+
 impl VlanTagLoss {
     /// Examines an interface. Returns `None` if frames contain their tags.
     pub fn find(name: &str, ifindex: u32) -> io::Result<Option<Self>> {
-        let kind = link_kind(ifindex)?;
-        if let Some(device) = kind.as_ref().and_then(device_above) {
+        let link = Link::read(ifindex)?;
+        if let Some(device) = link.kind.as_deref().filter(|kind| DEVICES_ABOVE.contains(kind)) {
             return Ok(Some(Self {
                 cause: format!("{name} is a {device}: the kernel removes VLAN tags before it"),
                 fix: format!("use the interface below {name} as the port's interface"),
@@ -39,10 +42,10 @@ impl VlanTagLoss {
             }));
         }
         let enabled = Ethtool::open(ifindex)?.offloads()?;
-        if kind != Some(InfoKind::Veth) {
+        if !link.is_veth() {
             return Ok(Self::of_driver(name, &enabled));
         }
-        let Some(peer) = link_peer(ifindex)? else {
+        let Some(peer) = link.peer else {
             return Ok(Self::of_veth(name, &enabled, None));
         };
         let peer_name = if_indextoname(peer).ok().and_then(|name| name.into_string().ok());
@@ -94,19 +97,6 @@ impl VlanTagLoss {
                 })
             }
         }
-    }
-}
-
-/// Returns the name of a kind of device whose packets first pass the kernel's network stack at the
-/// interface below.
-fn device_above(kind: &InfoKind) -> Option<&'static str> {
-    match kind {
-        InfoKind::MacVlan => Some("macvlan"),
-        InfoKind::MacVtap => Some("macvtap"),
-        InfoKind::IpVlan => Some("ipvlan"),
-        InfoKind::IpVtap => Some("ipvtap"),
-        InfoKind::Bridge => Some("bridge"),
-        _ => None,
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod carry;
 pub(crate) mod control;
 pub(crate) mod data_plane;
+pub(crate) mod descriptors;
 mod exchange;
 pub(crate) mod handle;
 pub(crate) mod inspect;

@@ -165,7 +165,7 @@ pub struct Fallback {
 
 impl Fallback {
     pub(crate) fn new(port: &str, interface: &str, lacks: &'static str, error: &io::Error) -> Self {
-        let reason = match why_not_native(error) {
+        let reason = match why_not_native(error, interface) {
             Some((why, _)) if lacks == "native XDP" => format!("{error}: {why}"),
             _ => error.to_string(),
         };

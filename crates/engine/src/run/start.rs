@@ -12,13 +12,16 @@ use xdpfwd_xsk::{AttachMode, BindMode, clock};
 use crate::attach::attachment::Attachment;
 use crate::error::StartError;
 use crate::host::interface::{DeferredInterrupts, Interface};
+use crate::host::link::Link;
 use crate::host::vlan::VlanTagLoss;
 use crate::plan::{Io, Mode, Plan};
 use crate::run::carry::CarriedCounters;
 use crate::run::control::Control;
 use crate::run::data_plane::{DataPlane, RunningWorker};
+use crate::run::descriptors::raise_limit;
 use crate::run::report::{Fallback, PortMode};
 use crate::run::thread::{self, ReadyWorker, Setup, WorkerStatus, queues_of};
+use crate::run::up::unreadable;
 
 /// Time limit for a worker to become ready, including retries to bind a busy queue.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -67,6 +70,8 @@ impl DataPlane {
             .map(|port| Interface::find(&port.name, &port.interface))
             .collect::<Result<_, _>>()?;
         check_interfaces(&plan, &interfaces)?;
+        check_ethernet(&plan, &interfaces)?;
+        raise_limit(&plan)?;
         if deliver {
             check_vlan_tags(&plan, &interfaces)?;
         }
@@ -338,6 +343,17 @@ fn check_vlan_tags(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartErr
                  `ethtool -K {interface_name} rxvlan off rx-vlan-stag-hw-parse off`"
             ),
         }
+    }
+    Ok(())
+}
+
+/// Packet sockets would accept other interfaces too, and treat the first bytes of their packets as
+/// MAC addresses.
+fn check_ethernet(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
+    for (port, interface) in plan.ports.iter().zip(interfaces) {
+        let link = Link::read(interface.index).map_err(unreadable)?;
+        link.check_ethernet(&port.interface)
+            .map_err(|source| StartError::NotEthernet { port: port.name.clone(), source })?;
     }
     Ok(())
 }

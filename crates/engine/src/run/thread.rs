@@ -224,7 +224,7 @@ fn open_ports(setup: &Setup) -> Result<WorkerPorts, StartError> {
             builder = builder.queue(&port.interface, *index, u32::from(queue));
         }
     }
-    let open_error = |source| StartError::open_failed(worker, source);
+    let open_error = |source| StartError::open_failed(worker, plan.workers.len(), source);
     let OpenPorts { umem, pool, ports, zero_copy, fallback } = if xdp_ports().next().is_none() {
         // Packet sockets do not share the UMEM with the kernel.
         let (umem, pool) =

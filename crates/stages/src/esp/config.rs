@@ -1,6 +1,7 @@
 //! The configuration tables and the planning of `esp-seal` and `esp-open`.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -9,6 +10,7 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 use xdpfwd_ipsec::{Aead, Fingerprint, KeyLengthError, KeyMaterial, Protection, Transform, Window};
 
+use super::advice;
 use super::bypass::Bypass;
 use super::key_file;
 use super::outer::OuterHeader;
@@ -182,14 +184,23 @@ impl StageConfig for EspSealConfig {
         if !errors.is_empty() {
             return Err(PlanError(errors));
         }
+        let state_path = cx.directory.join(self.state_file.0);
+        let tables = || self.sa.0.iter().map(Spanned::get_ref);
+        let addresses = tables().flat_map(|table| {
+            let outer = [&table.source, &table.destination].into_iter().flatten();
+            let outer = outer.map(|address| address.get_ref().0);
+            outer.chain(table.selector.0.iter().map(|prefix| prefix.0.addr()))
+        });
         Ok(Arc::new(Plan(Arc::new(Settings {
             sas,
             bypass: Bypass::new(&self.bypass.0),
             tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
-            state_path: cx.directory.join(self.state_file.0),
+            warnings: advice::warnings(&self.bypass.0, addresses, &state_path),
+            state_path,
             state: ArcSwapOption::empty(),
             was_acquired: AtomicBool::new(false),
             exclusive_keys,
+            key_files: key_files(tables().map(|table| &table.key_file), cx),
             direction: Seal {
                 mtu: self.mtu.map_or(DEFAULT_MTU, |mtu| mtu.0) as usize,
                 icmp_sources,
@@ -245,17 +256,32 @@ impl StageConfig for EspOpenConfig {
         let mut udp_ports: Vec<u16> = sas.iter().filter_map(|sa| sa.udp_port).collect();
         udp_ports.sort_unstable();
         udp_ports.dedup();
+        let state_path = cx.directory.join(self.state_file.0);
+        let tables = || self.sa.0.iter().map(Spanned::get_ref);
+        let addresses = tables().flat_map(|table| {
+            let outer = table.destination.iter().map(|address| address.0);
+            outer.chain(table.selector.0.iter().map(|prefix| prefix.0.addr()))
+        });
         Ok(Arc::new(Plan(Arc::new(Settings {
             direction: Open { by_spi: SpiTable::new(sas.iter().map(|sa| sa.sa.spi)), udp_ports },
             sas,
             bypass: Bypass::new(&self.bypass.0),
             tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
-            state_path: cx.directory.join(self.state_file.0),
+            warnings: advice::warnings(&self.bypass.0, addresses, &state_path),
+            state_path,
             state: ArcSwapOption::empty(),
             was_acquired: AtomicBool::new(false),
             exclusive_keys,
+            key_files: key_files(tables().map(|table| &table.key_file), cx),
         }))))
     }
+}
+
+fn key_files<'a>(
+    names: impl Iterator<Item = &'a Spanned<FileName>>,
+    cx: &PlanCx<'_>,
+) -> Vec<PathBuf> {
+    names.map(|name| cx.directory.join(&name.get_ref().0)).collect()
 }
 
 /// Adds the location of the SA's table if the diagnostic has no more precise one.

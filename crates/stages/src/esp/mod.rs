@@ -6,6 +6,7 @@
 //! encryption or decryption. `seal` first makes room around each packet, and assigns sequence
 //! numbers and IVs.
 
+mod advice;
 #[cfg(test)]
 mod against_scapy;
 mod batch;

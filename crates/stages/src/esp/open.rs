@@ -3,14 +3,15 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
-use xdpfwd_ipsec::{BATCH, Incoming, OpenError, PREFIX_LEN, ecn};
+use xdpfwd_ipsec::{BATCH, HEADER_LEN, ICV_LEN, Incoming, OpenError, PREFIX_LEN, ecn};
 use xdpfwd_pipeline::{
-    BuildCx, Cx, Inspectable, Maintained, PacketMut, QueueBinding, QueueBound, Reason,
-    ResourceOwner, Stage, StagePlan, Verdicts, View,
+    BuildCx, Cx, Inspectable, Maintained, PacketMut, PlanDiagnostic, QueueBinding, QueueBound,
+    Reason, ResourceOwner, Stage, StagePlan, Verdicts, View,
 };
 use xdpfwd_wire::checksum::update;
 use xdpfwd_wire::{EtherType, Fragment, Headers, IpProtocol, IpVersion, Status, udp};
@@ -85,6 +86,20 @@ impl StagePlan for Plan<Open> {
 
     fn summary(&self) -> String {
         self.describe()
+    }
+
+    fn warnings(&self) -> &[PlanDiagnostic] {
+        &self.0.warnings
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.file_names()
+    }
+
+    fn longest_packet(&self, mtu: u32) -> u32 {
+        // In transport mode over IPv4, without UDP and padding.
+        const MIN_OVERHEAD: u32 = (HEADER_LEN + ICV_LEN) as u32 + 2;
+        if self.0.bypass.passes_unmatched() { mtu } else { mtu.saturating_sub(MIN_OVERHEAD) }
     }
 
     fn verdicts(&self) -> Verdicts {

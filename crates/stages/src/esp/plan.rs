@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwapOption;
 use xdpfwd_ipsec::Ivs;
 use xdpfwd_pipeline::{
-    ExclusiveResource, Inspectable, Maintained, ResourceError, ResourceOwner, Table,
+    ExclusiveResource, Inspectable, Maintained, PlanDiagnostic, ResourceError, ResourceOwner, Table,
 };
 use xdpfwd_wire::icmp;
 
@@ -33,6 +33,8 @@ pub(super) struct Settings<D: StageDirection> {
     pub(super) was_acquired: AtomicBool,
     /// The SAs' keys, as resources that no other SA may use.
     pub(super) exclusive_keys: Vec<ExclusiveResource>,
+    pub(super) key_files: Vec<PathBuf>,
+    pub(super) warnings: Vec<PlanDiagnostic>,
     pub(super) direction: D,
 }
 
@@ -113,6 +115,12 @@ impl<D: StageDirection> Plan<D> {
             more => format!(" and {more} more"),
         };
         format!("{} ESP: SA {named}{others}", D::VERB)
+    }
+
+    /// Returns the key files and the state file.
+    pub(super) fn file_names(&self) -> Vec<PathBuf> {
+        let Settings { key_files, state_path, .. } = &*self.0;
+        key_files.iter().chain([state_path]).cloned().collect()
     }
 
     pub(super) fn verdict_keys(&self) -> Vec<String> {

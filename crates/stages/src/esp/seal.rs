@@ -1,14 +1,15 @@
 //! `esp-seal`: encapsulates packets in ESP, in place.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
 use xdpfwd_ipsec::{BATCH, Exhausted, HEADER_LEN, ICV_LEN, Outgoing, PREFIX_LEN, trailer_len};
 use xdpfwd_pipeline::{
-    BuildCx, Cx, IcmpErrors, Inspectable, Maintained, PacketMut, Reason, ResourceOwner,
-    SnapshotError, Stage, StagePlan, Verdict, Verdicts, View,
+    BuildCx, Cx, IcmpErrors, Inspectable, Maintained, PacketMut, PlanDiagnostic, Reason,
+    ResourceOwner, SnapshotError, Stage, StagePlan, Verdict, Verdicts, View,
 };
 use xdpfwd_wire::checksum::{Sum, update};
 use xdpfwd_wire::icmp::Problem;
@@ -99,6 +100,22 @@ impl StagePlan for Plan<Seal> {
 
     fn summary(&self) -> String {
         self.describe()
+    }
+
+    fn warnings(&self) -> &[PlanDiagnostic] {
+        &self.0.warnings
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.file_names()
+    }
+
+    fn longest_packet(&self, mtu: u32) -> u32 {
+        // Outer IPv6 header, UDP, padding with its two length fields.
+        const MAX_OVERHEAD: u32 = 40 + 8 + (HEADER_LEN + ICV_LEN) as u32 + 3 + 2;
+        let limit = u32::try_from(self.0.direction.mtu).unwrap_or(u32::MAX);
+        let sealed = mtu.saturating_add(MAX_OVERHEAD).min(limit);
+        if self.0.bypass.passes_unmatched() { sealed.max(mtu) } else { sealed }
     }
 
     fn verdicts(&self) -> Verdicts {

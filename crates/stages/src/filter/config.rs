@@ -194,7 +194,7 @@ impl StageConfig for FilterConfig {
 
     fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
         let mut warnings = Vec::new();
-        let Lines { lines: rules, locations } = self.read(cx, &mut warnings)?;
+        let Lines { file, lines: rules, locations } = self.read(cx, &mut warnings)?;
         if u32::try_from(rules.len()).is_err() {
             return Err(PlanError::new(format!(
                 "{} rules: a filter supports at most {}",
@@ -293,7 +293,13 @@ impl StageConfig for FilterConfig {
                 Err(reasons) => not_in_kernel = reasons.first().map(ToString::to_string),
             }
         }
-        Ok(Arc::new(FilterPlan { program: Arc::new(program), warnings, offload, not_in_kernel }))
+        Ok(Arc::new(FilterPlan {
+            program: Arc::new(program),
+            file,
+            warnings,
+            offload,
+            not_in_kernel,
+        }))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The plan of a filter, shared by all workers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use xdpfwd_filter::Verdict;
@@ -17,6 +18,8 @@ use super::stage::Filter;
 #[derive(Debug)]
 pub struct FilterPlan {
     pub(super) program: Arc<Program>,
+    /// The rule file, if there is one.
+    pub(super) file: Option<PathBuf>,
     pub(super) warnings: Vec<PlanDiagnostic>,
     /// `None` if the filter cannot run in the XDP program.
     pub(super) offload: Option<Offload>,
@@ -56,6 +59,10 @@ impl StagePlan for FilterPlan {
 
     fn warnings(&self) -> &[PlanDiagnostic] {
         &self.warnings
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.file.iter().cloned().collect()
     }
 
     fn verdicts(&self) -> Verdicts {

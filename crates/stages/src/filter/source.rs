@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
@@ -71,6 +71,8 @@ impl From<ConfiguredVerdict> for Verdict {
 
 /// Parsed lines, and the location of each.
 pub(crate) struct Lines<T> {
+    /// `None` if the lines are in the configuration.
+    pub(crate) file: Option<PathBuf>,
     pub(crate) lines: Vec<T>,
     pub(crate) locations: Vec<Location>,
 }
@@ -107,6 +109,7 @@ impl Source {
                 let first_column = 1;
                 let (line_numbers, lines): (Vec<_>, Vec<_>) = parsed.into_iter().unzip();
                 Ok(Lines {
+                    file: Some(path),
                     lines,
                     locations: line_numbers
                         .into_iter()
@@ -172,5 +175,9 @@ fn read_inline<T>(
             }
         }
     }
-    if problems.is_empty() { Ok(Lines { lines, locations }) } else { Err(PlanError(problems)) }
+    if problems.is_empty() {
+        Ok(Lines { file: None, lines, locations })
+    } else {
+        Err(PlanError(problems))
+    }
 }

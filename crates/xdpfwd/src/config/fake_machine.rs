@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use xdpfwd_engine::{Io, Lockout, Plan, VlanTagLoss};
+use xdpfwd_engine::{HardwareType, Io, Lockout, Lockouts, Plan, TooFewDescriptors, VlanTagLoss};
 
 use super::machine::{HugePageCounts, Interface, Machine, Memory};
 
@@ -15,6 +15,7 @@ pub(crate) struct FakeMachine {
     pub(crate) without_vlan_tags: Vec<&'static str>,
     /// Interfaces with kernel IP forwarding enabled.
     pub(crate) forwarding: Vec<&'static str>,
+    pub(crate) too_few_descriptors: Option<TooFewDescriptors>,
     /// Whether `io = "xsk-rs"` is built in.
     pub(crate) xsk_rs: bool,
     /// Kinds not built in, each with the cargo feature that adds it.
@@ -31,8 +32,11 @@ impl FakeMachine {
             mtu: Some(mtu),
             driver: Some("ixgbe".into()),
             state: Some("up".into()),
+            hardware_type: Some(HardwareType::ETHERNET),
+            has_combined_queues: true,
+            ..Interface::default()
         };
-        let unknown = Interface { index: 9, queues: None, mtu: None, driver: None, state: None };
+        let unknown = Interface { index: 9, ..Interface::default() };
         let interfaces = BTreeMap::from([
             ("eth1", interface(1, 1, 1500)),
             ("eth1-alias", interface(1, 1, 1500)),
@@ -51,6 +55,7 @@ impl FakeMachine {
             lockouts: Vec::new(),
             without_vlan_tags: Vec::new(),
             forwarding: Vec::new(),
+            too_few_descriptors: None,
             xsk_rs: true,
             omitted_kinds: Vec::new(),
         }
@@ -66,18 +71,21 @@ impl Machine for FakeMachine {
         self.interfaces.get(name).cloned()
     }
 
-    fn lockouts(&self, _: &Plan) -> io::Result<Vec<Lockout>> {
-        Ok(self.lockouts.clone())
+    fn lockouts(&self, _: &Plan) -> io::Result<Lockouts> {
+        Ok(Lockouts { found: self.lockouts.clone(), sessions_error: None })
+    }
+
+    fn check_descriptors(&self, _: &Plan) -> io::Result<Result<(), TooFewDescriptors>> {
+        Ok(self.too_few_descriptors.map_or(Ok(()), Err))
     }
 
     fn interfaces(&self) -> Vec<String> {
         self.interfaces.keys().map(|&name| name.to_owned()).collect()
     }
 
-    fn forwarding(&self, interface: &str) -> Option<String> {
-        self.forwarding
-            .contains(&interface)
-            .then(|| format!("net.ipv4.conf.{interface}.forwarding"))
+    fn forwarding(&self, interface: &str) -> io::Result<Option<String>> {
+        let is_on = self.forwarding.contains(&interface);
+        Ok(is_on.then(|| format!("net.ipv4.conf.{interface}.forwarding")))
     }
 
     /// For an interface with "opaque" in its name, fails.

@@ -1,11 +1,16 @@
 //! The machine against which a configuration is checked.
 
+use std::cell::{Cell, OnceCell};
 use std::fs;
 use std::io;
 use std::path::Path;
 
 use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
-use xdpfwd_engine::{Io, Lockout, Plan, PortPlan, VlanTagLoss};
+use nix::sys::sysinfo::sysinfo;
+use xdpfwd_engine::{
+    Ethtool, HardwareType, Io, Link, LinkUser, Links, Lockouts, Plan, PortPlan, TooFewDescriptors,
+    VlanTagLoss,
+};
 use xdpfwd_pipeline::Ports;
 
 /// The properties of a machine; fake in tests.
@@ -18,7 +23,7 @@ pub(crate) trait Machine {
 
     /// Returns the traffic on which this host may depend, and which the plan's ports would take
     /// from the kernel.
-    fn lockouts(&self, plan: &Plan) -> io::Result<Vec<Lockout>>;
+    fn lockouts(&self, plan: &Plan) -> io::Result<Lockouts>;
 
     fn interfaces(&self) -> Vec<String>;
 
@@ -29,8 +34,19 @@ pub(crate) trait Machine {
 
     /// Returns the name of a sysctl that makes the kernel forward packets of an interface; `None`
     /// if the kernel does not forward them.
-    fn forwarding(&self, _interface: &str) -> Option<String> {
-        None
+    fn forwarding(&self, _interface: &str) -> io::Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// Returns whether this process may open as many files as the plan needs.
+    fn check_descriptors(&self, _plan: &Plan) -> io::Result<Result<(), TooFewDescriptors>> {
+        Ok(Ok(()))
+    }
+
+    /// Returns whether checks that need facts of this machine are expected to run, so that a
+    /// missing fact is worth a warning.
+    fn is_real(&self) -> bool {
+        false
     }
 
     /// Returns why frames of an existing interface can lack their VLAN tags.
@@ -71,18 +87,27 @@ pub(crate) struct HugePageCounts {
 }
 
 /// Properties of an interface, as far as known.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Interface {
     /// All names of one interface share it.
     pub(crate) index: u32,
+    pub(crate) hardware_type: Option<HardwareType>,
     /// Queues that are active in both directions.
     pub(crate) queues: Option<u16>,
+    /// Whether `ethtool -L` sets the queues of both directions together.
+    pub(crate) has_combined_queues: bool,
     /// Longest packet in bytes, without the Ethernet header.
     pub(crate) mtu: Option<u32>,
-    /// `None` for a virtual interface.
+    /// `None` for a virtual interface, or if unknown.
     pub(crate) driver: Option<String>,
+    /// Whether it belongs to no device.
+    pub(crate) is_virtual: bool,
     /// Operational state (RFC 2863), as the kernel prints it: `up`, `down`, `lowerlayerdown`, ….
     pub(crate) state: Option<String>,
+    /// Interfaces above this one.
+    pub(crate) users: Vec<LinkUser>,
+    /// Which checks are impossible, and why: "the number of queues: …".
+    pub(crate) unchecked: Vec<String>,
 }
 
 /// Nothing is known, so checks find only errors of the configuration itself.
@@ -98,8 +123,8 @@ impl Machine for NoMachine {
         None
     }
 
-    fn lockouts(&self, _: &Plan) -> io::Result<Vec<Lockout>> {
-        Ok(Vec::new())
+    fn lockouts(&self, _: &Plan) -> io::Result<Lockouts> {
+        Ok(Lockouts::default())
     }
 
     fn interfaces(&self) -> Vec<String> {
@@ -107,8 +132,24 @@ impl Machine for NoMachine {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ThisMachine;
+/// This machine at the time of its first use.
+#[derive(Debug, Default)]
+pub(crate) struct ThisMachine {
+    links: OnceCell<io::Result<Links>>,
+    has_missed_interface: Cell<bool>,
+}
+
+impl ThisMachine {
+    /// Returns whether an interface that was looked up did not exist, so that its checks did not
+    /// run.
+    pub(crate) fn has_missed_interface(&self) -> bool {
+        self.has_missed_interface.get()
+    }
+
+    fn links(&self) -> Result<&Links, &io::Error> {
+        self.links.get_or_init(Links::read).as_ref()
+    }
+}
 
 impl Machine for ThisMachine {
     fn cores(&self) -> Vec<usize> {
@@ -121,25 +162,48 @@ impl Machine for ThisMachine {
         cores
     }
 
-    fn interface(&self, name: &str) -> Option<Interface> {
-        let index = if_nametoindex(name).ok()?;
-        // Alternative names have no folder in /sys.
-        let name = if_indextoname(index).ok()?.to_string_lossy().into_owned();
-        let folder = Path::new("/sys/class/net").join(name);
-        // /sys shows the network namespace that it was mounted in. If the index differs, /sys
-        // describes another interface with the same name.
-        let is_visible = read(&folder, "ifindex").is_some_and(|text| text.parse() == Ok(index));
-        let property = |file| is_visible.then(|| read(&folder, file)).flatten();
-        Some(Interface {
-            index,
-            queues: is_visible.then(|| active_queues(&folder)).flatten(),
-            mtu: property("mtu").and_then(|text| text.parse().ok()),
-            driver: is_visible.then(|| driver(&folder)).flatten(),
-            state: property("operstate"),
-        })
+    fn is_real(&self) -> bool {
+        true
     }
 
-    fn lockouts(&self, plan: &Plan) -> io::Result<Vec<Lockout>> {
+    fn interface(&self, name: &str) -> Option<Interface> {
+        let Ok(index) = if_nametoindex(name) else {
+            self.has_missed_interface.set(true);
+            return None;
+        };
+        let mut interface = Interface { index, ..Interface::default() };
+        match self.links() {
+            Ok(links) => interface.users = links.users(index),
+            Err(error) => {
+                interface.unchecked.push(format!("what else uses the interface: {error}"));
+            }
+        }
+        let mut folder = None;
+        match Link::read(index) {
+            Ok(link) => {
+                folder = link.sysfs_folder();
+                interface.hardware_type = Some(link.hardware_type);
+                interface.mtu = link.mtu;
+                interface.is_virtual = !link.has_device;
+                interface.state = Some(link.state);
+            }
+            Err(error) => {
+                let unchecked = format!("the hardware type and the MTU: {error}");
+                interface.unchecked.push(unchecked);
+            }
+        }
+        interface.driver = folder.as_deref().and_then(driver);
+        match active_queues(index, folder.as_deref()) {
+            Ok((queues, combined)) => {
+                interface.queues = Some(queues);
+                interface.has_combined_queues = combined.unwrap_or(interface.driver.is_some());
+            }
+            Err(error) => interface.unchecked.push(format!("the number of queues: {error}")),
+        }
+        Some(interface)
+    }
+
+    fn lockouts(&self, plan: &Plan) -> io::Result<Lockouts> {
         xdpfwd_engine::lockouts(plan)
     }
 
@@ -152,16 +216,28 @@ impl Machine for ThisMachine {
         interfaces.iter().map(|interface| interface.name().to_string_lossy().into_owned()).collect()
     }
 
-    fn forwarding(&self, interface: &str) -> Option<String> {
-        let index = if_nametoindex(interface).ok()?;
-        let name = if_indextoname(index).ok()?.to_string_lossy().into_owned();
+    fn forwarding(&self, interface: &str) -> io::Result<Option<String>> {
+        let Ok(index) = if_nametoindex(interface) else { return Ok(None) };
+        let name = if_indextoname(index)?.to_string_lossy().into_owned();
         // Unlike /sys, /proc/sys/net shows the reader's network namespace.
-        let is_on = |family: &&str| {
-            let folder = Path::new("/proc/sys/net").join(family).join("conf").join(&name);
-            read(&folder, "forwarding").is_some_and(|text| text != "0")
+        let value = |family: &str| {
+            let file = format!("/proc/sys/net/{family}/conf/{name}/forwarding");
+            fs::read_to_string(&file)
+                .map_err(|error| io::Error::new(error.kind(), format!("{file}: {error}")))
         };
-        let family = ["ipv4", "ipv6"].into_iter().find(|family| is_on(family))?;
-        Some(format!("net.{family}.conf.{name}.forwarding"))
+        let setting = |family: &str| Ok(Some(format!("net.{family}.conf.{name}.forwarding")));
+        if value("ipv4")?.trim() != "0" {
+            return setting("ipv4");
+        }
+        // IPv6 may be disabled.
+        match value("ipv6") {
+            Ok(value) if value.trim() != "0" => setting("ipv6"),
+            _ => Ok(None),
+        }
+    }
+
+    fn check_descriptors(&self, plan: &Plan) -> io::Result<Result<(), TooFewDescriptors>> {
+        xdpfwd_engine::check_descriptors(plan)
     }
 
     fn vlan_tag_loss(&self, interface: &str) -> io::Result<Option<VlanTagLoss>> {
@@ -169,10 +245,7 @@ impl Machine for ThisMachine {
     }
 
     fn memory(&self) -> Memory {
-        let total = read(Path::new("/proc"), "meminfo").and_then(|text| {
-            let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-            line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
-        });
+        let total = sysinfo().ok().map(|info| info.ram_total());
         let folder = Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB");
         let number = |file| read(folder, file).and_then(|text| text.parse().ok());
         let huge_pages = number("nr_hugepages")
@@ -186,9 +259,31 @@ fn read(folder: &Path, file: &str) -> Option<String> {
     Some(fs::read_to_string(folder.join(file)).ok()?.trim().to_owned())
 }
 
-/// Counts queues with both directions: the kernel refuses to bind a socket with an RX and a TX ring
-/// to others (net/xdp/xsk.c, `xsk_bind`).
-fn active_queues(folder: &Path) -> Option<u16> {
+/// Returns the number of queues with both directions, and whether `ethtool -L` sets both together.
+/// The kernel refuses to bind a socket with an RX and a TX ring to other queues (net/xdp/xsk.c,
+/// `xsk_bind`).
+fn active_queues(index: u32, folder: Option<&Path>) -> Result<(u16, Option<bool>), String> {
+    let channels = Ethtool::open(index).and_then(|ethtool| ethtool.channels());
+    let not_in_ethtool = match channels {
+        // A tap without a process has no channels, but a queue.
+        Ok(channels) if channels.receive.min(channels.send) > 0 => {
+            let active = channels.receive.min(channels.send).try_into().unwrap_or(u16::MAX);
+            return Ok((active, Some(channels.combined)));
+        }
+        Ok(_) => "ethtool reports none".to_owned(),
+        Err(error) => format!("ethtool: {error}"),
+    };
+    match folder {
+        Some(folder) => queues_in_sysfs(folder)
+            .map(|queues| (queues, None))
+            .ok_or_else(|| format!("{not_in_ethtool}; /sys does not list them")),
+        None => {
+            Err(format!("{not_in_ethtool}; /sys is missing or shows another network namespace"))
+        }
+    }
+}
+
+fn queues_in_sysfs(folder: &Path) -> Option<u16> {
     let (mut receive, mut send) = (0, 0);
     for entry in fs::read_dir(folder.join("queues")).ok()? {
         let name = entry.ok()?.file_name();
@@ -210,37 +305,43 @@ mod tests {
 
     #[test]
     fn this_machine_has_cores_and_a_loopback() {
-        assert!(!ThisMachine.cores().is_empty());
-        assert!(ThisMachine.interfaces().contains(&"lo".to_owned()));
-        let loopback = ThisMachine.interface("lo").unwrap();
-        assert_eq!((loopback.index, loopback.driver), (1, None));
-        // `None` if /sys shows another network namespace.
-        assert!(matches!(loopback.queues, None | Some(1..)), "{:?}", loopback.queues);
+        let machine = ThisMachine::default();
+        assert!(!machine.cores().is_empty());
+        assert!(machine.interfaces().contains(&"lo".to_owned()));
+        let loopback = machine.interface("lo").unwrap();
+        assert_eq!((loopback.index, &loopback.driver), (1, &None));
+        assert_eq!(loopback.hardware_type, Some(772.into()));
+        assert!(loopback.mtu.is_some() && loopback.state.is_some(), "{loopback:?}");
+        // Unknown if /sys shows another network namespace.
+        assert_eq!(loopback.queues.is_none(), !loopback.unchecked.is_empty(), "{loopback:?}");
+        assert!(!machine.has_missed_interface());
     }
 
     #[test]
     fn this_machine_has_memory() {
-        let Memory { bytes, huge_pages } = ThisMachine.memory();
+        let Memory { bytes, huge_pages } = ThisMachine::default().memory();
         assert!(bytes.unwrap() > 64 << 20, "{bytes:?}");
         assert!(huge_pages.is_none_or(|pages| pages.free <= pages.total), "{huge_pages:?}");
     }
 
     #[test]
-    fn active_queues_counts_queues_with_both_directions() {
+    fn queues_in_sysfs_counts_queues_with_both_directions() {
         let folder = std::env::temp_dir().join(format!("xdpfwd-queues-{}", std::process::id()));
         for queue in ["rx-0", "rx-1", "rx-2", "tx-0", "tx-1"] {
             fs::create_dir_all(folder.join("queues").join(queue)).unwrap();
         }
-        let queues = active_queues(&folder);
+        let queues = queues_in_sysfs(&folder);
         fs::remove_dir_all(&folder).unwrap();
         assert_eq!(queues, Some(2));
-        assert_eq!(active_queues(&folder), None);
+        assert_eq!(queues_in_sysfs(&folder), None);
     }
 
     #[test]
     fn interface_with_unknown_name_is_none() {
         for name in ["", ".", "..", "xdpfwd-none", "../lo", "a\0b", &"x".repeat(1000)] {
-            assert_eq!(ThisMachine.interface(name), None, "{name:?}");
+            let machine = ThisMachine::default();
+            assert_eq!(machine.interface(name), None, "{name:?}");
+            assert!(machine.has_missed_interface());
         }
     }
 }

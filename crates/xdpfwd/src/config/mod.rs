@@ -8,6 +8,7 @@
 mod diagnostic;
 #[cfg(test)]
 mod fake_machine;
+mod file_policy;
 mod findings;
 mod machine;
 mod parsed;
@@ -27,6 +28,7 @@ use xdpfwd_engine::Plan;
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
 #[cfg(test)]
 pub(crate) use fake_machine::FakeMachine;
+pub(crate) use file_policy::FilePolicy;
 pub(crate) use machine::{Interface, Machine, NoMachine, ThisMachine};
 pub(crate) use resolve::{RequiredMemory, largest_mtu};
 pub(crate) use source::Source;
@@ -41,24 +43,41 @@ pub(crate) fn load(
     path: &Path,
     registry: &Registry,
     machine: &dyn Machine,
+    files: FilePolicy,
 ) -> Result<(Plan, Diagnostics), Diagnostics> {
     let directory = path.parent().unwrap_or(Path::new(""));
-    plan(&Source::read(path)?, directory, registry, machine)
+    let warning = files
+        .check(path)
+        .map_err(|error| Diagnostic::error(&path.display().to_string(), None, error))?;
+    let source = Source::read(path)?;
+    let mut findings = Findings::new(&source);
+    if let Some(warning) = warning {
+        findings.warning(&(0..0), warning);
+    }
+    plan_with(findings, &source, &ResolveContext { directory, registry, machine, files })
 }
 
-/// File names in the text are relative to `directory`.
+/// File names in the text are relative to `directory`. Accepts files that other users can change.
+#[cfg(any(test, feature = "testing"))]
 pub(crate) fn plan(
     source: &Source,
     directory: &Path,
     registry: &Registry,
     machine: &dyn Machine,
 ) -> Result<(Plan, Diagnostics), Diagnostics> {
-    let mut findings = Findings::new(source);
+    let context = ResolveContext { directory, registry, machine, files: FilePolicy::Accept };
+    plan_with(Findings::new(source), source, &context)
+}
+
+fn plan_with(
+    mut findings: Findings<'_>,
+    source: &Source,
+    context: &ResolveContext<'_>,
+) -> Result<(Plan, Diagnostics), Diagnostics> {
     let Some(root) = syntax::parse(source, &mut findings) else {
         return Err(findings.into_errors());
     };
     let file = File::read(root, &mut findings);
-    let plan =
-        resolve::resolve(file, &ResolveContext { directory, registry, machine }, &mut findings);
+    let plan = resolve::resolve(file, context, &mut findings);
     findings.finish().map(|warnings| (plan, warnings))
 }

@@ -13,7 +13,8 @@ pub(crate) struct Finding {
     pub(crate) subject: String,
     pub(crate) level: Level,
     pub(crate) finding: String,
-    /// Commands, or a line of the configuration. Present with every warning and error.
+    /// Commands, or a line of the configuration. Present with every warning and error, and with
+    /// some unknown findings.
     pub(crate) fix: Option<String>,
 }
 

@@ -185,9 +185,9 @@ fn capabilities(uses_xdp: bool, tree: &Tree) -> Finding {
         .filter(|(number, name)| !suffices(*number, name))
         .map(|(_, name)| *name)
         .collect();
-    let needed_names = needed.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(",");
+    let needed_names: Vec<&str> = needed.iter().map(|(_, name)| *name).collect();
     match &missing[..] {
-        [] => Finding::ok(CHECK, HOST, format!("{needed_names}: all present")),
+        [] => Finding::ok(CHECK, HOST, format!("{}: all present", needed_names.join(","))),
         // The check `memory-lock` checks this limit.
         ["cap_ipc_lock"] => Finding::ok(
             CHECK,
@@ -198,7 +198,7 @@ fn capabilities(uses_xdp: bool, tree: &Tree) -> Finding {
             CHECK,
             HOST,
             format!("this process lacks: {}", missing.join(", ")),
-            format!("run it as root, or: setcap {needed_names}+ep $(command -v xdpfwd)"),
+            format!("{}\nor: run it as root", xdpfwd_xsk::grant_command(&needed_names)),
         ),
     }
 }
@@ -236,7 +236,8 @@ fn memory_lock(subject: &Subject, tree: &Tree) -> Finding {
             bytes >> 10,
             needed >> 10
         ),
-        "ulimit -l unlimited, LimitMEMLOCK=infinity for systemd, or the capability cap_ipc_lock",
+        "ulimit -l unlimited\nor, in the systemd unit: LimitMEMLOCK=infinity\nor: the capability \
+         cap_ipc_lock",
     )
 }
 
@@ -332,6 +333,9 @@ fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
     let core_set = |file: &str| {
         tree.text(&format!("{cpus}/{file}")).as_deref().and_then(parse_list).unwrap_or_default()
     };
+    if !tree.exists(&format!("{cpus}/isolated")) {
+        return Finding::unknown(CHECK, HOST, format!("cannot read {cpus}/isolated"));
+    }
     let (isolated, tickless) = (core_set("isolated"), core_set("nohz_full"));
     let not_isolated: Vec<usize> =
         pinned.iter().copied().filter(|core| !isolated.contains(core)).collect();
@@ -390,6 +394,9 @@ fn governor(pinned: &[usize], tree: &Tree) -> Finding {
     }
     match pinned.iter().find_map(governor) {
         Some(_) => Finding::ok(CHECK, HOST, "performance"),
+        None if !tree.exists("/sys/devices/system/cpu") => {
+            Finding::unknown(CHECK, HOST, "cannot read /sys/devices/system/cpu")
+        }
         None => Finding::ok(
             CHECK,
             HOST,
@@ -403,6 +410,11 @@ fn siblings(pinned: &[usize], tree: &Tree) -> Finding {
     const CHECK: &str = "hyper-threads";
     let file =
         |core: usize| format!("/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list");
+    if pinned.len() > 1
+        && let Some(core) = pinned.iter().find(|&&core| tree.text(&file(core)).is_none())
+    {
+        return Finding::unknown(CHECK, HOST, format!("cannot read {}", file(*core)));
+    }
     for (index, &core) in pinned.iter().enumerate() {
         let siblings = tree.text(&file(core)).as_deref().and_then(parse_list).unwrap_or_default();
         if let Some(other) = pinned[index + 1..].iter().find(|other| siblings.contains(other)) {

@@ -26,7 +26,10 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
             );
         }
     };
-    if lockouts.is_empty() {
+    if let Some(error) = &lockouts.sessions_error {
+        let why = format!("cannot find SSH sessions of this host: {error}");
+        findings.push(Finding::unknown(CHECK, "host", why));
+    } else if lockouts.found.is_empty() {
         findings.push(Finding::ok(
             CHECK,
             "host",
@@ -35,7 +38,7 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
     }
     // For each port: its traffic, and the `keep` rules that this traffic needs.
     let mut by_port: BTreeMap<usize, (Vec<String>, Keep)> = BTreeMap::new();
-    for lockout in &lockouts {
+    for lockout in &lockouts.found {
         let (traffic, keep) = by_port.entry(lockout.port).or_default();
         traffic.push(lockout.carries());
         keep.extend(lockout.needed());
@@ -53,7 +56,11 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
             format!("keep = [{rules}] for its port"),
         ));
     }
-    let carried = carried_traffic(subject)?;
+    let Some(carried) = carried_traffic(subject) else {
+        return lockouts.sessions_error.map(|error| {
+            format!("cannot determine whether an SSH session uses an interface: {error}")
+        });
+    };
     Some(format!("{} {}, and a bind may reset the interface", carried.interface, carried.carries()))
 }
 
@@ -65,5 +72,5 @@ fn carried_traffic(subject: &Subject) -> Option<Lockout> {
     // Only ports at which a path starts cause lockouts, so add a path from each.
     let ports = (0..=u8::MAX).map(PortId).take(plan.ports.len());
     plan.paths = ports.map(|port| PathPlan { from: port, to: port, stages: Vec::new() }).collect();
-    lockouts(&plan).ok()?.into_iter().next()
+    lockouts(&plan).ok()?.found.into_iter().next()
 }

@@ -9,6 +9,7 @@ mod lockout;
 mod nic;
 mod offload;
 mod probe;
+mod shared;
 mod steering;
 mod subject;
 #[cfg(test)]
@@ -19,8 +20,8 @@ mod vlan;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use nix::net::if_::{if_indextoname, if_nametoindex};
-use xdpfwd_engine::{Fallback, Mode, Plan, PortMode, PortPlan};
+use nix::net::if_::if_nametoindex;
+use xdpfwd_engine::{Fallback, Link, Links, Mode, Plan, PortMode, PortPlan, check_descriptors};
 use xdpfwd_pipeline::PortId;
 
 use crate::registry::Registry;
@@ -30,13 +31,19 @@ pub(crate) use subject::Subject;
 pub(crate) use tree::Tree;
 
 use crate::cli::{Doctor, LogFormat};
-use crate::config::{self, Machine as _, NoMachine, ThisMachine};
+use crate::config::{self, FilePolicy, Machine as _, NoMachine, ThisMachine};
+use crate::program;
 
 /// Returns the exit status of the worst finding.
 pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
     let subject = match &arguments.config {
         // Check only the file itself: the checks report problems of this machine.
-        Some(path) => match config::load(path, registry, &NoMachine) {
+        Some(path) => match config::load(
+            path,
+            registry,
+            &NoMachine,
+            FilePolicy::of_start(arguments.allow_writable_files),
+        ) {
             Ok((plan, _)) => Subject::of_plan(&plan),
             Err(errors) => {
                 errors.emit(LogFormat::Text);
@@ -58,14 +65,14 @@ pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
     let mut stdout = io::stdout().lock();
     let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let text = if arguments.json {
-        serde_json::to_string(&examination)
-            .map_or_else(|error| error.to_string(), |json| json + "\n")
+        // Cannot fail: the examination contains only texts.
+        serde_json::to_string(&examination).unwrap_or_default() + "\n"
     } else {
         examination.text(colour)
     };
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            let _ = writeln!(io::stderr(), "xdpfwd: cannot write to stdout: {error}");
+            program::print_error(&*anyhow::Error::new(error).context("cannot write to stdout"));
             ExitCode::FAILURE
         }
         _ => examination.exit_code(),
@@ -92,8 +99,11 @@ pub(crate) fn start_problems(plan: &Plan) -> Vec<Finding> {
 /// a socket to each queue to determine the mode of each interface.
 fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
     let mut findings = host::examine(subject, tree);
+    findings.push(shared::descriptors(check_descriptors(&subject.plan)));
     let mut interface_findings = Vec::new();
     let mut all_present = true;
+    let links = Links::read();
+    interface_findings.extend(shared::path_mtus(subject, &links));
     for (id, port) in (0..=u8::MAX).map(PortId).zip(&subject.plan.ports) {
         interface_findings.extend(steering::examine(subject, id, port));
         let Ok(index) = if_nametoindex(&*port.interface) else {
@@ -101,12 +111,38 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
             interface_findings.push(missing_interface(&port.interface));
             continue;
         };
-        // Alternative names have no folder in /sys.
-        let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
-        let port =
-            PortPlan { interface: name.unwrap_or_else(|| port.interface.clone()), ..port.clone() };
-        interface_findings.extend(nic::examine(subject, &port, tree, Some(index)));
-        interface_findings.extend(offload::examine(subject, &port, tree, index));
+        let link = match Link::read(index) {
+            Ok(link) => link,
+            Err(error) => {
+                let why = format!("cannot read its type, state and MTU: {error}");
+                interface_findings.push(Finding::unknown("interface", &port.interface, why));
+                continue;
+            }
+        };
+        if let Err(error) = link.check_ethernet(&port.interface) {
+            let fix = "`ip link` lists suitable interfaces as link/ether";
+            interface_findings.push(Finding::error(
+                "interface",
+                &port.interface,
+                error.to_string(),
+                fix,
+            ));
+            continue;
+        }
+        interface_findings.extend(shared::competing_users(subject, id, port, &links, index));
+        // Commands work with alternative names, but /sys has no folders of these names.
+        let port = PortPlan { interface: link.name.clone(), ..port.clone() };
+        let sysfs = link.sysfs_folder();
+        if sysfs.is_none() {
+            let why = "/sys is missing or shows another network namespace: driver, speed, NUMA \
+                       node and interrupts are unknown; start doctor with `ip netns exec`, which \
+                       mounts /sys again";
+            interface_findings.push(Finding::unknown("interface", &port.interface, why));
+        }
+        let is_in_sysfs = sysfs.is_some();
+        interface_findings.extend(nic::examine(subject, &port, tree, &link, is_in_sysfs));
+        let veth_peer = offload::VethPeer::find(&link, &links);
+        interface_findings.extend(offload::examine(subject, &port, tree, &link, veth_peer));
         interface_findings.extend(vlan::examine(subject, id, &port.interface, index));
     }
     let lockout_reason = lockout::examine(subject, &mut interface_findings);
@@ -158,7 +194,7 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
 }
 
 fn missing_interface(interface: &str) -> Finding {
-    let available = ThisMachine.interfaces().join(", ");
+    let available = ThisMachine::default().interfaces().join(", ");
     Finding::error(
         "interface",
         interface,

@@ -1,26 +1,22 @@
 //! Checks one interface with /sys and /proc.
 
-use xdpfwd_engine::PortPlan;
+use xdpfwd_engine::{Link, PortPlan};
 
 use super::tree::parse_list;
 use super::{Finding, Subject, Tree};
 use crate::config::largest_mtu;
 
-/// If the interface's index in /sys differs from `index`, the only finding is that /sys shows
-/// another network namespace. `None` skips this comparison.
+/// `is_in_sysfs`: /sys describes this interface, and not one of another network namespace.
 pub(crate) fn examine(
     subject: &Subject,
     port: &PortPlan,
     tree: &Tree,
-    index: Option<u32>,
+    link: &Link,
+    is_in_sysfs: bool,
 ) -> Vec<Finding> {
     let name = &*port.interface;
-    let nic = Nic { name, tree, folder: format!("/sys/class/net/{name}") };
-    if index.is_some() && nic.number("ifindex") != index {
-        let why = "/sys shows another network namespace; start doctor with `ip netns exec`, which \
-                   mounts /sys again";
-        return vec![Finding::unknown("interface", name, why)];
-    }
+    let folder = is_in_sysfs.then(|| format!("/sys/class/net/{name}"));
+    let nic = Nic { name, link, tree, folder };
     let mut findings = vec![nic.link(), nic.mtu(subject.plan.umem.frame_size)];
     if let Some(driver) = nic.driver() {
         findings.extend(nic.virtio(&driver));
@@ -32,35 +28,39 @@ pub(crate) fn examine(
 
 struct Nic<'a> {
     name: &'a str,
+    link: &'a Link,
     tree: &'a Tree,
-    folder: String,
+    /// `None` if /sys does not describe the interface.
+    folder: Option<String>,
 }
 
 impl Nic<'_> {
     fn text(&self, file: &str) -> Option<String> {
-        self.tree.text(&format!("{}/{file}", self.folder))
+        self.tree.text(&format!("{}/{file}", self.folder.as_ref()?))
     }
 
     fn number<N: std::str::FromStr>(&self, file: &str) -> Option<N> {
-        self.tree.number(&format!("{}/{file}", self.folder))
+        self.tree.number(&format!("{}/{file}", self.folder.as_ref()?))
     }
 
-    /// Returns `None` if the interface has no device.
+    /// Returns `None` if the interface has no device, or if /sys does not describe it.
     fn driver(&self) -> Option<String> {
-        self.tree.link_target_name(&format!("{}/device/driver", self.folder))
+        self.tree.link_target_name(&format!("{}/device/driver", self.folder.as_ref()?))
+    }
+
+    /// Returns the numbers in the names of the files in a folder of the device.
+    fn numbers_in(&self, folder: &str) -> Vec<u32> {
+        let Some(device) = &self.folder else { return Vec::new() };
+        let names = self.tree.names(&format!("{device}/{folder}"));
+        names.iter().filter_map(|name| name.parse().ok()).collect()
     }
 
     fn link(&self) -> Finding {
         const CHECK: &str = "link";
-        let state = self.text("operstate").unwrap_or_else(|| "unknown".into());
-        match &*state {
+        let state = &self.link.state;
+        match &**state {
             "down" => {
-                let flags = self
-                    .text("flags")
-                    .and_then(|flags| u32::from_str_radix(flags.trim_start_matches("0x"), 16).ok());
-                // Bit 0 is IFF_UP.
-                let is_set_down = flags.is_none_or(|flags| flags & 1 == 0);
-                let (found, fix) = if is_set_down {
+                let (found, fix) = if !self.link.is_up {
                     (
                         "is down: xdpfwd would wait for it",
                         format!("ip link set dev {} up", self.name),
@@ -86,8 +86,11 @@ impl Nic<'_> {
             _ => {
                 let speed = self.number::<i64>("speed").filter(|&speed| speed > 0);
                 let speed = speed.map_or(String::new(), |speed| format!(", {speed} Mbit/s"));
-                let driver =
-                    self.driver().map_or(", virtual".into(), |driver| format!(", driver {driver}"));
+                let driver = match self.driver() {
+                    Some(driver) => format!(", driver {driver}"),
+                    None if self.link.has_device => String::new(),
+                    None => ", virtual".to_owned(),
+                };
                 Finding::ok(CHECK, self.name, format!("{state}{driver}{speed}"))
             }
         }
@@ -96,7 +99,7 @@ impl Nic<'_> {
     /// Packets must fit into a frame after the kernel's headroom.
     fn mtu(&self, frame_size: u32) -> Finding {
         const CHECK: &str = "mtu";
-        let Some(mtu) = self.number::<u32>("mtu") else {
+        let Some(mtu) = self.link.mtu else {
             return Finding::unknown(CHECK, self.name, "cannot read its MTU");
         };
         let room = largest_mtu(frame_size);
@@ -127,7 +130,13 @@ impl Nic<'_> {
         if driver != "virtio_net" {
             return None;
         }
-        let bits = self.text("device/features")?;
+        let Some(bits) = self.text("device/features") else {
+            return Some(Finding::unknown(
+                CHECK,
+                self.name,
+                "cannot read the features of its device",
+            ));
+        };
         // One character per bit, lowest bit first (drivers/virtio/virtio.c, features_show). Bit 32
         // is VIRTIO_F_VERSION_1, and bit 33 is VIRTIO_F_ACCESS_PLATFORM.
         let has_feature = |bit: usize| bits.as_bytes().get(bit) == Some(&b'1');
@@ -160,6 +169,9 @@ impl Nic<'_> {
         const CHECK: &str = "numa";
         let node =
             self.number::<i64>("device/numa_node").or_else(|| self.number("device/../numa_node"));
+        if node.is_none() && self.tree.exists("/sys/devices/system/node") {
+            return Finding::unknown(CHECK, self.name, "cannot read the NUMA node of its device");
+        }
         let Some(node) = node.and_then(|node| usize::try_from(node).ok()) else {
             return Finding::ok(CHECK, self.name, "its device belongs to no NUMA node");
         };
@@ -204,16 +216,10 @@ impl Nic<'_> {
     fn interrupts(&self, subject: &Subject) -> Finding {
         const CHECK: &str = "irq";
         let cores = subject.cores();
-        let mut numbers: Vec<u32> = self
-            .tree
-            .names(&format!("{}/device/msi_irqs", self.folder))
-            .iter()
-            .filter_map(|name| name.parse().ok())
-            .collect();
+        let mut numbers = self.numbers_in("device/msi_irqs");
         if numbers.is_empty() && self.driver().as_deref() == Some("virtio_net") {
             // The interrupts belong to the PCI parent of the virtio device.
-            let names = self.tree.names(&format!("{}/device/../msi_irqs", self.folder));
-            numbers = names.iter().filter_map(|name| name.parse().ok()).collect();
+            numbers = self.numbers_in("device/../msi_irqs");
         }
         if numbers.is_empty() {
             return Finding::unknown(
@@ -234,6 +240,13 @@ impl Nic<'_> {
                 !effective.is_empty() && effective.iter().all(|core| allowed.contains(core));
             Some(if is_effective_allowed { effective } else { allowed })
         };
+        if numbers.iter().all(|irq| affinity(irq).is_none()) {
+            return Finding::unknown(
+                CHECK,
+                self.name,
+                format!("cannot read on which cores its interrupts run (/proc/irq/{})", numbers[0]),
+            );
+        }
         let on_workers: Vec<(u32, usize)> = numbers
             .iter()
             .filter_map(|irq| {
@@ -255,20 +268,21 @@ impl Nic<'_> {
         match on_workers.first() {
             Some((irq, core)) if !subject.plan.busy_poll => {
                 let irqs: Vec<_> = on_workers.iter().map(|(irq, _)| irq.to_string()).collect();
-                Finding::warning(
-                    CHECK,
-                    self.name,
+                let found = format!(
+                    "interrupt {irq} is handled on core {core}, which a worker otherwise has to \
+                     itself (if irqbalance runs, it can undo the fix)"
+                );
+                let busy_poll = "[engine] busy_poll = true, so that the worker does that work";
+                let fix = if other_cores.is_empty() {
+                    busy_poll.to_owned()
+                } else {
                     format!(
-                        "interrupt {irq} is handled on core {core}, which a worker otherwise has \
-                         to itself"
-                    ),
-                    format!(
-                        "for irq in {}; do echo {other_cores} \
-                         >/proc/irq/$irq/smp_affinity_list; done (irqbalance would undo this)\n\
-                         or: [engine] busy_poll = true, so that the worker does that work",
+                        "for irq in {}; do echo {other_cores} >/proc/irq/$irq/smp_affinity_list; \
+                         done\nor: {busy_poll}",
                         irqs.join(" ")
-                    ),
-                )
+                    )
+                };
+                Finding::warning(CHECK, self.name, found, fix)
             }
             Some((_, core)) => Finding::ok(
                 CHECK,

@@ -3,15 +3,22 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use nix::net::if_::if_indextoname;
-use xdpfwd_engine::{Channels, Ethtool, Mode, PortPlan, XdpFeatures, attached_program, is_veth};
+use xdpfwd_engine::{
+    Channels, Ethtool, Link, Links, Mode, PortPlan, XdpFeatures, attached_program,
+};
 
 use super::{Finding, Subject, Tree};
 
-pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u32) -> Vec<Finding> {
-    let name = &*port.interface;
+pub(crate) fn examine(
+    subject: &Subject,
+    port: &PortPlan,
+    tree: &Tree,
+    link: &Link,
+    veth: Option<VethPeer>,
+) -> Vec<Finding> {
+    let (name, index) = (&*port.interface, link.index);
+    let is_in_sysfs = link.sysfs_folder().is_some();
     let uses_xdp = port.io.uses_xdp();
-    let veth = VethPeer::find(name, tree, index);
     let mut findings = Vec::new();
     if uses_xdp {
         findings.push(features(name, subject.plan.mode, XdpFeatures::read(index)));
@@ -23,10 +30,17 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
             if uses_xdp {
                 let wanted = subject.queues(port);
                 findings.push(match ethtool.channels() {
-                    Ok(channels) => {
+                    // A tap without a process has no channels, but a queue.
+                    Ok(channels) if channels.receive.min(channels.send) > 0 => {
                         queues(name, wanted, &channels, ethtool.rss_queues(), veth.as_ref())
                     }
-                    Err(_) => queues_in_sys(name, wanted, tree),
+                    _ if is_in_sysfs => queues_in_sys(name, wanted, tree),
+                    _ => Finding::unknown(
+                        "queues",
+                        name,
+                        "its driver does not report the number of queues, and /sys does not \
+                         describe the interface",
+                    ),
                 });
             }
             match ethtool.offloads() {
@@ -101,8 +115,12 @@ fn features(name: &str, mode: Mode, features: io::Result<XdpFeatures>) -> Findin
 fn program(name: &str) -> Finding {
     const CHECK: &str = "xdp-program";
     match attached_program(name) {
-        None => Finding::ok(CHECK, name, "no other XDP program is attached"),
-        Some(program) => {
+        Err(error) => {
+            let why = format!("cannot find out whether another XDP program is attached: {error}");
+            Finding::unknown(CHECK, name, why)
+        }
+        Ok(None) => Finding::ok(CHECK, name, "no other XDP program is attached"),
+        Ok(Some(program)) => {
             // The kernel truncates process names to 15 bytes.
             let xdpfwd = crate::program::name();
             let is_held_by_xdpfwd = program
@@ -156,7 +174,7 @@ fn queues(
         match veth {
             None => command(name),
             Some(VethPeer::Here(peer, _)) => format!("{} && {}", command(peer), command(name)),
-            Some(VethPeer::Elsewhere) => {
+            Some(VethPeer::Elsewhere | VethPeer::Unknown(_)) => {
                 format!(
                     "{}\nand in the network namespace of its other end: {}",
                     command(name),
@@ -252,36 +270,44 @@ fn offloads(name: &str, enabled: &BTreeSet<String>, check_vlan_tags: bool) -> Fi
     )
 }
 
-enum VethPeer {
+/// The other end of a veth.
+pub(crate) enum VethPeer {
     /// In this network namespace: its name and index.
     Here(String, u32),
     Elsewhere,
+    /// The links cannot be read.
+    Unknown(String),
 }
 
 impl VethPeer {
     const CHECK: &str = "veth-peer";
 
     /// Returns `None` if the interface is not a veth.
-    fn find(name: &str, tree: &Tree, index: u32) -> Option<Self> {
-        if !is_veth(index) {
+    pub(crate) fn find(link: &Link, links: &io::Result<Links>) -> Option<Self> {
+        if !link.is_veth() {
             return None;
         }
-        // A peer in another namespace may have the same index as an interface of this one. So check
-        // that the interface with this index refers back to `index`.
-        let linked = |name: &str| tree.number::<u32>(&format!("/sys/class/net/{name}/iflink"));
-        let peer = linked(name).filter(|peer| *peer != index && is_veth(*peer));
-        let name = peer.and_then(|peer| if_indextoname(peer).ok()?.into_string().ok());
-        let local_peer = peer.zip(name).filter(|(_, name)| linked(name) == Some(index));
-        Some(local_peer.map_or(Self::Elsewhere, |(peer, name)| Self::Here(name, peer)))
+        let peer = match links {
+            Ok(links) => links.veth_peer(link.index),
+            Err(error) => return Some(Self::Unknown(error.to_string())),
+        };
+        Some(peer.map_or(Self::Elsewhere, |peer| Self::Here(peer.name.clone(), peer.index)))
     }
 
     /// Checks that the peer has NAPI and sends frames with complete checksums and VLAN tags, which
     /// the interface `name` does not add.
     fn examine(&self, name: &str) -> Finding {
-        let Self::Here(peer, index) = self else {
-            let why = "its other end is in another network namespace; if sockets send on it, run in \
-                       that namespace: ethtool -K PEER tx off txvlan off";
-            return Finding::unknown(Self::CHECK, name, why);
+        let (peer, index) = match self {
+            Self::Here(peer, index) => (peer, index),
+            Self::Elsewhere => {
+                let why = "its other end is in another network namespace; if sockets send on it, \
+                           run in that namespace: ethtool -K PEER tx off txvlan off";
+                return Finding::unknown(Self::CHECK, name, why);
+            }
+            Self::Unknown(error) => {
+                let why = format!("cannot read the links to find its other end: {error}");
+                return Finding::unknown(Self::CHECK, name, why);
+            }
         };
         let Ok(enabled) = Ethtool::open(*index).and_then(|ethtool| ethtool.offloads()) else {
             return Finding::unknown(
@@ -317,7 +343,7 @@ impl VethPeer {
                 format!("ethtool -K {peer} {}", switches.join(" ")),
             );
         }
-        if !enabled.contains("rx-gro") && attached_program(peer).is_none() {
+        if !enabled.contains("rx-gro") && matches!(attached_program(peer), Ok(None)) {
             let found = format!(
                 "{peer}, its other end, has no NAPI: packets that an XDP program redirects to it \
                  are dropped (packets that xdpfwd sends in copy mode are not)"

@@ -24,12 +24,12 @@ pub(crate) fn examine(subject: &Subject, id: PortId, port: &PortPlan) -> Option<
     }
     let message = format!(
         "each inbound SA belongs to the worker of its `queue`, and its packets on other workers \
-         are dropped as wrong_queue. Check the NIC's rules with `ethtool -n {}`; these commands \
-         steer the packets:\n{}",
-        port.interface,
-        rules.join("\n")
+         are dropped as wrong_queue; `ethtool -n {}` shows whether the NIC has the rules that steer \
+         the packets",
+        port.interface
     );
-    Some(Finding::unknown(CHECK, &*port.interface, message))
+    let fix = Some(rules.join("\n"));
+    Some(Finding { fix, ..Finding::unknown(CHECK, &*port.interface, message) })
 }
 
 #[cfg(test)]
@@ -89,7 +89,7 @@ mod tests {
         ];
         let finding = found(2, &bindings).unwrap();
         assert_eq!(finding.level, Level::Unknown);
-        let rules: Vec<&str> = finding.finding.lines().skip(1).collect();
+        let rules: Vec<&str> = finding.fix.as_deref().unwrap().lines().collect();
         assert_eq!(
             rules,
             [

@@ -1,5 +1,6 @@
 //! Host and NIC checks on fake machines.
 
+use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -9,8 +10,8 @@ use xdpfwd_xsk::HugePages;
 
 use super::*;
 
-/// A folder with `proc`, `sys` and `boot`, removed on drop.
-struct MachineFolder(PathBuf);
+/// A folder with `proc`, `sys` and `boot`, removed on drop; and what the kernel reports about eth1.
+struct MachineFolder(PathBuf, RefCell<Link>);
 
 impl MachineFolder {
     /// Two NUMA nodes, each with four cores of two threads. The interface eth1 (driver ice) is on
@@ -20,6 +21,7 @@ impl MachineFolder {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let machine = Self(
             std::env::temp_dir().join(format!("xdpfwd-doctor-{}-{number}", std::process::id())),
+            RefCell::new(server_link()),
         );
         let status = "Name:\txdpfwd\nCapEff:\t000001ffffffffff\n";
         let limits = "Limit                     Soft Limit           Hard Limit           \
@@ -44,9 +46,6 @@ impl MachineFolder {
             ("sys/devices/pci0000:00/0000:00:01.0/numa_node", "0"),
             ("sys/devices/pci0000:00/0000:00:01.0/msi_irqs/140", "msix"),
             ("sys/devices/pci0000:00/0000:00:01.0/msi_irqs/141", "msix"),
-            ("sys/class/net/eth1/mtu", "1500"),
-            ("sys/class/net/eth1/operstate", "up"),
-            ("sys/class/net/eth1/flags", "0x1003"),
             ("sys/class/net/eth1/speed", "100000"),
             ("proc/irq/140/effective_affinity_list", "0"),
             ("proc/irq/141/effective_affinity_list", "1"),
@@ -84,6 +83,13 @@ impl MachineFolder {
     }
 }
 
+fn server_link() -> Link {
+    let mut link = Link::default();
+    (link.mtu, link.is_up, link.has_device) = (Some(1500), true, true);
+    link.state = "up".to_owned();
+    link
+}
+
 impl Drop for MachineFolder {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).unwrap();
@@ -100,11 +106,9 @@ fn subject(cores: &[usize]) -> Subject {
 fn examine_files(machine: &MachineFolder, subject: &Subject) -> Vec<Finding> {
     let mut findings = host::examine(subject, &machine.tree());
     findings.extend(
-        subject
-            .plan
-            .ports
-            .iter()
-            .flat_map(|port| nic::examine(subject, port, &machine.tree(), None)),
+        subject.plan.ports.iter().flat_map(|port| {
+            nic::examine(subject, port, &machine.tree(), &machine.1.borrow(), true)
+        }),
     );
     findings
 }
@@ -210,7 +214,7 @@ fn irq_warns_of_interrupt_on_worker_core() {
         [
             "interrupt 141 is handled on core 2",
             "for irq in 141; do echo 0,1,4,5,6,7,8,9,10,11,12,13,14,15 \
-             >/proc/irq/$irq/smp_affinity_list",
+             >/proc/irq/$irq/smp_affinity_list; done\nor: ",
         ],
         &[2, 3],
         |machine, _| machine.write(file, "2"),
@@ -337,7 +341,7 @@ fn missing_capabilities_and_memory_lock_are_errors() {
         Level::Error,
         [
             "this process lacks: cap_net_raw, cap_bpf",
-            "setcap cap_net_admin,cap_net_raw,cap_ipc_lock,cap_perfmon,cap_bpf+ep",
+            "&& setcap cap_net_admin,cap_net_raw,cap_ipc_lock,cap_perfmon,cap_bpf+ep /",
         ],
         &[2],
         |machine, _| {
@@ -383,7 +387,7 @@ fn too_few_huge_pages_are_warning_or_error() {
 
 #[test]
 fn mtu_larger_than_frame_is_error() {
-    let mtu = "sys/class/net/eth1/mtu";
+    let set_mtu = |machine: &MachineFolder, mtu| machine.1.borrow_mut().mtu = Some(mtu);
     assert_found_until_fixed(
         "mtu",
         Level::Error,
@@ -392,7 +396,7 @@ fn mtu_larger_than_frame_is_error() {
             "[umem] frame_size = 4096\nor: ip link set dev eth1 mtu 1770",
         ],
         &[2],
-        |machine, _| machine.write(mtu, "3000"),
+        |machine, _| set_mtu(machine, 3000),
         |_, subject| subject.plan.umem.frame_size = 4096,
     );
     assert_found_until_fixed(
@@ -402,33 +406,33 @@ fn mtu_larger_than_frame_is_error() {
         &[2],
         |machine, subject| {
             subject.plan.umem.frame_size = 4096;
-            machine.write(mtu, "9000");
+            set_mtu(machine, 9000);
         },
-        |machine, _| machine.write(mtu, "3818"),
+        |machine, _| set_mtu(machine, 3818),
     );
 }
 
 #[test]
 fn link_down_or_without_carrier_is_warning() {
-    let (state, flags) = ("sys/class/net/eth1/operstate", "sys/class/net/eth1/flags");
+    let set_state = |machine: &MachineFolder, state: &str, is_up| {
+        let mut link = machine.1.borrow_mut();
+        (link.state, link.is_up) = (state.to_owned(), is_up);
+    };
     assert_found_until_fixed(
         "link",
         Level::Warning,
         ["is down", "ip link set dev eth1 up"],
         &[2],
-        |machine, _| {
-            machine.write(state, "down");
-            machine.write(flags, "0x1002"); // without IFF_UP
-        },
-        |machine, _| machine.write(state, "up"),
+        |machine, _| set_state(machine, "down", false),
+        |machine, _| set_state(machine, "up", true),
     );
     assert_found_until_fixed(
         "link",
         Level::Warning,
         ["no carrier", "plug in the cable"],
         &[2],
-        |machine, _| machine.write(state, "down"),
-        |machine, _| machine.write(state, "up"),
+        |machine, _| set_state(machine, "down", true),
+        |machine, _| set_state(machine, "up", true),
     );
 }
 
@@ -457,11 +461,59 @@ fn virtio_without_dma_mappings_is_warning() {
     }
 }
 
+/// A check whose source is missing must not report that all is well.
+#[test]
+fn check_without_source_is_unknown() {
+    for (check, paths) in [
+        ("isolation", &["sys/devices/system/cpu/isolated"][..]),
+        ("governor", &["sys/devices/system/cpu"]),
+        ("hyper-threads", &["sys/devices/system/cpu/cpu3/topology"]),
+        ("cores", &["sys/devices/system/cpu/online"]),
+        ("numa", &["sys/devices/pci0000:00/0000:00:01.0/numa_node"]),
+        ("irq", &["proc/irq/140", "proc/irq/141"]),
+        ("huge-pages", &["sys/kernel/mm/hugepages"]),
+        ("capabilities", &["proc/self/status"]),
+        ("bpf-jit", &["proc/sys/net/core"]),
+        ("kernel", &["proc/sys/kernel/osrelease"]),
+    ] {
+        let machine = MachineFolder::server();
+        for path in paths.iter().map(|path| machine.0.join(path)) {
+            let removed =
+                if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            removed.unwrap();
+        }
+        let found = finding(&machine, &subject(&[2, 3]), check);
+        assert_eq!(found.level, Level::Unknown, "{found:?}");
+    }
+    let machine = MachineFolder::server();
+    machine.1.borrow_mut().mtu = None;
+    assert_eq!(finding(&machine, &subject(&[2]), "mtu").level, Level::Unknown);
+}
+
+/// In a network namespace whose /sys is that of another one, only rtnetlink knows the interface.
+#[test]
+fn foreign_sys_leaves_link_and_mtu_checks() {
+    let (machine, subject) = (MachineFolder::server(), subject(&[2]));
+    machine.1.borrow_mut().mtu = Some(3000);
+    let is_in_sysfs = false;
+    let link = machine.1.borrow();
+    let port = &subject.plan.ports[0];
+    let findings = nic::examine(&subject, port, &machine.tree(), &link, is_in_sysfs);
+    let levels: Vec<_> = findings.iter().map(|found| (found.check, found.level)).collect();
+    assert_eq!(levels, [("link", Level::Ok), ("mtu", Level::Error)], "{findings:#?}");
+}
+
 #[test]
 fn empty_tree_gives_unknown_findings_but_no_error() {
     let (empty_tree, subject) = (Tree::in_folder("/nowhere"), subject(&[0]));
     let mut findings = host::examine(&subject, &empty_tree);
-    findings.extend(nic::examine(&subject, &subject.plan.ports[0], &empty_tree, None));
+    findings.extend(nic::examine(
+        &subject,
+        &subject.plan.ports[0],
+        &empty_tree,
+        &server_link(),
+        true,
+    ));
     assert!(findings.iter().any(|finding| finding.level == Level::Unknown), "{findings:#?}");
     for finding in &findings {
         assert!(finding.level != Level::Error, "{finding:?}");

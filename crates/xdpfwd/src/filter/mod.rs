@@ -17,18 +17,19 @@ use xdpfwd_stages::filter::{Filter, FilterPlan, Outcome, PacketException};
 use xdpfwd_wire::Headers;
 
 use crate::cli::{FilterTest, LogFormat};
-use crate::config::{self, NoMachine};
-use crate::error_text::with_causes;
+use crate::config::{self, FilePolicy, NoMachine};
+use crate::program;
 use capture::CapturedPacket;
 
 pub(crate) fn test(arguments: &FilterTest, registry: &Registry) -> ExitCode {
-    let (plan, warnings) = match config::load(&arguments.config, registry, &NoMachine) {
-        Ok(loaded) => loaded,
-        Err(errors) => {
-            errors.emit(LogFormat::Text);
-            return ExitCode::from(crate::cli::USAGE);
-        }
-    };
+    let (plan, warnings) =
+        match config::load(&arguments.config, registry, &NoMachine, FilePolicy::of_reading()) {
+            Ok(loaded) => loaded,
+            Err(errors) => {
+                errors.emit(LogFormat::Text);
+                return ExitCode::from(crate::cli::USAGE);
+            }
+        };
     warnings.emit(LogFormat::Text);
     let selected = select_filter(&plan, arguments.stage.as_deref())
         .map_err(|error| (crate::cli::USAGE, error));
@@ -37,7 +38,7 @@ pub(crate) fn test(arguments: &FilterTest, registry: &Registry) -> ExitCode {
     {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, error)) => {
-            let _ = writeln!(io::stderr(), "xdpfwd: {}", with_causes(error.as_ref()));
+            program::print_error(error.as_ref());
             ExitCode::from(code)
         }
     }

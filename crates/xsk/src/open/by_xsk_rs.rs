@@ -20,7 +20,7 @@ use xsk_rs::{
 
 use super::{Builder, OpenError, OpenPorts, Queue, raise_memlock};
 use crate::abi::XDP_PACKET_HEADROOM;
-use crate::config::{HugePages, UmemError};
+use crate::config::{HUGE_PAGE_BYTES, HugePages, UmemError};
 use crate::owner::PortSlot;
 use crate::pool::Pool;
 use crate::socket::{RingSizes, Socket};
@@ -87,8 +87,12 @@ impl Builder {
         let create = |huge| XskRsUmem::new(config, frames, huge).map(|created| (created, huge));
         // xsk-rs cannot unmap a mapping that ends within a huge page, so the size must be a
         // multiple of 2 MiB.
-        let may_be_huge =
-            self.umem.huge_pages != HugePages::Off && bytes.is_multiple_of(HUGE_PAGE_BYTES);
+        let fills_huge_pages = bytes.is_multiple_of(HUGE_PAGE_BYTES);
+        if self.umem.huge_pages == HugePages::On && !fills_huge_pages {
+            let frame_size = self.umem.frame_size;
+            return Err(UmemError::PartialHugePage { bytes, frame_size }.into());
+        }
+        let may_be_huge = self.umem.huge_pages != HugePages::Off && fills_huge_pages;
         let created = match create(may_be_huge) {
             Err(error) if may_be_huge && self.umem.huge_pages == HugePages::On => {
                 let source = cause(&error);
@@ -196,5 +200,3 @@ fn cause(error: &dyn Error) -> io::Error {
         None => io::Error::other(error.to_string()),
     }
 }
-
-const HUGE_PAGE_BYTES: usize = 2 << 20;

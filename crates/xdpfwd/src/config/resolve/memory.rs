@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use xdpfwd_engine::Io;
 use xdpfwd_xsk::{HugePages, UmemConfig};
 
 use super::ports::DEFAULT_QUEUES;
 use crate::config::findings::Findings;
-use crate::config::machine::{Interface, Machine};
+use crate::config::machine::{Interface, Machine, Memory};
 use crate::config::parsed::{PortTable, Tables, UmemTable};
 use crate::config::words::count;
 
@@ -85,6 +86,9 @@ pub(super) fn check_available(
     let machine_memory = machine.memory();
     let frames_span = umem.frames.span_or(&umem.frame_size.span_or(&(0..0)));
     let needed = RequiredMemory::new(&config, workers);
+    if machine.is_real() {
+        warn_of_unknown_memory(&config, machine_memory, umem, findings);
+    }
     if let Some(total_bytes) = machine_memory.bytes
         && total_bytes < needed.bytes
     {
@@ -112,6 +116,45 @@ pub(super) fn check_available(
     }
 }
 
+fn warn_of_unknown_memory(
+    config: &UmemConfig,
+    known: Memory,
+    umem: &UmemTable,
+    findings: &mut Findings<'_>,
+) {
+    if known.bytes.is_none() {
+        let message = "cannot check whether the packet memory fits into this machine (sysinfo)";
+        findings.warning(&umem.frames.span_or(&(0..0)), message.to_owned());
+    }
+    if config.huge_pages == HugePages::On && known.huge_pages.is_none() {
+        let message = "cannot check whether enough huge pages are free: cannot read \
+                       /sys/kernel/mm/hugepages/hugepages-2048kB";
+        findings.warning(&umem.huge_pages.span_or(&(0..0)), message.to_owned());
+    }
+}
+
+/// libxdp's packet memory must fill huge pages (`xdpfwd_xsk::UmemError::PartialHugePage`).
+pub(super) fn check_huge_pages_of_xsk_rs(
+    umem: &UmemTable,
+    ports: &Tables<PortTable>,
+    findings: &mut Findings<'_>,
+) {
+    let config = resolve(umem);
+    let uses_xsk_rs = ports.tables.iter().any(|port| port.io.or(Io::default()) == Some(Io::XskRs));
+    let bytes = u64::from(config.frames) * u64::from(config.frame_size);
+    let is_partial = !bytes.is_multiple_of(HUGE_PAGE_BYTES);
+    if uses_xsk_rs && config.huge_pages == HugePages::On && is_partial {
+        let message = format!(
+            "huge_pages = \"on\": with io = \"xsk-rs\", packet memory must be a multiple of 2 MiB; \
+             set frames to a multiple of {}, or huge_pages = \"auto\"",
+            HUGE_PAGE_BYTES / u64::from(config.frame_size)
+        );
+        findings.error(&umem.huge_pages.span_or(&(0..0)), message);
+    }
+}
+
+const HUGE_PAGE_BYTES: u64 = 2 << 20;
+
 pub(crate) struct RequiredMemory {
     pub(crate) bytes: u64,
     /// Number of 2 MiB pages, if they are used. Workers share no page.
@@ -122,7 +165,7 @@ impl RequiredMemory {
     pub(crate) fn new(umem: &UmemConfig, workers: usize) -> Self {
         let bytes_per_worker = u64::from(umem.frame_size) * u64::from(umem.frames);
         let workers = workers as u64;
-        let pages_per_worker = bytes_per_worker.div_ceil(2 << 20);
+        let pages_per_worker = bytes_per_worker.div_ceil(HUGE_PAGE_BYTES);
         Self { bytes: bytes_per_worker * workers, huge_pages: pages_per_worker * workers }
     }
 }

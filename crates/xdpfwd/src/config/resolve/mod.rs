@@ -1,6 +1,8 @@
 //! Converts the parsed configuration to a plan, and checks it against the machine.
 
+mod host;
 mod memory;
+mod missing_keys;
 mod paths;
 mod ports;
 mod stages;
@@ -13,12 +15,14 @@ use xdpfwd_engine::{Mode, Plan};
 use xdpfwd_pipeline::{Idle, PlanCx, Ports};
 
 use crate::registry::Registry;
+use stages::Stages;
 
 pub(crate) use memory::{RequiredMemory, largest_mtu};
 
+use super::file_policy::FilePolicy;
 use super::findings::Findings;
 use super::machine::Machine;
-use super::parsed::{File, Tables};
+use super::parsed::{EngineTable, File, Tables};
 
 /// What a configuration refers to.
 pub(super) struct ResolveContext<'a> {
@@ -26,6 +30,7 @@ pub(super) struct ResolveContext<'a> {
     pub(super) directory: &'a Path,
     pub(super) registry: &'a Registry,
     pub(super) machine: &'a dyn Machine,
+    pub(super) files: FilePolicy,
 }
 
 /// The plan is usable only if the findings contain no error.
@@ -56,6 +61,7 @@ pub(super) fn resolve(
         memory::check_frames(&umem, &ports, workers.len(), findings);
         memory::check_available(&umem, workers.len(), context.machine, findings);
     }
+    memory::check_huge_pages_of_xsk_rs(&umem, &ports, findings);
     memory::check_mtu(&umem, &ports, &interfaces, findings);
 
     let workers = workers.unwrap_or_else(|| vec![None]);
@@ -71,7 +77,9 @@ pub(super) fn resolve(
     if !is_empty {
         paths::check(&paths, &ports, findings);
     }
-    let paths = paths::resolve(&paths, &ports, &stages, findings);
+    let path_tables = paths;
+    let paths = paths::resolve(&path_tables, &ports, &stages, findings);
+    check_files(&engine, &stages, context.files, findings);
 
     // `or` returns the default for a missing key, and `None` for an invalid value.
     let mut plan = Plan {
@@ -89,17 +97,33 @@ pub(super) fn resolve(
     paths::set_placement(&mut plan, &stages, findings);
     ports::check_vlan_tags(&plan, &ports, &interfaces, context.machine, findings);
     if !findings.has_errors() {
-        match context.machine.lockouts(&plan) {
-            Ok(lockouts) => ports::warn_of_lockouts(&ports, &lockouts, findings),
-            Err(error) => {
-                let message = format!(
-                    "cannot determine whether this host needs one of the interfaces itself: {error}"
-                );
-                findings.warning(&(0..0), message);
-            }
-        }
+        host::check(&plan, &ports, &path_tables, &interfaces, context.machine, findings);
     }
     plan
+}
+
+/// Checks that only trusted users can change the files of the stages, and the folder of the control
+/// socket.
+fn check_files(
+    engine: &EngineTable,
+    stages: &Stages,
+    policy: FilePolicy,
+    findings: &mut Findings<'_>,
+) {
+    let mut check = |span: &Range<usize>, path: &Path| match policy.check(path) {
+        Ok(None) => {}
+        Ok(Some(warning)) => findings.warning(span, warning),
+        Err(error) => findings.error(span, error),
+    };
+    for (_, stage) in stages.iter() {
+        let files = stage.plan.as_ref().map(|plan| plan.files()).unwrap_or_default();
+        files.iter().for_each(|file| check(&stage.span, file));
+    }
+    if let Some(socket) = engine.control.value()
+        && let Some(folder) = Path::new(socket.get_ref()).parent()
+    {
+        check(&socket.span(), folder);
+    }
 }
 
 /// Reports and removes excess tables, so that pairwise comparisons stay fast.

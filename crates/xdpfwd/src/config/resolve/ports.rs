@@ -1,6 +1,6 @@
 //! Resolves the ports: names, interfaces, and distribution of queues to workers.
 
-use xdpfwd_engine::{Io, Lockout, Plan, PortPlan, VlanTagLoss};
+use xdpfwd_engine::{Io, Lockout, NotEthernet, Plan, PortPlan, VlanTagLoss};
 use xdpfwd_pipeline::PortId;
 
 use crate::config::findings::Findings;
@@ -52,7 +52,8 @@ pub(super) fn interfaces(
                 format!("; its name is {base_name:?}, without the part from the @")
             });
             let message = format!(
-                "interface {:?} does not exist now; available: {available}{hint}",
+                "interface {:?} does not exist now; available: {available}{hint}; a start waits until it \
+                 exists",
                 name.get_ref()
             );
             findings.warning(&name.span(), message);
@@ -109,6 +110,8 @@ pub(super) fn check(
             }
         }
         if let Some(interface) = interface {
+            check_hardware_type(port, interface, findings);
+            warn_of_unchecked(port, interface, findings);
             check_interface_queues(port, interface, findings);
         }
         check_keep(port, findings);
@@ -146,14 +149,26 @@ pub(super) fn check_io(
         }
         if port.io.or(Io::default()) == Some(Io::PacketMmsg)
             && let Some(name) = port.interface.value()
-            && let Some(setting) = machine.forwarding(name.get_ref())
         {
-            let message = format!(
-                "io = \"packet-mmsg\": the kernel also receives every packet of {} and forwards \
-                 it; run `sysctl -w {setting}=0` so that it does not send a second copy",
-                name.get_ref()
-            );
-            findings.warning(&span, message);
+            match machine.forwarding(name.get_ref()) {
+                Ok(None) => {}
+                Ok(Some(setting)) => {
+                    let message = format!(
+                        "io = \"packet-mmsg\": the kernel also receives every packet of {} and \
+                         forwards it; run `sysctl -w {setting}=0` so that it does not send a \
+                         second copy",
+                        name.get_ref()
+                    );
+                    findings.warning(&span, message);
+                }
+                Err(error) => {
+                    let message = format!(
+                        "cannot check whether the kernel forwards packets of {}: {error}",
+                        name.get_ref()
+                    );
+                    findings.warning(&span, message);
+                }
+            }
         }
     }
     if let (Some(busy_poll), Some(port)) =
@@ -252,6 +267,26 @@ pub(super) fn warn_of_lockouts(
     }
 }
 
+fn check_hardware_type(port: &PortTable, interface: &Interface, findings: &mut Findings<'_>) {
+    let (Some(name), Some(hardware_type)) = (port.interface.value(), interface.hardware_type)
+    else {
+        return;
+    };
+    if !hardware_type.is_ethernet() {
+        let error = NotEthernet { interface: name.get_ref().clone(), hardware_type };
+        findings.error(&name.span(), error.to_string());
+    }
+}
+
+/// A fact that cannot be read must not pass for a good one.
+fn warn_of_unchecked(port: &PortTable, interface: &Interface, findings: &mut Findings<'_>) {
+    let Some(name) = port.interface.value() else { return };
+    for unchecked in &interface.unchecked {
+        let message = format!("cannot check {unchecked} (interface {:?})", name.get_ref());
+        findings.warning(&name.span(), message);
+    }
+}
+
 fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mut Findings<'_>) {
     let (Some(queues), Some(active), Some(name)) =
         (port.queues.or(DEFAULT_QUEUES), interface.queues, port.interface.value())
@@ -260,10 +295,9 @@ fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mu
     };
     let span = port.queues.span_or(&port.span);
     let name = name.get_ref();
-    // A veth (no driver in /sys) counts queues per direction; most devices count pairs.
-    let channels = match interface.driver {
-        Some(_) => format!("combined {queues}"),
-        None => format!("rx {queues} tx {queues}"),
+    let channels = match interface.has_combined_queues {
+        true => format!("combined {queues}"),
+        false => format!("rx {queues} tx {queues}"),
     };
     if queues > active {
         let message = format!(

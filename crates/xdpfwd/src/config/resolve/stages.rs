@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use xdpfwd_pipeline::{PlanCx, StagePlan, StagePlanError};
 
+use super::missing_keys;
 use crate::registry::{Registry, Toml};
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
@@ -18,7 +19,7 @@ use crate::config::table::display_value;
 use crate::config::words::{did_you_mean, quoted_or_list};
 
 /// Maximum number of errors about the keys of one stage. After each error, the stage is planned
-/// again without the invalid key.
+/// again without the invalid key, or with the missing one.
 const MAX_ERRORS: usize = 10;
 
 pub(super) struct Stages {
@@ -105,6 +106,7 @@ fn plan(
         return None;
     }
     let mut kind_keys = kind_keys;
+    let mut removed_keys: Vec<String> = Vec::new();
     for tries in 0..MAX_ERRORS {
         match registry.plan(kind_name, ValueDeserializer::from(kind_keys.clone()), cx) {
             Ok(plan) => {
@@ -116,12 +118,29 @@ fn plan(
             }
             Err(StagePlanError::Parse(error)) => {
                 let at = error.span().unwrap_or_else(|| span.clone());
+                if let Some(key) = missing_keys::missing_key(error.message()) {
+                    // It may have been removed after an earlier error.
+                    if removed_keys.iter().any(|removed| removed == key) {
+                        break;
+                    }
+                    let message = message(error.message(), kind_name, &findings.excerpt(&at));
+                    findings.error(&at, message);
+                    let read =
+                        |keys| match registry.plan(kind_name, ValueDeserializer::from(keys), cx) {
+                            Err(StagePlanError::Parse(error)) => Some(error),
+                            _ => None,
+                        };
+                    match missing_keys::add(&kind_keys, &at, key, read) {
+                        Some(filled) => kind_keys = filled,
+                        None => break,
+                    }
+                    continue;
+                }
                 let removed = take_entry(&mut kind_keys, &at);
-                // A key that this error reports as missing may have been removed after an earlier
-                // error.
                 if removed.is_none() && tries > 0 {
                     break;
                 }
+                removed_keys.extend(removed.iter().map(|(key, _)| key.clone()));
                 let message = match &removed {
                     Some((key, value))
                         if value.span() == at && !error.message().contains(" field `") =>

@@ -35,6 +35,10 @@ pub(super) fn resolve(
         findings.error(&configured.span(), message);
         return None;
     }
+    if available.is_empty() && machine.is_real() {
+        let message = "cannot check whether this process may use the cores (sched_getaffinity)";
+        findings.warning(&configured.span(), message.to_owned());
+    }
     let mut all_valid = true;
     let mut seen = BTreeSet::new();
     let mut workers = Vec::new();

@@ -221,3 +221,25 @@ fn documented_defaults_equal_values_of_missing_keys() {
     }
     assert_eq!(compared, 29, "documented default values");
 }
+
+const OPERATIONS: &str = include_str!("../../../../../docs/operations.md");
+
+/// systemd's default limit would leave the service failed after five quick starts.
+#[test]
+fn documented_unit_restarts_for_ever_with_a_pause() {
+    let (unit, service) =
+        OPERATIONS.split_once("[Unit]").unwrap().1.split_once("[Service]").unwrap();
+    let service = service.split("[Install]").next().unwrap();
+    assert!(unit.contains("\nStartLimitIntervalSec=0\n"), "{unit}");
+    for line in ["Restart=on-failure", "RestartSec=5", "LimitNOFILE=65536"] {
+        assert!(service.contains(&format!("\n{line}\n")), "{service}");
+    }
+}
+
+#[test]
+fn documented_setcap_follows_restriction_to_a_group() {
+    let position = |command: &str| OPERATIONS.find(command).unwrap();
+    assert!(position("chgrp xdpfwd /usr/local/bin/xdpfwd") < position("chmod 0750 "));
+    assert!(position("chmod 0750 ") < position("setcap cap_net_admin"));
+    assert_eq!(OPERATIONS.matches("+ep").count(), 1, "each `setcap` needs a group");
+}

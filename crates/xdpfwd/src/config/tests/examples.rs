@@ -4,10 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use xdpfwd_engine::{Lockout, Plan};
+use xdpfwd_engine::{Lockouts, Plan};
 
 use super::KeyFolder;
-use crate::config::{Interface, Machine, load};
+use crate::config::{FilePolicy, Interface, Machine, load};
 
 /// A machine on which every interface exists, with this number of queues and this MTU.
 struct PermissiveMachine {
@@ -27,13 +27,12 @@ impl Machine for PermissiveMachine {
             index,
             queues: Some(self.queues),
             mtu: Some(self.mtu),
-            driver: None,
-            state: None,
+            ..Interface::default()
         })
     }
 
-    fn lockouts(&self, _: &Plan) -> io::Result<Vec<Lockout>> {
-        Ok(Vec::new())
+    fn lockouts(&self, _: &Plan) -> io::Result<Lockouts> {
+        Ok(Lockouts::default())
     }
 
     fn interfaces(&self) -> Vec<String> {
@@ -59,6 +58,7 @@ impl ExampleFiles {
         };
         let mut files: Vec<_> = fs::read_dir(configs).unwrap().map(copy).collect();
         files.sort();
+        fs::write(folder.join("esp.state"), "").unwrap();
         Self { folder, files }
     }
 }
@@ -71,9 +71,13 @@ fn example_files_are_valid_without_warnings() {
         let name = file.file_name().unwrap().to_str().unwrap();
         assert!(name.ends_with(".toml"), "{name}");
         let queues = if name == "two-workers.toml" { 2 } else { 1 };
-        let (_, warnings) =
-            load(&file, &xdpfwd_stages::builtin(), &PermissiveMachine { queues, mtu: 1500 })
-                .unwrap();
+        let (_, warnings) = load(
+            &file,
+            &xdpfwd_stages::builtin(),
+            &PermissiveMachine { queues, mtu: 1500 },
+            FilePolicy::Accept,
+        )
+        .unwrap();
         assert_eq!(warnings.to_string(), "", "{name}");
     }
 }
@@ -85,16 +89,24 @@ fn only_jumbo_example_accepts_mtu_3818() {
     for file in files {
         let is_jumbo = file.file_name().unwrap() == "jumbo.toml";
         let machine = PermissiveMachine { queues: 2, mtu: 3818 };
-        assert_eq!(load(&file, &xdpfwd_stages::builtin(), &machine).is_ok(), is_jumbo, "{file:?}");
+        assert_eq!(
+            load(&file, &xdpfwd_stages::builtin(), &machine, FilePolicy::Accept).is_ok(),
+            is_jumbo,
+            "{file:?}"
+        );
     }
 }
 
 #[test]
 fn demo_example_matches_the_lab() {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/demo.toml");
-    let (plan, _) =
-        load(&demo, &xdpfwd_stages::builtin(), &PermissiveMachine { queues: 1, mtu: 1500 })
-            .unwrap();
+    let (plan, _) = load(
+        &demo,
+        &xdpfwd_stages::builtin(),
+        &PermissiveMachine { queues: 1, mtu: 1500 },
+        FilePolicy::Accept,
+    )
+    .unwrap();
     let interfaces: Vec<_> =
         plan.ports.iter().map(|port| (port.interface.as_str(), port.queues)).collect();
     assert_eq!(interfaces, [("fwd0", 1), ("fwd1", 1)]);

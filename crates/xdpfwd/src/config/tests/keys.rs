@@ -1,6 +1,6 @@
 //! Keys that are unknown or missing, and values of the wrong type or outside of the valid range.
 
-use super::{MINIMAL, diagnose_cases, diagnose_cases_with};
+use super::{MINIMAL, diagnose, diagnose_cases, diagnose_cases_with};
 
 #[test]
 fn unknown_keys_are_rejected_at_every_level() {
@@ -112,4 +112,27 @@ fn invalid_name_error_states_naming_rules() {
         "[stage.\"\"]\nkind = \"ttl\"\n[stage.\"a b\"]\nkind = \"ttl\"".to_owned(),
     ];
     assert_snapshot!(diagnose_cases(&cases.iter().map(String::as_str).collect::<Vec<_>>()));
+}
+
+#[test]
+fn all_missing_keys_of_a_stage_are_reported() {
+    let missing = |stage: &str| {
+        let text = diagnose(&format!("{MINIMAL}[stage.x]\n{stage}"));
+        let lines = text.lines().filter_map(|line| line.split("missing key `").nth(1));
+        let mut keys: Vec<_> =
+            lines.map(|line| line.split('`').next().unwrap().to_owned()).collect();
+        keys.sort();
+        keys
+    };
+    assert_eq!(missing("kind = \"filter\""), ["default", "rules"]);
+    assert_eq!(missing("kind = \"filter\"\ndefault = \"drop\""), ["rules"]);
+    assert_eq!(missing("kind = \"esp-seal\""), ["sa", "state_file"]);
+    assert_eq!(
+        missing("kind = \"esp-open\"\nlab = true\n[[stage.x.sa]]\nesn = true"),
+        ["key_file", "spi", "state_file", "transform"]
+    );
+    assert_eq!(
+        missing("kind = \"esp-open\"\nlab = true\nstate_file = \"s\"\n[[stage.x.sa]]\nspi = 300"),
+        ["key_file", "transform"]
+    );
 }

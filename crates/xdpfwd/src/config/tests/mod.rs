@@ -15,6 +15,7 @@ macro_rules! assert_snapshot {
 mod documented;
 mod esp;
 mod examples;
+mod host;
 mod io;
 mod keep;
 mod keys;

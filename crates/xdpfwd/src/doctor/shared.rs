@@ -1,0 +1,69 @@
+//! Checks that doctor shares with `--check` and a start.
+
+use std::io;
+
+use nix::net::if_::if_nametoindex;
+use xdpfwd_engine::{Links, PortPlan, TooFewDescriptors};
+use xdpfwd_pipeline::PortId;
+
+use super::{Finding, Subject};
+use crate::host_checks;
+
+/// Warns of a bridge, bond, VLAN, … above the interface that loses its packets.
+pub(crate) fn competing_users(
+    subject: &Subject,
+    id: PortId,
+    port: &PortPlan,
+    links: &io::Result<Links>,
+    index: u32,
+) -> Vec<Finding> {
+    const CHECK: &str = "shared";
+    let name = &*port.interface;
+    let links = match links {
+        Ok(links) => links,
+        Err(error) => {
+            let why = format!("cannot read which interfaces are above it: {error}");
+            return vec![Finding::unknown(CHECK, name, why)];
+        }
+    };
+    let problems = host_checks::competing_users(&subject.plan, id, &links.users(index));
+    if problems.is_empty() {
+        return vec![Finding::ok(CHECK, name, "no other interface loses its packets")];
+    }
+    let (found, fixes): (Vec<_>, Vec<_>) =
+        problems.into_iter().map(|problem| (problem.found, problem.fix)).unzip();
+    vec![Finding::warning(CHECK, name, found.join("; "), fixes.join("\n"))]
+}
+
+/// Warns of paths to an interface with a smaller MTU; nothing if the subject has no such path.
+pub(crate) fn path_mtus(subject: &Subject, links: &io::Result<Links>) -> Vec<Finding> {
+    const CHECK: &str = "path-mtu";
+    let plan = &subject.plan;
+    let port = |id: PortId| plan.ports.get(usize::from(id.0));
+    let mtu = |id: PortId| {
+        let index = if_nametoindex(&*port(id)?.interface).ok()?;
+        links.as_ref().ok()?.get(index)?.mtu
+    };
+    let finding = |path| {
+        let problem = host_checks::path_mtu(plan, path, mtu)?;
+        Some(Finding::warning(CHECK, &*port(path.from)?.interface, problem.found, problem.fix))
+    };
+    plan.paths.iter().filter_map(finding).collect()
+}
+
+pub(crate) fn descriptors(checked: io::Result<Result<(), TooFewDescriptors>>) -> Finding {
+    const CHECK: &str = "descriptors";
+    match checked {
+        Ok(Ok(())) => Finding::ok(CHECK, "host", "this process may open enough files"),
+        Ok(Err(too_few @ TooFewDescriptors { needed, .. })) => Finding::error(
+            CHECK,
+            "host",
+            too_few.to_string(),
+            format!("ulimit -Hn {needed}\nor, in the systemd unit: LimitNOFILE={needed}"),
+        ),
+        Err(error) => {
+            let why = format!("cannot read the limit on open files: {error}");
+            Finding::unknown(CHECK, "host", why)
+        }
+    }
+}

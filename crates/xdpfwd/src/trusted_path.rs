@@ -1,0 +1,304 @@
+//! Checks that other users can change neither a file nor the way to it.
+//!
+//! Each folder on the way, each symbolic link and the file itself must belong to root or to the
+//! user of this process, and no other user may write to them. In a folder with the sticky bit, such
+//! as /tmp, others may create files, but they can replace only their own. On a read-only mount,
+//! nobody can write.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Component, Path, PathBuf};
+
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::Uid;
+
+/// Another user can change a file.
+#[derive(Debug)]
+pub(crate) struct UntrustedPath {
+    path: PathBuf,
+    /// The file, or a folder or symbolic link on the way to it.
+    at: PathBuf,
+    problem: Problem,
+}
+
+#[derive(Debug)]
+enum Problem {
+    Owner(u32),
+    Mode(u32),
+    /// The way to the file cannot be examined.
+    Io(io::Error),
+}
+
+/// As many as the kernel follows.
+const MAX_LINKS: usize = 40;
+
+const WRITABLE_BY_GROUP: u32 = 0o020;
+const WRITABLE_BY_OTHERS: u32 = 0o002;
+const STICKY: u32 = 0o1000;
+
+/// Fails if a user other than root and the user of this process can change what `path` names. A
+/// missing file is no error. After `sudo`, the user who called it counts as the user.
+pub(crate) fn check(path: &Path) -> Result<(), UntrustedPath> {
+    Walk { owners: trusted_owners() }.check(path)
+}
+
+fn trusted_owners() -> Vec<u32> {
+    let user = Uid::effective();
+    let caller = || std::env::var("SUDO_UID").ok()?.parse().ok();
+    let caller = if user.is_root() { caller() } else { None };
+    [0, user.as_raw()].into_iter().chain(caller).collect()
+}
+
+struct Walk {
+    owners: Vec<u32>,
+}
+
+impl Walk {
+    fn check(&self, path: &Path) -> Result<(), UntrustedPath> {
+        self.walk(path).map_err(|(at, problem)| UntrustedPath {
+            path: path.to_owned(),
+            at,
+            problem,
+        })
+    }
+
+    fn walk(&self, path: &Path) -> Result<(), (PathBuf, Problem)> {
+        let absolute =
+            std::path::absolute(path).map_err(|error| (path.to_owned(), Problem::Io(error)))?;
+        // The names still to follow, last first.
+        let mut names = reversed_names(&absolute);
+        let mut current = PathBuf::from("/");
+        self.check_entry(&current, |path| fs::symlink_metadata(path))?;
+        let mut links = 0;
+        while let Some(name) = names.pop() {
+            if name == ".." {
+                current.pop();
+                continue;
+            }
+            let next = current.join(name);
+            let Some(file) = self.check_entry(&next, |path| fs::symlink_metadata(path))? else {
+                return Ok(());
+            };
+            if !file.is_symlink() {
+                current = next;
+                continue;
+            }
+            // An open file of a process, such as /proc/self/fd/0: its target may have no path.
+            if current.starts_with("/proc") && current.ends_with("fd") {
+                self.check_entry(&next, |path| fs::metadata(path))?;
+                current = next;
+                continue;
+            }
+            links += 1;
+            let error = |error| (next.clone(), Problem::Io(error));
+            if links > MAX_LINKS {
+                return Err(error(io::Error::other("too many symbolic links")));
+            }
+            let target = fs::read_link(&next).map_err(error)?;
+            if target.is_absolute() {
+                current = PathBuf::from("/");
+            }
+            names.extend(reversed_names(&target));
+        }
+        Ok(())
+    }
+
+    /// Returns `None` if the file does not exist.
+    fn check_entry(
+        &self,
+        path: &Path,
+        read: impl Fn(&Path) -> io::Result<Metadata>,
+    ) -> Result<Option<Metadata>, (PathBuf, Problem)> {
+        match read(path) {
+            Ok(file) => match self.problem(&file) {
+                None => Ok(Some(file)),
+                Some(Problem::Mode(_)) if is_read_only(path) => Ok(Some(file)),
+                Some(problem) => Err((path.to_owned(), problem)),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err((path.to_owned(), Problem::Io(error))),
+        }
+    }
+
+    fn problem(&self, file: &Metadata) -> Option<Problem> {
+        let kind = file.file_type();
+        // A device such as /dev/null has no content that others could change.
+        if kind.is_char_device() {
+            return None;
+        }
+        if !self.owners.contains(&file.uid()) {
+            return Some(Problem::Owner(file.uid()));
+        }
+        let mode = file.mode();
+        let is_sticky_folder = kind.is_dir() && mode & STICKY != 0;
+        if kind.is_symlink() || is_sticky_folder {
+            return None;
+        }
+        let group = if file.gid() == 0 { 0 } else { WRITABLE_BY_GROUP };
+        (mode & (WRITABLE_BY_OTHERS | group) != 0).then_some(Problem::Mode(mode & 0o7777))
+    }
+}
+
+/// Returns whether nobody can write to the file through its mount, as in a ConfigMap of Kubernetes,
+/// whose folder has mode 0777.
+fn is_read_only(path: &Path) -> bool {
+    statvfs(path).is_ok_and(|mount| mount.flags().contains(FsFlags::ST_RDONLY))
+}
+
+fn reversed_names(path: &Path) -> Vec<OsString> {
+    let names = path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    });
+    names.collect::<Vec<_>>().into_iter().rev().collect()
+}
+
+/// Names the part of the path that others can change, and the remedy.
+impl fmt::Display for UntrustedPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, at, problem } = self;
+        write!(f, "other users can change {path:?}: ")?;
+        if at == path {
+            f.write_str("it")?;
+        } else {
+            write!(f, "{at:?}, which leads to it,")?;
+        }
+        match problem {
+            Problem::Owner(owner) => {
+                write!(f, " belongs to user {owner}; run: chown -h {} {at:?}", Uid::effective())
+            }
+            Problem::Mode(mode) => {
+                write!(f, " is writable by others (mode {mode:04o}); run: chmod go-w {at:?}")
+            }
+            Problem::Io(error) => write!(f, " cannot be examined: {error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+
+    use super::*;
+    use xdpfwd_testkit::Folder;
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// `folder/inner/file`, and the folder.
+    fn file_in_folder() -> (Folder, PathBuf) {
+        let folder = Folder::new();
+        let inner = folder.join("inner");
+        fs::create_dir(&inner).unwrap();
+        set_mode(&inner, 0o755);
+        let file = inner.join("file");
+        fs::write(&file, "").unwrap();
+        set_mode(&file, 0o644);
+        (folder, file)
+    }
+
+    fn error(path: &Path) -> String {
+        check(path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn file_writable_only_by_owner_is_trusted() {
+        let (_folder, file) = file_in_folder();
+        for mode in [0o600, 0o644, 0o444, 0o755] {
+            set_mode(&file, mode);
+            check(&file).unwrap();
+        }
+        check(&file.with_file_name("missing")).unwrap();
+        check(Path::new("/dev/null")).unwrap();
+    }
+
+    #[test]
+    fn writable_file_or_folder_is_rejected_with_command() {
+        let (_folder, file) = file_in_folder();
+        let inner = file.parent().unwrap();
+        set_mode(&file, 0o646);
+        let text = error(&file);
+        assert!(text.ends_with(&format!("(mode 0646); run: chmod go-w {file:?}")), "{text}");
+        set_mode(&file, 0o644);
+        for path in [&file, &file.with_file_name("missing")] {
+            set_mode(inner, 0o757);
+            let text = error(path);
+            assert!(text.contains(&format!("{inner:?}, which leads to it,")), "{text}");
+            // As /tmp.
+            set_mode(inner, 0o1777);
+            check(path).unwrap();
+        }
+    }
+
+    #[test]
+    fn write_permission_of_group_is_accepted_only_for_root() {
+        let (_folder, file) = file_in_folder();
+        set_mode(&file, 0o664);
+        if Uid::effective().is_root() {
+            check(&file).unwrap();
+            chown(&file, None, Some(4321)).unwrap();
+        }
+        assert!(error(&file).contains("mode 0664"));
+    }
+
+    #[test]
+    fn file_of_other_user_is_rejected_also_in_sticky_folder() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let (_folder, file) = file_in_folder();
+        let inner = file.parent().unwrap().to_owned();
+        for mode in [0o755, 0o1777] {
+            set_mode(&inner, mode);
+            chown(&file, Some(4321), None).unwrap();
+            let text = error(&file);
+            assert!(text.contains("it belongs to user 4321; run: chown -h 0 "), "{text}");
+            chown(&file, Some(0), None).unwrap();
+            check(&file).unwrap();
+        }
+        chown(&inner, Some(4321), None).unwrap();
+        assert!(error(&file).contains("which leads to it, belongs to user 4321"));
+        // The user who called sudo.
+        Walk { owners: vec![0, 4321] }.check(&file).unwrap();
+    }
+
+    #[test]
+    fn symbolic_link_is_followed_and_its_target_checked() {
+        let (folder, file) = file_in_folder();
+        let link = |target: &Path, name: &str| {
+            let link = folder.join(name);
+            symlink(target, &link).unwrap();
+            link
+        };
+        let links = [
+            link(Path::new("inner/file"), "direct"),
+            link(Path::new("inner"), "folder").join("file"),
+            link(Path::new("inner/../inner/./file"), "dots"),
+            link(&file, "absolute"),
+        ];
+        links.iter().for_each(|link| check(link).unwrap());
+        set_mode(&file, 0o666);
+        for link in &links {
+            assert!(error(link).contains("which leads to it, is writable"), "{link:?}");
+        }
+        assert!(error(&link(Path::new("loop"), "loop")).contains("too many symbolic links"));
+    }
+
+    #[test]
+    fn open_pipe_of_this_process_is_trusted() {
+        use std::os::fd::AsRawFd as _;
+        let (reader, _writer) = std::io::pipe().unwrap();
+        check(Path::new(&format!("/proc/self/fd/{}", reader.as_raw_fd()))).unwrap();
+        check(Path::new(&format!("/dev/fd/{}", reader.as_raw_fd()))).unwrap();
+        let (_folder, file) = file_in_folder();
+        set_mode(&file, 0o666);
+        let open = fs::File::open(&file).unwrap();
+        error(Path::new(&format!("/dev/fd/{}", open.as_raw_fd())));
+    }
+}
