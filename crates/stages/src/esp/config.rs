@@ -1,8 +1,8 @@
 //! The configuration tables and the planning of `esp-seal` and `esp-open`.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use serde::Deserialize;
@@ -188,6 +188,7 @@ impl StageConfig for EspSealConfig {
             tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
             state_path: cx.directory.join(self.state_file.0),
             state: ArcSwapOption::empty(),
+            closed: OnceLock::new(),
             was_acquired: AtomicBool::new(false),
             exclusive_keys,
             direction: Seal {
@@ -252,6 +253,7 @@ impl StageConfig for EspOpenConfig {
             tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
             state_path: cx.directory.join(self.state_file.0),
             state: ArcSwapOption::empty(),
+            closed: OnceLock::new(),
             was_acquired: AtomicBool::new(false),
             exclusive_keys,
         }))))

@@ -114,7 +114,7 @@ impl QueueBound for Plan<Open> {
 }
 
 impl Stage for EspOpen {
-    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+    fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
         let Self { settings, opener } = self;
         let len = view.len();
         for index in 0..len {
@@ -131,7 +131,7 @@ impl Stage for EspOpen {
         let mut from = 0;
         while let Some(next) = opener.jobs[from..len].iter().position(|job| job.sa_index != NONE) {
             from += next;
-            opener.open(settings, view, from, len);
+            opener.open(settings, view, from, len, cx.now());
         }
     }
 
@@ -187,7 +187,14 @@ impl Opener {
     ///
     /// Never waits: windows are in lock-free slots.
     #[inline]
-    fn open(&mut self, settings: &Settings<Open>, view: &mut View<'_>, from: usize, len: usize) {
+    fn open(
+        &mut self,
+        settings: &Settings<Open>,
+        view: &mut View<'_>,
+        from: usize,
+        len: usize,
+        now: u64,
+    ) {
         let sa_index = self.jobs[from].sa_index;
         let index = usize::from(sa_index);
         let sa = &settings.sas[index];
@@ -198,6 +205,10 @@ impl Opener {
             let reason = reasons::STATE_FILE.reason();
             return drop_all(&mut self.jobs[..len], view, from, sa_index, reason, None);
         };
+        if shared.progress.is_overdue(now) {
+            let (reason, counts) = (reasons::STATE_FILE.reason(), Some(&shared.counts));
+            return drop_all(&mut self.jobs[..len], view, from, sa_index, reason, counts);
+        }
         let limits = &sa.sa.limits;
         let (max_packets, max_bytes) =
             (limits.hard_packets.unwrap_or(u64::MAX), limits.hard_bytes.unwrap_or(u64::MAX));
@@ -271,7 +282,7 @@ impl Opener {
         shared.counts.packets.store(packets, Ordering::Relaxed);
         shared.bytes.store(bytes, Ordering::Relaxed);
         if let Some(held) = &self.windows[index] {
-            held.publish();
+            held.publish(now);
         }
     }
 }

@@ -4,8 +4,8 @@
 use std::any::Any;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use xdpfwd_ipsec::Ivs;
@@ -17,7 +17,7 @@ use xdpfwd_wire::icmp;
 use super::bypass::Bypass;
 use super::sa::{self, Association, Inbound, Outbound, SecurityAssociation};
 use super::spi::SpiTable;
-use super::state_file::{IvRange, StateFile};
+use super::state_file::{ClosedState, IvRange, StateFile};
 
 pub(super) struct Plan<D: StageDirection>(pub(super) Arc<Settings<D>>);
 
@@ -29,6 +29,8 @@ pub(super) struct Settings<D: StageDirection> {
     pub(super) state_path: PathBuf,
     /// `None` before `acquire` and after `release`.
     pub(super) state: ArcSwapOption<StateFile>,
+    /// The fault of the state file when it was closed.
+    pub(super) closed: OnceLock<ClosedState>,
     /// Also set by an `acquire` that failed; stays set after `release`.
     pub(super) was_acquired: AtomicBool,
     /// The SAs' keys, as resources that no other SA may use.
@@ -146,7 +148,16 @@ impl<D: StageDirection> ResourceOwner for Plan<D> {
     }
 
     fn release(&self) {
-        self.0.state.store(None);
+        if let Some(state) = self.0.state.swap(None) {
+            let _ = self.0.closed.set(state.close());
+        }
+    }
+
+    fn fault(&self) -> Option<String> {
+        match (self.0.state.load().as_ref(), self.0.closed.get()) {
+            (Some(state), _) => state.fault(),
+            (None, closed) => closed?.fault(),
+        }
     }
 
     fn exclusive_resources(&self) -> Vec<ExclusiveResource> {
@@ -167,7 +178,9 @@ impl<D: StageDirection> Maintained for Plan<D> {
 
 impl<D: StageDirection> Inspectable for Plan<D> {
     fn tables(&self, _: &[u64]) -> Vec<Table> {
-        vec![sa::table(self.0.sas.iter().map(D::Sa::status))]
+        let fault = self.fault();
+        let status = |sa: &D::Sa| sa.status().with_fault(fault.clone());
+        vec![sa::table(self.0.sas.iter().map(status))]
     }
 }
 

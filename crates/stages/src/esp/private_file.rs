@@ -22,15 +22,21 @@ pub(super) fn forbid_core_dumps() -> io::Result<()> {
 
 /// Does not follow a symbolic link, and does not block on a FIFO without a writer.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
+    OpenOptions::new().read(true).custom_flags(OPEN_FLAGS.bits()).open(path)
 }
+
+/// Like [`open`], for reading and writing.
+pub(super) fn open_to_write(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).custom_flags(OPEN_FLAGS.bits()).open(path)
+}
+
+const OPEN_FLAGS: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_NONBLOCK);
 
 /// The causes with error messages of their own, and `Other`.
 pub(super) enum OpenFailure {
     Missing,
     Link,
-    /// A socket, or a device file without a device.
+    /// A socket, a device file without a device, or a folder opened for writing.
     NotRegular,
     Other(io::Error),
 }
@@ -40,7 +46,7 @@ impl From<io::Error> for OpenFailure {
         match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ENOENT) => Self::Missing,
             Some(Errno::ELOOP) => Self::Link,
-            Some(Errno::ENXIO | Errno::ENODEV) => Self::NotRegular,
+            Some(Errno::ENXIO | Errno::ENODEV | Errno::EISDIR) => Self::NotRegular,
             _ => Self::Other(error),
         }
     }

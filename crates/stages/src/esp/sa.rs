@@ -13,6 +13,7 @@ use super::selector::Selector;
 use super::state_file::{InboundProgress, OutboundNumbers, StateFile, StateFileError};
 use super::values::{Backend, Mode};
 use xdpfwd_pipeline::{Cell, QueueBinding, Reason, Table, Unit};
+use xdpfwd_xsk::clock;
 
 /// Without the key.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +43,8 @@ pub(super) struct SaStatus {
     /// The queue whose worker owns an inbound SA.
     queue: Option<u16>,
     limits: Limits,
+    /// Why the state of the SA cannot be written.
+    fault: Option<String>,
 }
 
 /// The inspection table, which `xdpfwd ctl sa` prints.
@@ -71,6 +74,7 @@ pub(super) fn table(sas: impl Iterator<Item = SaStatus>) -> Table {
             ("hard_packets", PACKETS),
             ("soft_bytes", BYTES),
             ("hard_bytes", BYTES),
+            ("fault", None),
         ],
     );
     table.rows.extend(sas.map(SaStatus::into_row));
@@ -78,6 +82,10 @@ pub(super) fn table(sas: impl Iterator<Item = SaStatus>) -> Table {
 }
 
 impl SaStatus {
+    pub(super) fn with_fault(self, fault: Option<String>) -> Self {
+        Self { fault, ..self }
+    }
+
     fn into_row(self) -> Vec<Cell> {
         let address =
             |address: Option<IpAddr>| Cell::from(address.map(|address| address.to_string()));
@@ -103,6 +111,7 @@ impl SaStatus {
             hard_packets.into(),
             soft_bytes.into(),
             hard_bytes.into(),
+            self.fault.into(),
         ]
     }
 }
@@ -184,7 +193,7 @@ pub(super) struct Inbound {
 pub(super) struct InboundShared {
     /// A lock-free slot, empty while a worker holds the window.
     window: ArrayQueue<Window>,
-    progress: Arc<InboundProgress>,
+    pub(super) progress: Arc<InboundProgress>,
     pub(super) counts: Counts,
     /// Decapsulated since xdpfwd started or the SA was added.
     pub(super) bytes: AtomicU64,
@@ -300,6 +309,7 @@ impl Association {
             window: None,
             queue: None,
             limits: self.limits,
+            fault: None,
         }
     }
 }
@@ -494,16 +504,17 @@ impl HeldWindow {
     }
 
     #[inline]
-    pub(super) fn publish(&self) {
+    pub(super) fn publish(&self, now: u64) {
         if let Some(window) = &self.window {
-            self.shared.progress.set_highest(window.highest());
+            self.shared.progress.set_highest(window.highest(), now);
         }
     }
 }
 
 impl Drop for HeldWindow {
     fn drop(&mut self) {
-        self.publish();
+        // Changes nothing unless a panic has interrupted a batch.
+        self.publish(clock::cycles());
         if let Some(window) = self.window.take() {
             let returned = self.shared.window.push(window);
             debug_assert!(returned.is_ok(), "the slot of a held window must be empty");
