@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 use xdpfwd_ipsec::{Aead, Fingerprint, KeyLengthError, KeyMaterial, Protection, Transform, Window};
 
-use super::bypass::Bypass;
+use super::bypass::{Bypass, Endpoints};
 use super::key_file;
 use super::outer::OuterHeader;
 use super::plan::{Open, Plan, Seal, Settings};
@@ -93,6 +93,7 @@ struct InboundTable {
     key_file: Spanned<FileName>,
     #[serde(default)]
     mode: Mode,
+    source: Option<Address>,
     destination: Option<Address>,
     udp_port: Option<Bounded<1, { u16::MAX as u64 }>>,
     esn: Option<bool>,
@@ -182,9 +183,16 @@ impl StageConfig for EspSealConfig {
         if !errors.is_empty() {
             return Err(PlanError(errors));
         }
+        let endpoints = sas.iter().filter_map(|sa| sa.outer.as_ref()).map(|outer| Endpoints {
+            source: Some(outer.source()),
+            destination: outer.destination(),
+        });
+        let selectors = sas.iter().map(|sa| &sa.sa.selector);
+        let bypass = Bypass::new(&self.bypass.0, endpoints, selectors, true);
         Ok(Arc::new(Plan(Arc::new(Settings {
             sas,
-            bypass: Bypass::new(&self.bypass.0),
+            warnings: warnings(&bypass),
+            bypass,
             tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
             state_path: cx.directory.join(self.state_file.0),
             state: ArcSwapOption::empty(),
@@ -246,10 +254,16 @@ impl StageConfig for EspOpenConfig {
         let mut udp_ports: Vec<u16> = sas.iter().filter_map(|sa| sa.udp_port).collect();
         udp_ports.sort_unstable();
         udp_ports.dedup();
+        let endpoints = sas
+            .iter()
+            .filter_map(|sa| Some(Endpoints { source: sa.source, destination: sa.destination? }));
+        let selectors = sas.iter().map(|sa| &sa.sa.selector);
+        let bypass = Bypass::new(&self.bypass.0, endpoints, selectors, false);
         Ok(Arc::new(Plan(Arc::new(Settings {
             direction: Open { by_spi: SpiTable::new(sas.iter().map(|sa| sa.sa.spi)), udp_ports },
             sas,
-            bypass: Bypass::new(&self.bypass.0),
+            warnings: warnings(&bypass),
+            bypass,
             tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
             state_path: cx.directory.join(self.state_file.0),
             state: ArcSwapOption::empty(),
@@ -258,6 +272,11 @@ impl StageConfig for EspOpenConfig {
             exclusive_keys,
         }))))
     }
+}
+
+fn warnings(bypass: &Bypass) -> Vec<PlanDiagnostic> {
+    let warning = |message| PlanDiagnostic { location: Location::Stage, message };
+    bypass.warning().map(warning).into_iter().collect()
 }
 
 /// Adds the location of the SA's table if the diagnostic has no more precise one.
@@ -516,6 +535,7 @@ impl InboundTable {
         let sa = common.association(backend, cx)?;
         let udp_port = self.udp_port.map(|port| port.0 as u16);
         let queue = self.queue.map_or(0, |queue| queue.0 as u16);
-        Ok(Inbound::new(sa, self.destination.map(|address| address.0), udp_port, window, queue))
+        let outer = [self.source, self.destination].map(|address| address.map(|address| address.0));
+        Ok(Inbound::new(sa, outer, udp_port, window, queue))
     }
 }

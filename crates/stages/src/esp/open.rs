@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use arrayvec::ArrayVec;
 use xdpfwd_ipsec::{BATCH, Incoming, OpenError, PREFIX_LEN, ecn};
 use xdpfwd_pipeline::{
-    BuildCx, Cx, Inspectable, Maintained, PacketMut, QueueBinding, QueueBound, Reason,
-    ResourceOwner, Stage, StagePlan, Verdicts, View,
+    BuildCx, Cx, Inspectable, Maintained, PacketMut, PlanDiagnostic, QueueBinding, QueueBound,
+    Reason, ResourceOwner, Stage, StagePlan, Verdicts, View,
 };
 use xdpfwd_wire::checksum::update;
 use xdpfwd_wire::{EtherType, Fragment, Headers, IpProtocol, IpVersion, Status, udp};
@@ -90,6 +90,10 @@ impl StagePlan for Plan<Open> {
         Verdicts::Key(format!("opens by {:?}: {:?}", self.0.bypass, self.verdict_keys()))
     }
 
+    fn warnings(&self) -> &[PlanDiagnostic] {
+        &self.0.warnings
+    }
+
     fn as_resource_owner(&self) -> Option<&dyn ResourceOwner> {
         Some(self)
     }
@@ -157,7 +161,7 @@ fn classify(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Dispo
             }
             return match (headers.ip_version, headers.status) {
                 (None, status) if status != Status::NotIp => Disposition::Drop(Reason::MALFORMED),
-                _ if settings.bypass.passes_unmatched() => Disposition::Pass,
+                _ if settings.bypass.passes_unmatched(frame, headers) => Disposition::Pass,
                 _ => Disposition::Drop(reasons::UNPROTECTED.reason()),
             };
         }
@@ -170,13 +174,16 @@ fn classify(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Dispo
             let is_destination = |address: IpAddr| {
                 headers.addresses(frame).is_some_and(|addresses| addresses.destination() == address)
             };
-            sa.udp_port == port && sa.destination.is_none_or(is_destination)
+            let is_source = |address: IpAddr| headers.source_ip(frame) == Some(address);
+            sa.udp_port == port
+                && sa.destination.is_none_or(is_destination)
+                && sa.source.is_none_or(is_source)
         })
     };
     match settings.direction.by_spi.find(u32::from_be_bytes(*spi), is_match) {
         // The offsets fit: a frame has at most 4096 bytes.
         Some(sa_index) => Disposition::Open(Job { sa_index, esp: esp as u16, end: end as u16 }),
-        None if settings.bypass.passes_unmatched() => Disposition::Pass,
+        None if settings.bypass.passes_unmatched(frame, headers) => Disposition::Pass,
         None => Disposition::Drop(reasons::NO_SA.reason()),
     }
 }

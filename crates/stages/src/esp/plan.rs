@@ -10,11 +10,12 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwapOption;
 use xdpfwd_ipsec::Ivs;
 use xdpfwd_pipeline::{
-    ExclusiveResource, Inspectable, Maintained, ResourceError, ResourceOwner, Table,
+    ExclusiveResource, Inspectable, Maintained, PlanDiagnostic, ResourceError, ResourceOwner, Table,
 };
 use xdpfwd_wire::icmp;
 
 use super::bypass::Bypass;
+use super::private_file::{has_swap, lock_memory};
 use super::sa::{self, Association, Inbound, Outbound, SecurityAssociation};
 use super::spi::SpiTable;
 use super::state_file::{ClosedState, IvRange, StateFile};
@@ -35,6 +36,7 @@ pub(super) struct Settings<D: StageDirection> {
     pub(super) was_acquired: AtomicBool,
     /// The SAs' keys, as resources that no other SA may use.
     pub(super) exclusive_keys: Vec<ExclusiveResource>,
+    pub(super) warnings: Vec<PlanDiagnostic>,
     pub(super) direction: D,
 }
 
@@ -137,6 +139,7 @@ impl<D: StageDirection> ResourceOwner for Plan<D> {
         for sa in sas {
             check_key(state_path, sa.association(), &same_direction, &opposite_direction)?;
         }
+        check_memory_lock()?;
         let state = state_file::<D>(state_path, others)?;
         for sa in sas {
             let others = plans::<D>(others).flat_map(|plan| &plan.0.sas);
@@ -246,6 +249,21 @@ fn check_key(
              sequence numbers; create a new key (xdpfwd esp new-key)"
         )));
     }
+    Ok(())
+}
+
+/// Reading the keys has tried to lock them in memory.
+fn check_memory_lock() -> Result<(), ResourceError> {
+    let Err(error) = lock_memory() else { return Ok(()) };
+    let message = format!(
+        "the keys cannot be locked in memory, so they could be written to swap space: {error}; \
+         grant the capability cap_ipc_lock, or run: ulimit -l unlimited (systemd: \
+         LimitMEMLOCK=infinity)"
+    );
+    if has_swap() {
+        return Err(ResourceError(message));
+    }
+    tracing::warn!("{message}. This machine has no swap space now");
     Ok(())
 }
 

@@ -23,9 +23,8 @@ pub(super) struct SaStatus {
     transform: &'static str,
     fingerprint: String,
     mode: &'static str,
+    /// The addresses of the outer header; for an inbound SA, the required ones, if configured.
     source: Option<IpAddr>,
-    /// The destination address of the outer header; for an inbound SA, the required one, if
-    /// configured.
     destination: Option<IpAddr>,
     /// Source and destination; for an inbound SA, only the destination.
     udp_ports: Vec<u16>,
@@ -178,7 +177,8 @@ pub(super) struct OutboundShared {
 
 pub(super) struct Inbound {
     pub(super) sa: Association,
-    /// The required address, if configured.
+    /// The required outer addresses, if configured.
+    pub(super) source: Option<IpAddr>,
     pub(super) destination: Option<IpAddr>,
     /// The required port; `None` if ESP is not in UDP.
     pub(super) udp_port: Option<u16>,
@@ -388,12 +388,12 @@ fn tunnel_addresses(outer: &Option<OuterHeader>) -> Option<(IpAddr, IpAddr)> {
 impl Inbound {
     pub(super) fn new(
         sa: Association,
-        destination: Option<IpAddr>,
+        [source, destination]: [Option<IpAddr>; 2],
         udp_port: Option<u16>,
         window: u32,
         queue: u16,
     ) -> Self {
-        Self { sa, destination, udp_port, window, queue, shared: OnceLock::new() }
+        Self { sa, source, destination, udp_port, window, queue, shared: OnceLock::new() }
     }
 
     /// `None` before acquisition.
@@ -458,14 +458,14 @@ impl SecurityAssociation for Inbound {
     }
 
     fn verdict_key(&self) -> String {
-        let Self { destination, udp_port, queue, .. } = self;
-        format!("{} {destination:?} {udp_port:?} {queue}", self.sa.verdict_key())
+        let Self { source, destination, udp_port, queue, .. } = self;
+        format!("{} {source:?} {destination:?} {udp_port:?} {queue}", self.sa.verdict_key())
     }
 
     fn status(&self) -> SaStatus {
         let shared = self.shared.get();
         let mut status = self.sa.status("in", shared.map(|shared| &shared.counts));
-        status.destination = self.destination;
+        (status.source, status.destination) = (self.source, self.destination);
         status.udp_ports = self.udp_port.into_iter().collect();
         status.sequence = shared.map_or(0, |shared| shared.progress.highest());
         status.bytes = shared.map_or(0, |shared| shared.bytes.load(Ordering::Relaxed));

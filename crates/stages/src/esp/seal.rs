@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use arrayvec::ArrayVec;
 use xdpfwd_ipsec::{BATCH, Exhausted, HEADER_LEN, ICV_LEN, Outgoing, PREFIX_LEN, trailer_len};
 use xdpfwd_pipeline::{
-    BuildCx, Cx, IcmpErrors, Inspectable, Maintained, PacketMut, Reason, ResourceOwner,
-    SnapshotError, Stage, StagePlan, Verdict, Verdicts, View,
+    BuildCx, Cx, IcmpErrors, Inspectable, Maintained, PacketMut, PlanDiagnostic, Reason,
+    ResourceOwner, SnapshotError, Stage, StagePlan, Verdict, Verdicts, View,
 };
 use xdpfwd_wire::checksum::{Sum, update};
 use xdpfwd_wire::icmp::Problem;
@@ -105,6 +105,10 @@ impl StagePlan for Plan<Seal> {
         Verdicts::Key(format!("seals by {bypass:?}, {mtu}: {:?}", self.verdict_keys()))
     }
 
+    fn warnings(&self) -> &[PlanDiagnostic] {
+        &self.0.warnings
+    }
+
     fn as_resource_owner(&self) -> Option<&dyn ResourceOwner> {
         Some(self)
     }
@@ -178,7 +182,7 @@ impl Sealer {
         }
         let Some(version) = headers.ip_version else {
             let is_not_ip = headers.status == Status::NotIp;
-            return match is_not_ip && settings.bypass.passes_unmatched() {
+            return match is_not_ip && settings.bypass.passes_unmatched(frame, &headers) {
                 true => Disposition::Pass,
                 false => Disposition::Drop(if is_not_ip {
                     reasons::NO_SA.reason()
@@ -188,7 +192,7 @@ impl Sealer {
             };
         };
         let Some(index) = select(&settings.sas, frame, &headers) else {
-            return if settings.bypass.passes_unmatched() {
+            return if settings.bypass.passes_unmatched(frame, &headers) {
                 Disposition::Pass
             } else {
                 Disposition::Drop(reasons::NO_SA.reason())

@@ -116,8 +116,13 @@ impl<S: Storage> Writer<S> {
 
     /// On success, allows the numbers and the epoch of the snapshot. On failure, marks the file.
     pub(super) fn write(&mut self, snapshot: &Snapshot) -> bool {
+        let is_last = self.shared.stopping.load(Ordering::Acquire);
         self.shared.lock().write_started = Some(Instant::now());
         let failure = self.slots.write(&snapshot.state).err();
+        if failure.is_none() && is_last {
+            // The other slot, too, so that the file has one state. The first write was enough.
+            let _ = self.slots.write(&snapshot.state);
+        }
         let mark_failure = failure.as_ref().and_then(|_| self.slots.mark_failed().err());
         if failure.is_none() {
             snapshot.allow(&self.shared);
