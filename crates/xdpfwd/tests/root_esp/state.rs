@@ -129,9 +129,10 @@ fn start_on_full_disk_converts_no_old_file_and_names_remedy() {
     assert!(fs::read_to_string(&path).unwrap().contains("version = 2\nwrite_failed = false\n"));
 }
 
+/// Sets the soft limit, which can be raised again.
 fn limit_file_size(running: &Running, bytes: &str) {
     let pid = running.forwarder.pid().to_string();
-    run(Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}")]));
+    run(Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:")]));
 }
 
 /// Injects packets until one is dropped as `state_file`. Returns the number of accepted ones.
