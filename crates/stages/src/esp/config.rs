@@ -1,6 +1,7 @@
 //! The configuration tables and the planning of `esp-seal` and `esp-open`.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
@@ -17,6 +18,7 @@ use super::reasons;
 use super::sa::{Association, Inbound, Limits, Outbound};
 use super::selector::Selector;
 use super::spi::SpiTable;
+use super::state_file::StateFile;
 use super::values::{
     Address, Amount, Backend, Bounded, Bypassed, Df, Dscp, Element, FileName, List, Mode, Prefix,
 };
@@ -188,13 +190,14 @@ impl StageConfig for EspSealConfig {
             destination: outer.destination(),
         });
         let selectors = sas.iter().map(|sa| &sa.sa.selector);
+        let state_path = cx.directory.join(self.state_file.0);
         let bypass = Bypass::new(&self.bypass.0, endpoints, selectors, true);
         Ok(Arc::new(Plan(Arc::new(Settings {
             sas,
-            warnings: warnings(&bypass),
+            warnings: warnings(&bypass, &state_path),
             bypass,
             tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
-            state_path: cx.directory.join(self.state_file.0),
+            state_path,
             state: ArcSwapOption::empty(),
             closed: OnceLock::new(),
             was_acquired: AtomicBool::new(false),
@@ -258,14 +261,15 @@ impl StageConfig for EspOpenConfig {
             .iter()
             .filter_map(|sa| Some(Endpoints { source: sa.source, destination: sa.destination? }));
         let selectors = sas.iter().map(|sa| &sa.sa.selector);
+        let state_path = cx.directory.join(self.state_file.0);
         let bypass = Bypass::new(&self.bypass.0, endpoints, selectors, false);
         Ok(Arc::new(Plan(Arc::new(Settings {
             direction: Open { by_spi: SpiTable::new(sas.iter().map(|sa| sa.sa.spi)), udp_ports },
             sas,
-            warnings: warnings(&bypass),
+            warnings: warnings(&bypass, &state_path),
             bypass,
             tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
-            state_path: cx.directory.join(self.state_file.0),
+            state_path,
             state: ArcSwapOption::empty(),
             closed: OnceLock::new(),
             was_acquired: AtomicBool::new(false),
@@ -274,9 +278,17 @@ impl StageConfig for EspOpenConfig {
     }
 }
 
-fn warnings(bypass: &Bypass) -> Vec<PlanDiagnostic> {
+fn warnings(bypass: &Bypass, state_path: &Path) -> Vec<PlanDiagnostic> {
     let warning = |message| PlanDiagnostic { location: Location::Stage, message };
-    bypass.warning().map(warning).into_iter().collect()
+    let path = state_path.display();
+    let state = StateFile::has_failed_write(state_path).then(|| {
+        format!(
+            "state_file: {path} records a failed write, so xdpfwd does not start with it; create \
+             new keys and a new state file, or accept that received packets could be accepted \
+             again: xdpfwd esp accept-state {path}"
+        )
+    });
+    bypass.warning().into_iter().chain(state).map(warning).collect()
 }
 
 /// Adds the location of the SA's table if the diagnostic has no more precise one.

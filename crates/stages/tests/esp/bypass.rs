@@ -205,6 +205,22 @@ fn nd_passes_only_directly_after_ipv6_header() {
 }
 
 #[test]
+fn plan_warns_of_state_file_with_failed_write() {
+    let folder = Folder::new();
+    drop(plan_open(&folder, OPEN, ""));
+    let text = folder.read("open.state");
+    let marked = text.replacen("write_failed = false\n", "write_failed = true\n\n", 1);
+    std::fs::write(folder.join("open.state"), marked).unwrap();
+    let table = table(&folder, "open.state", &[OPEN], "");
+    let plan = plan_for("esp-open", &table, 1).unwrap();
+    let [warning] = &warnings(&plan)[..] else { panic!("{:?}", warnings(&plan)) };
+    assert!(warning.contains("records a failed write"), "{warning}");
+    assert!(warning.contains("xdpfwd esp accept-state "), "{warning}");
+    let error = acquire(&plan, &[]).unwrap_err().to_string();
+    assert!(error.contains("records a failed write"), "{error}");
+}
+
+#[test]
 fn plan_warns_if_ike_cannot_pass() {
     let folder = Folder::new();
     let ike = ", bypass = ['ike']";

@@ -1,6 +1,7 @@
 //! The open state file.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -12,10 +13,12 @@ use xdpfwd_ipsec::{Epoch, Fingerprint};
 use super::disk::{self, Disk};
 use super::epoch::{next_epoch, now};
 use super::error::{StateFileError, StateFileProblem, WRITE_TIMEOUT, WriteFailure};
+use super::layout;
 use super::numbers::{InboundProgress, OutboundNumbers};
 use super::shared::{Entry, Shared};
 use super::slots::{Slots, Storage};
 use super::writer;
+use crate::esp::private_file;
 use crate::esp::state::{Direction, SequenceState, State};
 
 /// How often a caller that waits for a write checks that the writer thread still runs.
@@ -78,6 +81,13 @@ impl StateFile {
         let handle =
             writer::spawn(Arc::clone(&shared), slots).map_err(|_| StateFileProblem::NoWriter)?;
         Ok(Arc::new(Self { shared, writer: handle.thread().clone(), handle: Some(handle) }))
+    }
+
+    /// Returns whether the file can be read and records a failed write. Changes nothing.
+    pub fn has_failed_write(path: &Path) -> bool {
+        let mut header = Vec::new();
+        let read = |file: File| file.take(layout::HEADER_LEN as u64).read_to_end(&mut header);
+        private_file::open(path).and_then(read).is_ok() && layout::is_marked(&header)
     }
 
     /// Removes the mark of a failed write, so that xdpfwd starts with the file. Returns false if

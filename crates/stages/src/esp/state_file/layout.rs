@@ -70,8 +70,15 @@ pub(super) fn max_file_len() -> usize {
 
 /// Returns the header, padded to its length.
 pub(super) fn header(has_failed: bool) -> Vec<u8> {
-    let mut text = format!("{TITLE}{}", FAILED[usize::from(has_failed)]).into_bytes();
-    text.resize(HEADER_LEN, b'\n');
+    pad(format!("{TITLE}{}", FAILED[usize::from(has_failed)]).into_bytes(), HEADER_LEN)
+}
+
+/// Pads text with one line of spaces.
+fn pad(mut text: Vec<u8>, len: usize) -> Vec<u8> {
+    if text.len() < len {
+        text.resize(len - 1, b' ');
+        text.push(b'\n');
+    }
     text
 }
 
@@ -80,9 +87,8 @@ pub(super) fn slot(state: &State, generation: u64) -> Vec<u8> {
     let mut text = format!("{GENERATION}{generation}\n{}", state.body());
     let checksum = crc32fast::hash(text.as_bytes());
     text.push_str(&format!("{END}{checksum:08x}\n"));
-    let mut bytes = text.into_bytes();
-    bytes.resize(bytes.len().next_multiple_of(BLOCK), b'\n');
-    bytes
+    let len = text.len().next_multiple_of(BLOCK);
+    pad(text.into_bytes(), len)
 }
 
 /// Returns a whole file with the same state in both slots, and its position.
@@ -90,11 +96,15 @@ pub(super) fn file(state: &State, generation: u64, sas: usize) -> (Vec<u8>, Posi
     let slot_len = slot_len_for(sas.max(state.sas.len()));
     let mut bytes = header(false);
     for slot_number in 0..2 {
-        let mut slot = slot(state, generation + slot_number);
-        slot.resize(slot_len, b'\n');
-        bytes.extend(slot);
+        bytes.extend(pad(slot(state, generation + slot_number), slot_len));
     }
     (bytes, Position { slot_len, newest: 1, generation: generation + 1 })
+}
+
+/// Returns whether the header, or the beginning of it, has the mark of a failed write.
+pub(super) fn is_marked(header: &[u8]) -> bool {
+    let mark = header.strip_prefix(TITLE.as_bytes());
+    mark.is_some_and(|mark| mark.starts_with(FAILED[1].as_bytes()))
 }
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Content, StateError> {

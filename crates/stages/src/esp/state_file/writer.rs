@@ -19,7 +19,7 @@ use crate::esp::state::{SaState, SequenceState, State};
 pub(super) const INBOUND_INTERVAL: Duration = Duration::from_millis(250);
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// How often a failure that persists is logged again.
-const LOG_INTERVAL: Duration = Duration::from_mins(1);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Once `stopping` is set, the thread writes a last time and ends.
 pub(super) fn spawn<S: Storage + Send + 'static>(
