@@ -131,7 +131,7 @@ fn storable(limit: Option<u64>) -> u64 {
 /// The highest sequence number that an inbound SA has received.
 ///
 /// After a crash, packets above the number in the file could be accepted again. So the SA must
-/// refuse packets once the file lacks a number that is older than [`MAX_UNWRITTEN`].
+/// refuse packets once the file lacks a number that is older than a second.
 #[derive(Debug)]
 pub struct InboundProgress {
     highest: AtomicU64,
