@@ -208,6 +208,17 @@ impl Plan {
         release(self.distinct_stages().filter(|stage| !is_kept(stage)).map(|stage| &stage.plan));
     }
 
+    /// Returns the faults of the stages' resources, each once.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for owner in self.distinct_stages().filter_map(|stage| stage.plan.as_resource_owner()) {
+            if let Some(fault) = owner.fault().filter(|fault| !faults.contains(fault)) {
+                faults.push(fault);
+            }
+        }
+        faults
+    }
+
     pub(crate) fn numbered_ports(&self) -> impl Iterator<Item = (PortId, &PortPlan)> {
         (0..=u8::MAX).map(PortId).zip(&self.ports)
     }

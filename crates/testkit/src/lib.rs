@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "helpers of tests")]
 #![forbid(unsafe_code)]
 
+pub mod esp_state;
 mod folder;
 #[cfg(feature = "lab")]
 pub mod lab;

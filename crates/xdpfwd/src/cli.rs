@@ -110,7 +110,7 @@ pub(crate) enum Command {
     #[cfg(feature = "filter")]
     #[command(subcommand)]
     Filter(Filter),
-    /// Create the key and state files of ESP stages
+    /// Create the key and state files of ESP stages, or accept a state file with a failed write
     #[cfg(feature = "esp")]
     #[command(subcommand)]
     Esp(Esp),
@@ -188,6 +188,8 @@ pub(crate) enum Esp {
     NewKey(NewKey),
     /// Create a state file for new keys
     NewState(NewState),
+    /// Accept a state file that records a failed write, so that xdpfwd starts with it
+    AcceptState(AcceptState),
 }
 
 /// Creates a key file with a random key, and prints the fingerprint of the key.
@@ -234,6 +236,28 @@ Examples:
   xdpfwd esp new-state /var/lib/xdpfwd/wan.state")]
 pub(crate) struct NewState {
     /// The file, which must not exist
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+/// Accepts a state file that records a failed write, so that xdpfwd starts with it.
+///
+/// If a write of the state file fails, xdpfwd records this in the file, and does not start with it
+/// again: the file may lack the sequence numbers of packets received after its last successful
+/// write, at most one second before, so these packets could be accepted again. New keys and a new
+/// state file avoid this. This command keeps the keys and accepts the risk.
+#[cfg(feature = "esp")]
+#[derive(Clone, Debug, PartialEq, Args)]
+#[command(after_help = "\
+Exit codes:
+  0  accepted, or the file records no failed write
+  1  the file is in use, invalid, or cannot be written: see stderr
+  2  the command line is invalid
+
+Examples:
+  xdpfwd esp accept-state /var/lib/xdpfwd/wan.state")]
+pub(crate) struct AcceptState {
+    /// The state file
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
 }

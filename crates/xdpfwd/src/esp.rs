@@ -1,8 +1,10 @@
-//! `xdpfwd esp`: creates the files that ESP stages need.
+//! `xdpfwd esp`: creates the files that ESP stages need, and accepts a damaged one.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
+use xdpfwd_ipsec::Fingerprint;
 use xdpfwd_stages::esp::key_file;
 use xdpfwd_stages::esp::state_file::StateFile;
 
@@ -10,12 +12,16 @@ use crate::cli::Esp;
 use crate::program;
 
 pub(crate) fn run(arguments: &Esp) -> ExitCode {
+    // Ignore errors when printing, because the file has changed already. Never print the key.
+    let print = |line: String| drop(writeln!(io::stdout(), "{line}"));
     let created = match arguments {
         Esp::NewKey(new) => key_file::create(&new.file, new.transform)
             .map_err(anyhow::Error::new)
-            // Never print the key. Ignore write errors, because the key file exists already.
-            .map(|fingerprint| drop(writeln!(io::stdout(), "{fingerprint}"))),
+            .map(|fingerprint| print(named_fingerprint(fingerprint))),
         Esp::NewState(new) => StateFile::create(&new.file).map_err(anyhow::Error::new),
+        Esp::AcceptState(accept) => StateFile::accept(&accept.file)
+            .map_err(anyhow::Error::new)
+            .map(|had_mark| print(accepted(&accept.file, had_mark))),
     };
     match created {
         Ok(()) => ExitCode::SUCCESS,
@@ -23,5 +29,26 @@ pub(crate) fn run(arguments: &Esp) -> ExitCode {
             program::print_error(error.as_ref());
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Scripts get the fingerprint alone.
+fn named_fingerprint(fingerprint: Fingerprint) -> String {
+    if io::stdout().is_terminal() {
+        format!("fingerprint of the key: {fingerprint}")
+    } else {
+        fingerprint.to_string()
+    }
+}
+
+fn accepted(file: &Path, had_mark: bool) -> String {
+    let file = file.display();
+    if had_mark {
+        format!(
+            "state file {file} accepted: xdpfwd starts with it; packets that arrived after its last \
+             successful write could be accepted again"
+        )
+    } else {
+        format!("state file {file} records no failed write; it was not changed")
     }
 }

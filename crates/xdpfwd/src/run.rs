@@ -141,6 +141,10 @@ fn run_until_stopped(
     let failure = failure.and_then(|()| {
         final_report.failure.as_ref().map_or(Ok(()), |failure| Err(stop_error(failure)))
     });
+    let failure = failure.and_then(|()| match final_report.faults.as_slice() {
+        [] => Ok(()),
+        faults => Err(anyhow::anyhow!("{}", faults.join("\n"))),
+    });
     app.run_stopped_hooks(&final_report);
     printer.print(final_report);
     printer.finish();

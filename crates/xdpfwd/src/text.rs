@@ -21,6 +21,7 @@ pub(crate) fn interval(report: &Report, previous: Option<&Report>) -> String {
     let lost = kernel_losses(report).saturating_sub(previous.map_or(0, kernel_losses));
     let _ =
         writeln!(line, "   dropped {}   lost in the kernel {}", grouped(dropped), grouped(lost));
+    append_faults(&report.faults, &mut line);
     line
 }
 
@@ -140,7 +141,14 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
             fallback.lacks, fallback.port, fallback.interface, fallback.reason
         );
     }
+    append_faults(&report.faults, &mut text);
     text
+}
+
+pub(crate) fn append_faults(faults: &[String], text: &mut String) {
+    for fault in faults {
+        let _ = writeln!(text, "fault: {fault}");
+    }
 }
 
 fn counters(report: &Report) -> String {

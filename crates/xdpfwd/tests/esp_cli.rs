@@ -69,7 +69,8 @@ fn new_state_creates_private_file_and_keeps_existing_file() {
     assert_eq!((code, &*stdout, &*stderr), (Some(0), "", ""));
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
     let text = fs::read_to_string(&path).unwrap();
-    assert!(text.contains("\nversion = 1\nepoch = ") && text.ends_with("\n# end\n"), "{text}");
+    assert!(text.contains("\nversion = 2\nwrite_failed = false\n"), "{text}");
+    assert_eq!(text.matches("\nepoch = ").count(), 2, "{text}");
 
     let (code, _, stderr) = outcome(&esp(&["new-state"], &path));
     assert_eq!(code, Some(1));
@@ -107,7 +108,7 @@ fn new_key_rejects_invalid_arguments_and_lists_transforms() {
 
 #[test]
 fn esp_help_has_example_and_exit_codes() {
-    for command in ["new-key", "new-state"] {
+    for command in ["new-key", "new-state", "accept-state"] {
         let (code, help, _) = outcome(&esp(&[command, "--help"], Path::new("x")));
         assert_eq!(code, Some(0));
         assert!(
@@ -115,4 +116,27 @@ fn esp_help_has_example_and_exit_codes() {
             "{help}"
         );
     }
+}
+
+#[test]
+fn accept_state_changes_only_a_file_with_a_failed_write() {
+    let folder = Folder::new();
+    let path = folder.join("wan.state");
+    assert!(esp(&["new-state"], &path).status.success());
+    let text = fs::read_to_string(&path).unwrap();
+    let (code, stdout, stderr) = outcome(&esp(&["accept-state"], &path));
+    assert_eq!((code, &*stderr), (Some(0), ""));
+    assert!(stdout.contains("records no failed write; it was not changed"), "{stdout}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+
+    let marked = text.replacen("write_failed = false\n", "write_failed = true\n\n", 1);
+    fs::write(&path, marked).unwrap();
+    let (code, stdout, stderr) = outcome(&esp(&["accept-state"], &path));
+    assert_eq!((code, &*stderr), (Some(0), ""));
+    assert!(stdout.contains("could be accepted again"), "{stdout}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+
+    fs::write(&path, "nonsense").unwrap();
+    let (code, _, stderr) = outcome(&esp(&["accept-state"], &path));
+    assert!(code == Some(1) && stderr.contains("is incomplete or was edited"), "{stderr}");
 }

@@ -278,8 +278,11 @@ impl DataPlane {
         // counters stay readable.
         self.attachments.iter_mut().for_each(Attachment::detach);
         let tables = self.tables(counted);
-        self.build_report().with_tables(tables)
-        // Dropping `self` ends the worker threads and closes the sockets.
+        let report = self.build_report().with_tables(tables);
+        let plan = Arc::clone(&self.plan);
+        // Ends the worker threads, closes the sockets, and releases the stages' resources.
+        drop(self);
+        Report { faults: plan.faults(), ..report }
     }
 }
 

@@ -48,6 +48,9 @@ pub struct Report {
     pub fallback: Option<Fallback>,
     /// A failed worker and its error, if any.
     pub failure: Option<String>,
+    /// What does not work as it should, such as a state file that cannot be written, with the
+    /// consequence. In the final report, faults that remain after the stop.
+    pub faults: Vec<String>,
     /// The inspection tables, in the final report only, each with its first [`REPORTED_ROWS`] rows.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<TableReport>,
@@ -287,6 +290,7 @@ impl Report {
             },
             fallback,
             failure,
+            faults: plan.faults(),
             tables: Vec::new(),
         }
     }

@@ -16,6 +16,16 @@ pub trait ResourceOwner {
     /// reload fails after `acquire`. May run more than once. Does nothing by default.
     fn release(&self) {}
 
+    /// Returns why a resource does not work as it should, the consequence, and what to do about it:
+    /// for example, a file that cannot be written. After [`release`](Self::release), returns the
+    /// fault of the release itself. `None` by default.
+    ///
+    /// Runs on the control thread, for reports and `ctl`. Stages that share the resource return the
+    /// same text. xdpfwd exits with an error if there is a fault after `release`.
+    fn fault(&self) -> Option<String> {
+        None
+    }
+
     /// Returns the resources that only one stage of a configuration may have.
     fn exclusive_resources(&self) -> Vec<ExclusiveResource> {
         Vec::new()

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use xdpfwd_wire::{IpProtocol, IpVersion, icmp, ipv4, ipv6};
 use xdpfwd_xsk::{HugePages, Pool, Umem, UmemConfig};
 
+use super::token_bucket::TokenBucket;
 use super::*;
 
 const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 1];

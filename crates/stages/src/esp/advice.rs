@@ -7,19 +7,22 @@ use std::path::Path;
 
 use xdpfwd_pipeline::{Location, PlanDiagnostic};
 
-use super::state_file::{StateFileError, StateFileProblem};
+use super::bypass::Bypass;
+use super::state_file::{StateFile, StateFileError, StateFileProblem};
 use super::values::Bypassed;
 
-/// Returns the warnings about a stage. `addresses` are all that its SAs state.
+/// Returns the warnings about a stage. `kinds` is its key `bypass`, and `addresses` are all
+/// addresses of its SAs.
 pub(super) fn warnings(
-    bypass: &[Bypassed],
+    kinds: &[Bypassed],
+    bypass: &Bypass,
     addresses: impl IntoIterator<Item = IpAddr>,
     state_path: &Path,
 ) -> Vec<PlanDiagnostic> {
     let warning = |message| PlanDiagnostic { location: Location::Stage, message };
-    let state = missing_state_file(state_path).map(warning);
-    let neighbors = dropped_neighbor_packets(bypass, addresses).into_iter().map(warning);
-    state.into_iter().chain(neighbors).collect()
+    let state = missing_state_file(state_path).or_else(|| failed_write(state_path));
+    let neighbors = dropped_neighbor_packets(kinds, addresses);
+    state.into_iter().chain(neighbors).chain(bypass.warning()).map(warning).collect()
 }
 
 /// Only a start opens the file, because opening it uses up sequence numbers.
@@ -31,6 +34,17 @@ fn missing_state_file(path: &Path) -> Option<String> {
     };
     let error = StateFileError { path: path.to_owned(), problem };
     Some(format!("the start will fail: {error}"))
+}
+
+fn failed_write(state_path: &Path) -> Option<String> {
+    let path = state_path.display();
+    StateFile::has_failed_write(state_path).then(|| {
+        format!(
+            "state_file: {path} records a failed write, so xdpfwd does not start with it; create \
+             new keys and a new state file, or accept that received packets could be accepted \
+             again: xdpfwd esp accept-state {path}"
+        )
+    })
 }
 
 fn dropped_neighbor_packets(

@@ -1,10 +1,15 @@
 //! Selection of packets that pass unchanged (RFC 4301: BYPASS).
 
+use std::net::IpAddr;
+
+use super::selector::{End, Selector};
 use super::values::Bypassed;
 use xdpfwd_wire::{EtherType, Headers, IpProtocol, IpVersion, Status};
 
-/// The kinds of packets that pass unchanged: the key `bypass`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The kinds of packets that pass, and the limits of these kinds: IKE passes only between the
+/// endpoints of SAs, and no IP packet passes whose source a selector contains, except Neighbor
+/// Discovery.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bypass {
     arp: bool,
     nd: bool,
@@ -13,6 +18,19 @@ pub(super) struct Bypass {
     unmatched: bool,
     /// Whether any of the kinds above is set.
     any: bool,
+    endpoints: Vec<Endpoints>,
+    /// The prefixes of all SAs; `None` without any.
+    claimed: Option<Selector>,
+    /// Whether `claimed` also applies to destinations: in `esp-seal`.
+    claims_destinations: bool,
+}
+
+/// The outer addresses of an SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Endpoints {
+    /// `None` for any.
+    pub(super) source: Option<IpAddr>,
+    pub(super) destination: IpAddr,
 }
 
 /// UDP port of IKE (RFC 7296, 2).
@@ -24,8 +42,15 @@ const NAT_T_PORT: u16 = 4500;
 const ND_TYPES: std::ops::RangeInclusive<u8> = 133..=137;
 
 impl Bypass {
-    pub(super) fn new(kinds: &[Bypassed]) -> Self {
+    /// `selectors` are those of all SAs.
+    pub(super) fn new<'s>(
+        kinds: &[Bypassed],
+        endpoints: impl Iterator<Item = Endpoints>,
+        selectors: impl Iterator<Item = &'s Selector>,
+        claims_destinations: bool,
+    ) -> Self {
         let has = |kind| kinds.contains(&kind);
+        let claimed = Selector::union(selectors.filter(|selector| !selector.is_all()));
         Self {
             arp: has(Bypassed::Arp),
             nd: has(Bypassed::Nd),
@@ -33,7 +58,35 @@ impl Bypass {
             not_ip: has(Bypassed::NotIp),
             unmatched: has(Bypassed::Unmatched),
             any: !kinds.is_empty(),
+            endpoints: endpoints.collect(),
+            claimed: (!claimed.is_all()).then_some(claimed),
+            claims_destinations,
         }
+    }
+
+    /// Returns why IKE passes between fewer endpoints than the configuration suggests, if so.
+    pub(super) fn warning(&self) -> Option<String> {
+        if !self.ike {
+            return None;
+        }
+        if self.endpoints.is_empty() {
+            return Some(
+                "bypass = [\"ike\"]: no IKE packet passes, because no SA has an outer \
+                 `destination`; set `destination`, or remove \"ike\""
+                    .to_owned(),
+            );
+        }
+        let claimed = self.claimed.as_ref()?;
+        let addresses = self
+            .endpoints
+            .iter()
+            .flat_map(|endpoints| endpoints.source.into_iter().chain([endpoints.destination]));
+        let inside = addresses.into_iter().find(|address| claimed.contains_address(*address))?;
+        Some(format!(
+            "bypass = [\"ike\"]: {inside}, an endpoint of an SA, is inside the `selector` of an SA, \
+             whose packets never pass unencrypted, so IKE can fail; use a selector without the \
+             endpoints"
+        ))
     }
 
     /// Returns whether a packet's kind lets it pass unchanged, even if an SA matches. Not for the
@@ -46,28 +99,92 @@ impl Bypass {
     fn matches_kind(&self, frame: &[u8], headers: &Headers) -> bool {
         if headers.ip_version.is_none() {
             let is_arp = headers.ethertype == EtherType::ARP;
-            return headers.status == Status::NotIp && (self.not_ip || self.arp && is_arp);
+            return headers.status == Status::NotIp
+                && (self.arp && is_arp || self.not_ip && !self.may_hide_claimed(frame, headers));
         }
-        self.nd && is_nd(frame, headers) || self.ike && is_ike(frame, headers)
+        self.nd && is_nd(frame, headers)
+            || self.ike && is_ike(frame, headers) && self.is_between_endpoints(frame, headers)
     }
 
-    #[inline]
-    pub(super) fn passes_unmatched(&self) -> bool {
+    /// Returns whether packets that no SA matches can pass unchanged.
+    pub(super) fn has_unmatched(&self) -> bool {
         self.unmatched
+    }
+
+    /// Returns whether a packet that no SA matches passes unchanged.
+    #[inline]
+    pub(super) fn passes_unmatched(&self, frame: &[u8], headers: &Headers) -> bool {
+        self.unmatched && !self.is_claimed(frame, headers)
+    }
+
+    fn is_claimed(&self, frame: &[u8], headers: &Headers) -> bool {
+        let Some(claimed) = &self.claimed else { return false };
+        match headers.addresses(frame) {
+            Some(addresses) => claimed.contains(addresses, End::Source),
+            None => self.may_hide_claimed(frame, headers),
+        }
+    }
+
+    fn is_between_endpoints(&self, frame: &[u8], headers: &Headers) -> bool {
+        let Some(addresses) = headers.addresses(frame) else { return false };
+        let is_of = |endpoints: &Endpoints| {
+            endpoints.destination == addresses.destination()
+                && endpoints.source.is_none_or(|source| source == addresses.source())
+        };
+        let is_claimed =
+            |end| self.claimed.as_ref().is_some_and(|claimed| claimed.contains(addresses, end));
+        self.endpoints.iter().any(is_of)
+            && !is_claimed(End::Source)
+            && !(self.claims_destinations && is_claimed(End::Destination))
+    }
+
+    /// Returns whether a frame without an IP header can carry an IP packet, whose source a selector
+    /// can contain.
+    fn may_hide_claimed(&self, frame: &[u8], headers: &Headers) -> bool {
+        self.claimed.is_some() && can_carry_ip(headers.ethertype.0, headers.l3(frame))
     }
 }
 
-/// Returns whether this is a Neighbor Discovery message. Its hop limit must be 255: no router has
-/// forwarded it (RFC 4861).
+/// Returns whether a frame of this type encapsulates IP packets, or frames with IP packets.
+fn can_carry_ip(ethertype: u16, payload: &[u8]) -> bool {
+    const MIN_ETHERTYPE: u16 = 0x600;
+    match ethertype {
+        // LLC: IP's own SAP, or SNAP (RFC 1042) with an Ethertype.
+        ..MIN_ETHERTYPE => match payload {
+            [0x06, ..] => true,
+            [0xaa, 0xaa, _, _, _, _, high, low, rest @ ..] => {
+                let ethertype = u16::from_be_bytes([*high, *low]);
+                is_ip(ethertype) || ethertype >= MIN_ETHERTYPE && can_carry_ip(ethertype, rest)
+            }
+            _ => false,
+        },
+        // VLAN tags of other types; MPLS; PPPoE sessions and PPP; Ethernet in Ethernet; provider
+        // backbone bridges; TRILL; NSH; HSR.
+        0x8100 | 0x88a8 | 0x9100 | 0x9200 | 0x9300 => true,
+        0x8847 | 0x8848 | 0x8864 | 0x880b | 0x6558 | 0x88e7 | 0x22f3 | 0x894f | 0x892f => true,
+        _ => false,
+    }
+}
+
+fn is_ip(ethertype: u16) -> bool {
+    [EtherType::IPV4.0, EtherType::IPV6.0].contains(&ethertype)
+}
+
+/// A router cannot have forwarded such a message: its hop limit must be 255 (RFC 4861). No extension
+/// header may come before it, so that a routing header cannot direct it elsewhere.
 fn is_nd(frame: &[u8], headers: &Headers) -> bool {
+    const NEXT_HEADER_OFFSET: usize = 6;
     const HOP_LIMIT_OFFSET: usize = 7;
+    const CODE: u8 = 0;
+    let l3 = headers.l3(frame);
     let is_icmp = headers.ip_version == Some(IpVersion::V6)
         && headers.protocol == Some(IpProtocol::ICMPV6)
-        && headers.fragment == xdpfwd_wire::Fragment::Whole;
-    let was_not_forwarded = headers.l3(frame).get(HOP_LIMIT_OFFSET) == Some(&255);
+        && headers.fragment == xdpfwd_wire::Fragment::Whole
+        && l3.get(NEXT_HEADER_OFFSET) == Some(&IpProtocol::ICMPV6.0);
+    let was_not_forwarded = l3.get(HOP_LIMIT_OFFSET) == Some(&255);
     is_icmp
         && was_not_forwarded
-        && headers.l4(frame).first().is_some_and(|kind| ND_TYPES.contains(kind))
+        && matches!(headers.l4(frame), [kind, CODE, ..] if ND_TYPES.contains(kind))
 }
 
 fn is_ike(frame: &[u8], headers: &Headers) -> bool {

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use serde_spanned::Spanned;
 use xdpfwd_ipsec::{Aead, Fingerprint, KeyLengthError, KeyMaterial, Protection, Transform, Window};
 
 use super::advice;
-use super::bypass::Bypass;
+use super::bypass::{Bypass, Endpoints};
 use super::key_file;
 use super::outer::OuterHeader;
 use super::plan::{Open, Plan, Seal, Settings};
@@ -95,6 +95,7 @@ struct InboundTable {
     key_file: Spanned<FileName>,
     #[serde(default)]
     mode: Mode,
+    source: Option<Address>,
     destination: Option<Address>,
     udp_port: Option<Bounded<1, { u16::MAX as u64 }>>,
     esn: Option<bool>,
@@ -184,7 +185,13 @@ impl StageConfig for EspSealConfig {
         if !errors.is_empty() {
             return Err(PlanError(errors));
         }
+        let endpoints = sas.iter().filter_map(|sa| sa.outer.as_ref()).map(|outer| Endpoints {
+            source: Some(outer.source()),
+            destination: outer.destination(),
+        });
+        let selectors = sas.iter().map(|sa| &sa.sa.selector);
         let state_path = cx.directory.join(self.state_file.0);
+        let bypass = Bypass::new(&self.bypass.0, endpoints, selectors, true);
         let tables = || self.sa.0.iter().map(Spanned::get_ref);
         let addresses = tables().flat_map(|table| {
             let outer = [&table.source, &table.destination].into_iter().flatten();
@@ -193,11 +200,12 @@ impl StageConfig for EspSealConfig {
         });
         Ok(Arc::new(Plan(Arc::new(Settings {
             sas,
-            bypass: Bypass::new(&self.bypass.0),
+            warnings: advice::warnings(&self.bypass.0, &bypass, addresses, &state_path),
+            bypass,
             tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
-            warnings: advice::warnings(&self.bypass.0, addresses, &state_path),
             state_path,
             state: ArcSwapOption::empty(),
+            closed: OnceLock::new(),
             was_acquired: AtomicBool::new(false),
             exclusive_keys,
             key_files: key_files(tables().map(|table| &table.key_file), cx),
@@ -256,7 +264,12 @@ impl StageConfig for EspOpenConfig {
         let mut udp_ports: Vec<u16> = sas.iter().filter_map(|sa| sa.udp_port).collect();
         udp_ports.sort_unstable();
         udp_ports.dedup();
+        let endpoints = sas
+            .iter()
+            .filter_map(|sa| Some(Endpoints { source: sa.source, destination: sa.destination? }));
+        let selectors = sas.iter().map(|sa| &sa.sa.selector);
         let state_path = cx.directory.join(self.state_file.0);
+        let bypass = Bypass::new(&self.bypass.0, endpoints, selectors, false);
         let tables = || self.sa.0.iter().map(Spanned::get_ref);
         let addresses = tables().flat_map(|table| {
             let outer = table.destination.iter().map(|address| address.0);
@@ -265,11 +278,12 @@ impl StageConfig for EspOpenConfig {
         Ok(Arc::new(Plan(Arc::new(Settings {
             direction: Open { by_spi: SpiTable::new(sas.iter().map(|sa| sa.sa.spi)), udp_ports },
             sas,
-            bypass: Bypass::new(&self.bypass.0),
+            warnings: advice::warnings(&self.bypass.0, &bypass, addresses, &state_path),
+            bypass,
             tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
-            warnings: advice::warnings(&self.bypass.0, addresses, &state_path),
             state_path,
             state: ArcSwapOption::empty(),
+            closed: OnceLock::new(),
             was_acquired: AtomicBool::new(false),
             exclusive_keys,
             key_files: key_files(tables().map(|table| &table.key_file), cx),
@@ -540,6 +554,7 @@ impl InboundTable {
         let sa = common.association(backend, cx)?;
         let udp_port = self.udp_port.map(|port| port.0 as u16);
         let queue = self.queue.map_or(0, |queue| queue.0 as u16);
-        Ok(Inbound::new(sa, self.destination.map(|address| address.0), udp_port, window, queue))
+        let outer = [self.source, self.destination].map(|address| address.map(|address| address.0));
+        Ok(Inbound::new(sa, outer, udp_port, window, queue))
     }
 }

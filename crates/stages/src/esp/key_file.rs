@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use xdpfwd_ipsec::{Fingerprint, KeyFileError, KeyMaterial, RandomError, Transform};
 use zeroize::Zeroizing;
 
-use super::private_file::{self, OpenFailure, create_durably, effective_user, forbid_core_dumps};
+use super::private_file::{
+    self, OpenFailure, create_durably, effective_user, forbid_core_dumps, lock_memory,
+};
 
 /// Maximum size of a key file in bytes.
 const MAX_SIZE: usize = 4096;
@@ -122,7 +124,7 @@ pub enum KeyFileCreateError {
 }
 
 /// Reads a key file that only this user can access, without following symbolic links. Disables core
-/// dumps of the process, and wipes the file's text from memory.
+/// dumps of the process, locks its memory if it may, and wipes the file's text from memory.
 pub fn read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileReadError> {
     try_read(path, transform).map_err(|problem| KeyFileReadError { path: path.to_owned(), problem })
 }
@@ -143,6 +145,8 @@ fn try_read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFilePro
         return Err(KeyFileProblem::Mode { mode, path: path.to_owned() });
     }
     forbid_core_dumps().map_err(KeyFileProblem::CoreDumps)?;
+    // The start reports a failure; `--check` does not need the lock.
+    let _ = lock_memory();
     // A growing buffer would leave copies of the key in memory. The extra byte detects a file that
     // is too large.
     let mut text = Zeroizing::new([0; MAX_SIZE + 1]);
@@ -186,6 +190,7 @@ fn file_kind(file_type: fs::FileType) -> &'static str {
 pub fn create(path: &Path, transform: Transform) -> Result<Fingerprint, KeyFileCreateError> {
     let io_error = |error| KeyFileCreateError::Io { path: path.to_owned(), error };
     forbid_core_dumps().map_err(io_error)?;
+    let _ = lock_memory();
     let key = KeyMaterial::random(transform)?;
     create_durably(path, key.to_line().as_bytes()).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => KeyFileCreateError::Exists(path.to_owned()),

@@ -88,10 +88,6 @@ impl StagePlan for Plan<Open> {
         self.describe()
     }
 
-    fn warnings(&self) -> &[PlanDiagnostic] {
-        &self.0.warnings
-    }
-
     fn files(&self) -> Vec<PathBuf> {
         self.file_names()
     }
@@ -99,11 +95,15 @@ impl StagePlan for Plan<Open> {
     fn longest_packet(&self, mtu: u32) -> u32 {
         // In transport mode over IPv4, without UDP and padding.
         const MIN_OVERHEAD: u32 = (HEADER_LEN + ICV_LEN) as u32 + 2;
-        if self.0.bypass.passes_unmatched() { mtu } else { mtu.saturating_sub(MIN_OVERHEAD) }
+        if self.0.bypass.has_unmatched() { mtu } else { mtu.saturating_sub(MIN_OVERHEAD) }
     }
 
     fn verdicts(&self) -> Verdicts {
         Verdicts::Key(format!("opens by {:?}: {:?}", self.0.bypass, self.verdict_keys()))
+    }
+
+    fn warnings(&self) -> &[PlanDiagnostic] {
+        &self.0.warnings
     }
 
     fn as_resource_owner(&self) -> Option<&dyn ResourceOwner> {
@@ -130,7 +130,7 @@ impl QueueBound for Plan<Open> {
 }
 
 impl Stage for EspOpen {
-    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+    fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
         let Self { settings, opener } = self;
         let len = view.len();
         for index in 0..len {
@@ -147,7 +147,7 @@ impl Stage for EspOpen {
         let mut from = 0;
         while let Some(next) = opener.jobs[from..len].iter().position(|job| job.sa_index != NONE) {
             from += next;
-            opener.open(settings, view, from, len);
+            opener.open(settings, view, from, len, cx.now());
         }
     }
 
@@ -173,7 +173,7 @@ fn classify(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Dispo
             }
             return match (headers.ip_version, headers.status) {
                 (None, status) if status != Status::NotIp => Disposition::Drop(Reason::MALFORMED),
-                _ if settings.bypass.passes_unmatched() => Disposition::Pass,
+                _ if settings.bypass.passes_unmatched(frame, headers) => Disposition::Pass,
                 _ => Disposition::Drop(reasons::UNPROTECTED.reason()),
             };
         }
@@ -186,13 +186,16 @@ fn classify(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Dispo
             let is_destination = |address: IpAddr| {
                 headers.addresses(frame).is_some_and(|addresses| addresses.destination() == address)
             };
-            sa.udp_port == port && sa.destination.is_none_or(is_destination)
+            let is_source = |address: IpAddr| headers.source_ip(frame) == Some(address);
+            sa.udp_port == port
+                && sa.destination.is_none_or(is_destination)
+                && sa.source.is_none_or(is_source)
         })
     };
     match settings.direction.by_spi.find(u32::from_be_bytes(*spi), is_match) {
         // The offsets fit: a frame has at most 4096 bytes.
         Some(sa_index) => Disposition::Open(Job { sa_index, esp: esp as u16, end: end as u16 }),
-        None if settings.bypass.passes_unmatched() => Disposition::Pass,
+        None if settings.bypass.passes_unmatched(frame, headers) => Disposition::Pass,
         None => Disposition::Drop(reasons::NO_SA.reason()),
     }
 }
@@ -203,7 +206,14 @@ impl Opener {
     ///
     /// Never waits: windows are in lock-free slots.
     #[inline]
-    fn open(&mut self, settings: &Settings<Open>, view: &mut View<'_>, from: usize, len: usize) {
+    fn open(
+        &mut self,
+        settings: &Settings<Open>,
+        view: &mut View<'_>,
+        from: usize,
+        len: usize,
+        now: u64,
+    ) {
         let sa_index = self.jobs[from].sa_index;
         let index = usize::from(sa_index);
         let sa = &settings.sas[index];
@@ -214,6 +224,10 @@ impl Opener {
             let reason = reasons::STATE_FILE.reason();
             return drop_all(&mut self.jobs[..len], view, from, sa_index, reason, None);
         };
+        if shared.progress.is_overdue(now) {
+            let (reason, counts) = (reasons::STATE_FILE.reason(), Some(&shared.counts));
+            return drop_all(&mut self.jobs[..len], view, from, sa_index, reason, counts);
+        }
         let limits = &sa.sa.limits;
         let (max_packets, max_bytes) =
             (limits.hard_packets.unwrap_or(u64::MAX), limits.hard_bytes.unwrap_or(u64::MAX));
@@ -287,7 +301,7 @@ impl Opener {
         shared.counts.packets.store(packets, Ordering::Relaxed);
         shared.bytes.store(bytes, Ordering::Relaxed);
         if let Some(held) = &self.windows[index] {
-            held.publish();
+            held.publish(now);
         }
     }
 }

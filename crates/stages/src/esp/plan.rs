@@ -4,8 +4,8 @@
 use std::any::Any;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use xdpfwd_ipsec::Ivs;
@@ -15,9 +15,10 @@ use xdpfwd_pipeline::{
 use xdpfwd_wire::icmp;
 
 use super::bypass::Bypass;
+use super::private_file::{has_swap, lock_memory};
 use super::sa::{self, Association, Inbound, Outbound, SecurityAssociation};
 use super::spi::SpiTable;
-use super::state_file::{IvRange, StateFile};
+use super::state_file::{ClosedState, IvRange, StateFile};
 
 pub(super) struct Plan<D: StageDirection>(pub(super) Arc<Settings<D>>);
 
@@ -29,6 +30,8 @@ pub(super) struct Settings<D: StageDirection> {
     pub(super) state_path: PathBuf,
     /// `None` before `acquire` and after `release`.
     pub(super) state: ArcSwapOption<StateFile>,
+    /// The fault of the state file when it was closed.
+    pub(super) closed: OnceLock<ClosedState>,
     /// Also set by an `acquire` that failed; stays set after `release`.
     pub(super) was_acquired: AtomicBool,
     /// The SAs' keys, as resources that no other SA may use.
@@ -142,6 +145,7 @@ impl<D: StageDirection> ResourceOwner for Plan<D> {
         for sa in sas {
             check_key(state_path, sa.association(), &same_direction, &opposite_direction)?;
         }
+        check_memory_lock()?;
         let state = state_file::<D>(state_path, others)?;
         for sa in sas {
             let others = plans::<D>(others).flat_map(|plan| &plan.0.sas);
@@ -153,7 +157,16 @@ impl<D: StageDirection> ResourceOwner for Plan<D> {
     }
 
     fn release(&self) {
-        self.0.state.store(None);
+        if let Some(state) = self.0.state.swap(None) {
+            let _ = self.0.closed.set(state.close());
+        }
+    }
+
+    fn fault(&self) -> Option<String> {
+        match (self.0.state.load().as_ref(), self.0.closed.get()) {
+            (Some(state), _) => state.fault(),
+            (None, closed) => closed?.fault(),
+        }
     }
 
     fn exclusive_resources(&self) -> Vec<ExclusiveResource> {
@@ -174,7 +187,9 @@ impl<D: StageDirection> Maintained for Plan<D> {
 
 impl<D: StageDirection> Inspectable for Plan<D> {
     fn tables(&self, _: &[u64]) -> Vec<Table> {
-        vec![sa::table(self.0.sas.iter().map(D::Sa::status))]
+        let fault = self.fault();
+        let status = |sa: &D::Sa| sa.status().with_fault(fault.clone());
+        vec![sa::table(self.0.sas.iter().map(status))]
     }
 }
 
@@ -243,7 +258,22 @@ fn check_key(
     Ok(())
 }
 
-/// Logs a warning for each SA: RFC 8221, section 4, forbids static keys in production.
+/// Reading the keys has tried to lock them in memory.
+fn check_memory_lock() -> Result<(), ResourceError> {
+    let Err(error) = lock_memory() else { return Ok(()) };
+    let message = format!(
+        "the keys cannot be locked in memory, so they could be written to swap space: {error}; \
+         grant the capability cap_ipc_lock, or run: ulimit -l unlimited (systemd: \
+         LimitMEMLOCK=infinity)"
+    );
+    if has_swap() {
+        return Err(ResourceError(message));
+    }
+    tracing::warn!("{message}. This machine has no swap space now");
+    Ok(())
+}
+
+/// RFC 8221, section 4, forbids static keys in production.
 fn warn_of_static_keys<'a>(sas: impl Iterator<Item = &'a Association>) {
     for sa in sas {
         tracing::warn!(

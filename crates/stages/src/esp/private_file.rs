@@ -9,6 +9,9 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::prctl;
 use nix::unistd::Uid;
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
 
 /// Returns the effective user, whom callers require as the owner of files.
 pub(super) fn effective_user() -> u32 {
@@ -21,18 +24,44 @@ pub(super) fn forbid_core_dumps() -> io::Result<()> {
     Ok(prctl::set_dumpable(false)?)
 }
 
-/// Opens a file for reading. Does not follow a symbolic link, and does not block on a FIFO without
-/// a writer.
-pub(super) fn open(path: &Path) -> io::Result<File> {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
+/// Keeps all memory of this process, with the keys and copies of them, out of swap space. Pages are
+/// locked when they are first used.
+///
+/// Fails without the right to lock any amount of memory: with a limit, later allocations could
+/// fail.
+pub(super) fn lock_memory() -> io::Result<()> {
+    let is_unlimited = getrlimit(Resource::Memlock).current.is_none();
+    let has_capability = capabilities(None)?.effective.contains(CapabilitySet::IPC_LOCK);
+    if !is_unlimited && !has_capability {
+        return Err(Errno::EPERM.into());
+    }
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    Ok(mlockall(flags)?)
 }
+
+/// Returns whether the machine has swap space; true if unknown.
+pub(super) fn has_swap() -> bool {
+    // The first line is a heading.
+    fs::read_to_string("/proc/swaps").map_or(true, |swaps| swaps.lines().count() > 1)
+}
+
+/// Does not follow a symbolic link, and does not block on a FIFO without a writer.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OPEN_FLAGS.bits()).open(path)
+}
+
+/// Like [`open`], for reading and writing.
+pub(super) fn open_to_write(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).custom_flags(OPEN_FLAGS.bits()).open(path)
+}
+
+const OPEN_FLAGS: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_NONBLOCK);
 
 /// The causes with error messages of their own, and `Other`.
 pub(super) enum OpenFailure {
     Missing,
     Link,
-    /// A socket, or a device file without a device.
+    /// A socket, a device file without a device, or a folder opened for writing.
     NotRegular,
     Other(io::Error),
 }
@@ -42,7 +71,7 @@ impl From<io::Error> for OpenFailure {
         match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ENOENT) => Self::Missing,
             Some(Errno::ELOOP) => Self::Link,
-            Some(Errno::ENXIO | Errno::ENODEV) => Self::NotRegular,
+            Some(Errno::ENXIO | Errno::ENODEV | Errno::EISDIR) => Self::NotRegular,
             _ => Self::Other(error),
         }
     }
@@ -112,6 +141,20 @@ mod tests {
         assert!(try_lock(open_again()).unwrap().is_none());
         drop(first_lock);
         assert!(try_lock(open_again()).unwrap().is_some());
+    }
+
+    #[test]
+    fn lock_memory_locks_pages_when_used_or_lacks_privilege() {
+        match lock_memory() {
+            Ok(()) => {
+                let used = vec![1_u8; 1 << 20];
+                let status = fs::read_to_string("/proc/self/status").unwrap();
+                let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
+                let kib: usize = locked.trim().trim_end_matches(" kB").parse().unwrap();
+                assert!(kib >= used.len() >> 10, "{status}");
+            }
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::PermissionDenied),
+        }
     }
 
     #[test]

@@ -29,8 +29,9 @@ reasons! {
         "ESP: the security association has reached its hard limit, or used up its sequence \
          numbers."
     STATE_FILE "state_file"
-        "ESP: no sequence number or IV was available. The state file does not reserve more of them \
-         yet, or all of its IV ranges are in use."
+        "ESP: no sequence number or IV was available: the state file does not reserve more of them \
+         yet, or all of its IV ranges are in use. Or received numbers could not be written to the \
+         state file for a second."
     TOO_BIG "too_big"
         "ESP: after encapsulation, the packet would exceed the MTU, and its sender could not be \
          notified by ICMP."

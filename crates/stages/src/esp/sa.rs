@@ -13,6 +13,7 @@ use super::selector::Selector;
 use super::state_file::{InboundProgress, OutboundNumbers, StateFile, StateFileError};
 use super::values::{Backend, Mode};
 use xdpfwd_pipeline::{Cell, QueueBinding, Reason, Table, Unit};
+use xdpfwd_xsk::clock;
 
 /// An SA's row of the inspection table. Does not contain the key.
 #[derive(Clone, Debug, Default)]
@@ -22,9 +23,8 @@ pub(super) struct SaStatus {
     transform: &'static str,
     fingerprint: String,
     mode: &'static str,
+    /// The addresses of the outer header; for an inbound SA, the required ones, if configured.
     source: Option<IpAddr>,
-    /// The destination address of the outer header; for an inbound SA, the required one, if
-    /// configured.
     destination: Option<IpAddr>,
     /// Source and destination; for an inbound SA, only the destination.
     udp_ports: Vec<u16>,
@@ -42,6 +42,8 @@ pub(super) struct SaStatus {
     /// The queue whose worker owns an inbound SA.
     queue: Option<u16>,
     limits: Limits,
+    /// Why the state of the SA cannot be written.
+    fault: Option<String>,
 }
 
 /// The inspection table, which `xdpfwd ctl sa` prints.
@@ -71,6 +73,7 @@ pub(super) fn table(sas: impl Iterator<Item = SaStatus>) -> Table {
             ("hard_packets", PACKETS),
             ("soft_bytes", BYTES),
             ("hard_bytes", BYTES),
+            ("fault", None),
         ],
     );
     table.rows.extend(sas.map(SaStatus::into_row));
@@ -78,6 +81,10 @@ pub(super) fn table(sas: impl Iterator<Item = SaStatus>) -> Table {
 }
 
 impl SaStatus {
+    pub(super) fn with_fault(self, fault: Option<String>) -> Self {
+        Self { fault, ..self }
+    }
+
     fn into_row(self) -> Vec<Cell> {
         let address =
             |address: Option<IpAddr>| Cell::from(address.map(|address| address.to_string()));
@@ -103,6 +110,7 @@ impl SaStatus {
             hard_packets.into(),
             soft_bytes.into(),
             hard_bytes.into(),
+            self.fault.into(),
         ]
     }
 }
@@ -169,7 +177,8 @@ pub(super) struct OutboundShared {
 
 pub(super) struct Inbound {
     pub(super) sa: Association,
-    /// The required address, if configured.
+    /// The required outer addresses, if configured.
+    pub(super) source: Option<IpAddr>,
     pub(super) destination: Option<IpAddr>,
     /// The required port; `None` if ESP is not in UDP.
     pub(super) udp_port: Option<u16>,
@@ -184,7 +193,7 @@ pub(super) struct Inbound {
 pub(super) struct InboundShared {
     /// The anti-replay window, in a lock-free slot that is empty while a worker holds the window.
     window: ArrayQueue<Window>,
-    progress: Arc<InboundProgress>,
+    pub(super) progress: Arc<InboundProgress>,
     pub(super) counts: Counts,
     /// Decapsulated since xdpfwd started or the SA was added.
     pub(super) bytes: AtomicU64,
@@ -301,6 +310,7 @@ impl Association {
             window: None,
             queue: None,
             limits: self.limits,
+            fault: None,
         }
     }
 }
@@ -379,12 +389,12 @@ fn tunnel_addresses(outer: &Option<OuterHeader>) -> Option<(IpAddr, IpAddr)> {
 impl Inbound {
     pub(super) fn new(
         sa: Association,
-        destination: Option<IpAddr>,
+        [source, destination]: [Option<IpAddr>; 2],
         udp_port: Option<u16>,
         window: u32,
         queue: u16,
     ) -> Self {
-        Self { sa, destination, udp_port, window, queue, shared: OnceLock::new() }
+        Self { sa, source, destination, udp_port, window, queue, shared: OnceLock::new() }
     }
 
     /// `None` before acquisition.
@@ -449,14 +459,14 @@ impl SecurityAssociation for Inbound {
     }
 
     fn verdict_key(&self) -> String {
-        let Self { destination, udp_port, queue, .. } = self;
-        format!("{} {destination:?} {udp_port:?} {queue}", self.sa.verdict_key())
+        let Self { source, destination, udp_port, queue, .. } = self;
+        format!("{} {source:?} {destination:?} {udp_port:?} {queue}", self.sa.verdict_key())
     }
 
     fn status(&self) -> SaStatus {
         let shared = self.shared.get();
         let mut status = self.sa.status("in", shared.map(|shared| &shared.counts));
-        status.destination = self.destination;
+        (status.source, status.destination) = (self.source, self.destination);
         status.udp_ports = self.udp_port.into_iter().collect();
         status.sequence = shared.map_or(0, |shared| shared.progress.highest());
         status.bytes = shared.map_or(0, |shared| shared.bytes.load(Ordering::Relaxed));
@@ -495,16 +505,17 @@ impl HeldWindow {
     }
 
     #[inline]
-    pub(super) fn publish(&self) {
+    pub(super) fn publish(&self, now: u64) {
         if let Some(window) = &self.window {
-            self.shared.progress.set_highest(window.highest());
+            self.shared.progress.set_highest(window.highest(), now);
         }
     }
 }
 
 impl Drop for HeldWindow {
     fn drop(&mut self) {
-        self.publish();
+        // Changes nothing unless a panic has interrupted a batch.
+        self.publish(clock::cycles());
         if let Some(window) = self.window.take() {
             let returned = self.shared.window.push(window);
             debug_assert!(returned.is_ok(), "the slot of a held window must be empty");

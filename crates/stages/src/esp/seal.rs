@@ -102,10 +102,6 @@ impl StagePlan for Plan<Seal> {
         self.describe()
     }
 
-    fn warnings(&self) -> &[PlanDiagnostic] {
-        &self.0.warnings
-    }
-
     fn files(&self) -> Vec<PathBuf> {
         self.file_names()
     }
@@ -115,12 +111,16 @@ impl StagePlan for Plan<Seal> {
         const MAX_OVERHEAD: u32 = 40 + 8 + (HEADER_LEN + ICV_LEN) as u32 + 3 + 2;
         let limit = u32::try_from(self.0.direction.mtu).unwrap_or(u32::MAX);
         let sealed = mtu.saturating_add(MAX_OVERHEAD).min(limit);
-        if self.0.bypass.passes_unmatched() { sealed.max(mtu) } else { sealed }
+        if self.0.bypass.has_unmatched() { sealed.max(mtu) } else { sealed }
     }
 
     fn verdicts(&self) -> Verdicts {
         let Settings { bypass, direction: Seal { mtu, .. }, .. } = &*self.0;
         Verdicts::Key(format!("seals by {bypass:?}, {mtu}: {:?}", self.verdict_keys()))
+    }
+
+    fn warnings(&self) -> &[PlanDiagnostic] {
+        &self.0.warnings
     }
 
     fn as_resource_owner(&self) -> Option<&dyn ResourceOwner> {
@@ -196,7 +196,7 @@ impl Sealer {
         }
         let Some(version) = headers.ip_version else {
             let is_not_ip = headers.status == Status::NotIp;
-            return match is_not_ip && settings.bypass.passes_unmatched() {
+            return match is_not_ip && settings.bypass.passes_unmatched(frame, &headers) {
                 true => Disposition::Pass,
                 false => Disposition::Drop(if is_not_ip {
                     reasons::NO_SA.reason()
@@ -206,7 +206,7 @@ impl Sealer {
             };
         };
         let Some(index) = select(&settings.sas, frame, &headers) else {
-            return if settings.bypass.passes_unmatched() {
+            return if settings.bypass.passes_unmatched(frame, &headers) {
                 Disposition::Pass
             } else {
                 Disposition::Drop(reasons::NO_SA.reason())

@@ -37,6 +37,20 @@ impl Selector {
         selector
     }
 
+    /// Returns a selector with the prefixes of all `selectors`.
+    pub(super) fn union<'s>(selectors: impl Iterator<Item = &'s Self>) -> Self {
+        let mut union = Self::default();
+        for selector in selectors {
+            union.v4.extend(&selector.v4);
+            union.v6.extend(&selector.v6);
+        }
+        union.v4.sort_unstable();
+        union.v4.dedup();
+        union.v6.sort_unstable();
+        union.v6.dedup();
+        union
+    }
+
     #[inline]
     pub(super) fn is_all(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
@@ -48,10 +62,14 @@ impl Selector {
         if self.is_all() {
             return true;
         }
-        let address = match end {
+        self.contains_address(match end {
             End::Source => addresses.source(),
             End::Destination => addresses.destination(),
-        };
+        })
+    }
+
+    /// Returns whether a prefix contains the address.
+    pub(super) fn contains_address(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => {
                 self.v4.iter().any(|(net, mask)| address.to_bits() & mask == *net)

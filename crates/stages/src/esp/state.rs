@@ -1,5 +1,5 @@
-//! The text of the ESP state file, which prevents a later run from reusing nonces or sequence
-//! numbers.
+//! The text of a state in the ESP state file, which prevents a later run from reusing nonces or
+//! sequence numbers.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -66,6 +66,15 @@ pub enum StateError {
     /// The last line is missing.
     #[error("the last line, {END:?}, is missing")]
     CutOff,
+    /// The header is not as written.
+    #[error("its header is damaged")]
+    Header,
+    /// No file of this length has two slots.
+    #[error("its length, {0} bytes, is invalid")]
+    Length(usize),
+    /// Neither slot has a valid checksum.
+    #[error("both copies of the state are damaged")]
+    Damaged,
     /// The text is not UTF-8 at this byte, counted from 1.
     #[error("byte {0} is not UTF-8")]
     NotText(usize),
@@ -104,7 +113,7 @@ struct Versioned {
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(rename = "version")]
-    _version: i64,
+    _version: Option<i64>,
     epoch: u32,
     #[serde(default)]
     sa: Vec<Sa>,
@@ -124,6 +133,8 @@ struct Sa {
 impl State {
     /// Maximum length of the text in bytes; enough for [`Self::MAX_SAS`] SAs.
     pub const MAX_LEN: usize = 16 << 20;
+    /// Maximum length of an SA's text, in bytes.
+    pub(super) const MAX_SA_LEN: usize = 160;
     /// Maximum number of SAs.
     pub const MAX_SAS: usize = 65_536;
     /// The largest number in a file, because integers in TOML are signed. No SA reaches it.
@@ -131,7 +142,7 @@ impl State {
     /// Smaller values are reserved (RFC 4303, 2.1).
     const MIN_SPI: u32 = 256;
 
-    /// Parses the text that [`State::to_text`] returns.
+    /// Parses the text that [`State::to_text`] returns: a state file of version 1.
     pub fn parse(text: &[u8]) -> Result<Self, StateError> {
         if text.len() > Self::MAX_LEN {
             return Err(StateError::TooLarge(text.len()));
@@ -142,14 +153,17 @@ impl State {
         if !before_end.is_some_and(|text| text.ends_with('\n')) {
             return Err(StateError::CutOff);
         }
-        let toml =
-            |error: toml::de::Error| StateError::Toml(error.to_string().trim_end().to_owned());
         // Other versions may have other keys, and the error must name the version.
-        let Versioned { version } = toml::from_str(text).map_err(toml)?;
+        let Versioned { version } = toml::from_str(text).map_err(toml_error)?;
         if version != 1 {
             return Err(StateError::Version(version));
         }
-        let File { epoch, sa, .. } = toml::from_str(text).map_err(toml)?;
+        Self::parse_body(text)
+    }
+
+    /// Parses the text that [`State::body`] returns.
+    pub(super) fn parse_body(text: &str) -> Result<Self, StateError> {
+        let File { epoch, sa, .. } = toml::from_str(text).map_err(toml_error)?;
         if sa.len() > Self::MAX_SAS {
             return Err(StateError::TooManySas(sa.len()));
         }
@@ -168,9 +182,15 @@ impl State {
         Ok(Self { epoch, sas: sas.collect::<Result<_, _>>()? })
     }
 
-    /// Returns the text. Numbers above [`Self::MAX_NUMBER`] become that number.
+    /// Returns the text of a state file of version 1. Numbers above [`Self::MAX_NUMBER`] become that
+    /// number.
     pub fn to_text(&self) -> String {
-        let mut text = format!("{TITLE}\nversion = 1\nepoch = {}\n", self.epoch);
+        format!("{TITLE}\nversion = 1\n{}{END}\n", self.body())
+    }
+
+    /// Returns the text of epoch and SAs.
+    pub(super) fn body(&self) -> String {
+        let mut text = format!("epoch = {}\n", self.epoch);
         let storable = |number: u64| number.min(Self::MAX_NUMBER);
         for sa in &self.sas {
             let (direction, spi, fingerprint) = (sa.direction(), sa.spi, sa.fingerprint);
@@ -187,10 +207,12 @@ impl State {
                  fingerprint = \"{fingerprint}\"\n{sequence}"
             );
         }
-        text.push_str(END);
-        text.push('\n');
         text
     }
+}
+
+fn toml_error(error: toml::de::Error) -> StateError {
+    StateError::Toml(error.to_string().trim_end().to_owned())
 }
 
 impl SaState {

@@ -22,6 +22,7 @@ fn bypass_passes_only_configured_traffic() {
     };
     let arp = [&b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06"[..], &[0; 46]].concat();
     let matching = |payload: &[u8]| ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0, payload);
+    let between_endpoints = |payload: &[u8]| ipv4(UDP, [192, 0, 2, 1], [192, 0, 2, 2], 0, payload);
     let with_marker = [&[0; 4][..], b"a message of IKE"].concat();
     // Name, frame, the values of `bypass` that let it bypass ESP, and whether an outbound SA
     // matches it.
@@ -40,10 +41,30 @@ fn bypass_passes_only_configured_traffic() {
             &["unmatched"],
             false,
         ),
-        ("IKE to 500", matching(&udp(9, 500, b"a message of IKE")), &["ike"], true),
-        ("IKE from 500", matching(&udp(500, 9, b"a message of IKE")), &["ike"], true),
-        ("IKE to 4500", matching(&udp(9, 4500, &with_marker)), &["ike"], true),
-        ("IKE from 4500", matching(&udp(4500, 9, &with_marker)), &["ike"], true),
+        (
+            "IKE to 500",
+            between_endpoints(&udp(9, 500, b"a message of IKE")),
+            &["ike", "unmatched"],
+            false,
+        ),
+        (
+            "IKE from 500",
+            between_endpoints(&udp(500, 9, b"a message of IKE")),
+            &["ike", "unmatched"],
+            false,
+        ),
+        (
+            "IKE to 4500",
+            between_endpoints(&udp(9, 4500, &with_marker)),
+            &["ike", "unmatched"],
+            false,
+        ),
+        (
+            "IKE from 4500",
+            between_endpoints(&udp(4500, 9, &with_marker)),
+            &["ike", "unmatched"],
+            false,
+        ),
         (
             "UDP to 4500 without a marker",
             matching(&udp(4500, 4500, b"a message of IKE")),
@@ -52,6 +73,7 @@ fn bypass_passes_only_configured_traffic() {
         ),
         ("UDP to 4500 with three bytes", matching(&udp(4500, 4500, &[0; 3])), &[], true),
         ("UDP to 501", matching(&udp(9, 501, &with_marker)), &[], true),
+        ("IKE between other addresses", matching(&udp(500, 500, b"a message of IKE")), &[], true),
         (
             "TCP to 500",
             ipv4(6, SOURCE_V4, DESTINATION_V4, 0, &udp(9, 500, &with_marker)),
@@ -67,7 +89,8 @@ fn bypass_passes_only_configured_traffic() {
         );
         let seal_sa = format!("{SEAL}, selector = ['10.2.0.0/16']");
         let mut seal = bench(&plan_seal(&folder, &seal_sa, &other_keys));
-        let mut open = bench(&plan_open(&folder, OPEN, &other_keys));
+        let open_sa = format!("{OPEN}, destination = '192.0.2.2'");
+        let mut open = bench(&plan_open(&folder, &open_sa, &other_keys));
         for (name, frame, bypasses, has_sa) in &cases {
             for tags in 0..3 {
                 let frame = tagged(frame, tags);

@@ -4,6 +4,7 @@
 #[path = "../support/esp.rs"]
 mod support;
 
+mod bypass;
 mod classification;
 mod configuration;
 mod decapsulation;
@@ -11,4 +12,5 @@ mod encapsulation;
 mod limits;
 mod round_trip;
 mod state;
+mod state_failure;
 mod too_big;

@@ -15,6 +15,7 @@ use xdpfwd_pipeline::{
     BuildCx, Cell, NamedStage, PlanCx, PlanResult, ResourceError, StagePlan, Worker,
 };
 pub use xdpfwd_testkit::Folder;
+use xdpfwd_testkit::esp_state;
 
 use xdpfwd_testkit::wires::{WireAccounting, Wires, cross_connect_on, umem_config};
 
@@ -44,10 +45,9 @@ impl EspFiles for Folder {
     }
 
     fn set_number(&self, name: &str, key: &str, number: u64) {
-        let path = self.join(name);
-        let text = fs::read_to_string(&path).unwrap();
         let mut found = 0;
-        let lines = text.lines().map(|line| {
+        let state = esp_state::newest(&self.read(name));
+        let lines = state.lines().map(|line| {
             if line.split(['=', ' ']).next() == Some(key) {
                 found += 1;
                 format!("{key} = {number}\n")
@@ -57,7 +57,7 @@ impl EspFiles for Folder {
         });
         let text: String = lines.collect();
         assert_eq!(found, 1, "expected one line `{key} = …` in {text}");
-        fs::write(&path, text).unwrap();
+        fs::write(self.join(name), esp_state::version_1(&text)).unwrap();
     }
 
     fn read(&self, name: &str) -> String {

@@ -161,6 +161,16 @@ fn append_sas(sas: &[Value], text: &mut String) {
         if !drops.is_empty() {
             let _ = writeln!(text, "    dropped: {}", drops.join(", "));
         }
+        if let Some(fault) = sa["fault"].as_str() {
+            let _ = writeln!(text, "    fault: {fault}");
+        }
+    }
+}
+
+fn append_faults(answer: &Value, text: &mut String) {
+    let faults = answer["faults"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    for fault in faults {
+        let _ = writeln!(text, "fault: {fault}");
     }
 }
 
@@ -279,6 +289,7 @@ fn text(command: Command, answer: &Value) -> String {
                     if stages.is_empty() { "no stages".to_owned() } else { stages.join(", ") };
                 let _ = writeln!(text, "path {}: {stages}", word(&path["path"]));
             }
+            append_faults(answer, &mut text);
         }
         Command::Stats => {
             for port in list(&answer["ports"]) {
@@ -313,6 +324,7 @@ fn text(command: Command, answer: &Value) -> String {
             {
                 let _ = writeln!(text, "dropped as {reason}: {count}");
             }
+            append_faults(answer, &mut text);
         }
         Command::Reload => {
             let _ = writeln!(text, "reloaded");

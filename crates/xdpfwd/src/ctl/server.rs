@@ -34,6 +34,7 @@ struct Status<'a> {
     ports: Vec<Value>,
     paths: Vec<Value>,
     fallback: Option<&'a xdpfwd_engine::Fallback>,
+    faults: Vec<String>,
 }
 
 impl Server {
@@ -108,7 +109,7 @@ fn answer(request: &Request, handle: &Handle, cli: &Run, app: &App) -> Value {
 }
 
 fn status(data_plane: &mut DataPlane, cli: &Run, app: &App) -> Value {
-    let Report { elapsed_seconds, workers, .. } = data_plane.report();
+    let Report { elapsed_seconds, workers, faults, .. } = data_plane.report();
     let ports = data_plane.ports().iter().zip(data_plane.modes()).map(|(port, mode)| {
         json!({ "name": port.name, "interface": port.interface, "io": port.io.name(), "queues": port.queues, "mode": mode.name() })
     });
@@ -133,6 +134,7 @@ fn status(data_plane: &mut DataPlane, cli: &Run, app: &App) -> Value {
         ports: ports.collect(),
         paths: paths.collect(),
         fallback: data_plane.fallback(),
+        faults,
     };
     serde_json::to_value(status).unwrap_or_default()
 }

@@ -159,8 +159,9 @@ fn invalid_key_or_state_file_is_rejected() {
     let valid = fs::read_to_string(&path).unwrap();
     fs::remove_file(&path).unwrap();
     assert_rejected(&lab, &config, 1, &[name, "xdpfwd esp new-state"]);
+    let damaged = valid.replace("epoch = ", "epoch  = ");
     for invalid in
-        ["", "garbage", &valid[..valid.len() / 2], &valid.replace("version = 1", "version = 2")]
+        ["", "garbage", &valid[..valid.len() / 2], "version = 3\nepoch = 1\n# end\n", &damaged]
     {
         lab.folder.secret("0.state", invalid);
         assert_rejected(&lab, &config, 1, &[name]);
@@ -170,7 +171,7 @@ fn invalid_key_or_state_file_is_rejected() {
             "xdpfwd changed an invalid state file"
         );
     }
-    // The epoch, the upper half of IVs, is the time in seconds, but more than the stored epoch.
+    // A file of version 1. The epoch, the upper half of IVs, is the time in seconds, but more than the stored epoch.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let epoch = |text: &str| {
         let line = text
@@ -179,16 +180,16 @@ fn invalid_key_or_state_file_is_rejected() {
             .unwrap_or_else(|| panic!("{text}"));
         line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
     };
-    let with_epoch = |value: u64| {
-        valid.replace(&format!("epoch = {}", epoch(&valid)), &format!("epoch = {value}"))
-    };
+    let with_epoch = |value: u64| format!("version = 1\nepoch = {value}\n# end\n");
     lab.folder.secret("0.state", &with_epoch(now + 100_000));
     assert_rejected(&lab, &config, 1, &[name, "clock"]);
     // If the stored epoch is only two seconds ahead of the clock, xdpfwd waits and then starts.
     let ahead = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 2;
     lab.folder.secret("0.state", &with_epoch(ahead));
     assert_eq!(run_briefly(&lab, &config).status.code(), Some(0));
-    let new_epoch = epoch(&fs::read_to_string(&path).unwrap());
+    let written = fs::read_to_string(&path).unwrap();
+    let epochs = written.split("\ngeneration").skip(1).map(epoch);
+    let new_epoch = epochs.max().unwrap();
     assert!(new_epoch > ahead, "the new epoch {new_epoch} is not above the stored epoch {ahead}");
 
     // The second xdpfwd has other interfaces, but the same state file.

@@ -17,7 +17,7 @@ use crate::{
 
 /// Sends `count` packets through xdpfwd 0, and returns the ESP frames. The wire must be cut.
 /// `first` must be the next sequence number of the SA.
-fn encapsulate(lab: &Lab, xdpfwd_0: &Running, first: u64, count: u64) -> Vec<Vec<u8>> {
+pub(super) fn encapsulate(lab: &Lab, xdpfwd_0: &Running, first: u64, count: u64) -> Vec<Vec<u8>> {
     let before = received(xdpfwd_0, "fwd0");
     let tap = Tap::start(&lab.wire, "tap0");
     Sender::start(lab.namespaces.gen_(), "gen0", 20_000, first, Some(count)).finish();

@@ -13,6 +13,7 @@ mod inbound;
 mod policy;
 mod rekeying;
 mod size;
+mod state;
 
 use std::collections::BTreeMap;
 use std::thread;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use xdpfwd_lab::{Chain, Forwarder, Namespace};
+use xdpfwd_testkit::esp_state;
 use xdpfwd_testkit::process::run;
 
 use crate::case::Version::{V4, V6};
@@ -268,10 +269,10 @@ selector = ["{right}/{prefix}"]
         (sa["bytes"].as_u64().unwrap(), sa["packets"].as_u64().unwrap())
     }
 
-    /// Returns a value of the state file. Its key is unique there, because each direction has one
-    /// SA.
+    /// Returns a value of the newest state in the state file. Its key is unique there, because each
+    /// direction has one SA.
     pub(crate) fn state_value(&self, key: &str) -> u64 {
-        let text = fs::read_to_string(self.file("state")).unwrap();
+        let text = esp_state::newest(&fs::read_to_string(self.file("state")).unwrap());
         let values = text.lines().filter_map(|line| line.split('#').next()?.split_once('='));
         let mut value = values
             .filter(|(name, _)| name.trim() == key)
@@ -282,13 +283,13 @@ selector = ["{right}/{prefix}"]
     /// Runs xdpfwd briefly, so that the state file has all keys. Then replaces these values.
     pub(crate) fn write_state(&self, values: &[(&str, u64)]) {
         self.start().stop();
-        let text = fs::read_to_string(self.file("state")).unwrap();
+        let text = esp_state::newest(&fs::read_to_string(self.file("state")).unwrap());
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         for (key, value) in values {
             let line = lines.iter_mut().find(|line| line.split('=').next().unwrap().trim() == *key);
             *line.unwrap_or_else(|| panic!("no {key:?}")) = format!("{key} = {value}");
         }
-        self.write("state", &(lines.join("\n") + "\n"));
+        self.write("state", &esp_state::version_1(&lines.join("\n")));
     }
 
     /// Stops xdpfwd. Checks that it dropped exactly these packets, by reason.

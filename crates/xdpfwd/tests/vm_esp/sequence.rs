@@ -105,7 +105,7 @@ fn run_after_crash_reuses_no_sequence_number_or_iv_and_rejects_replays() {
         hosts.send(RIGHT, [u32::MAX - run], 64);
         from_linux.extend(right_socket.receive(SPI_FROM_LINUX, 1));
         hosts.assert_arrive(LEFT, [u32::MAX - run], &format!("run {run}: packet to replay"));
-        // xdpfwd writes the anti-replay window to the state file once per second.
+        // xdpfwd writes the anti-replay window to the state file four times per second.
         let highest = u64::from((run + 1) * (COUNT + 1));
         until(&format!("the state file has {highest} as the highest sequence number"), || {
             lab.state_value("highest") == highest

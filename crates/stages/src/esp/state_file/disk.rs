@@ -1,13 +1,17 @@
-//! The state file on disk, locked, and replaced by each write.
+//! The state file on disk, locked.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 
 use nix::fcntl::Flock;
+use rustix::fs::{CWD, IFlags, RenameFlags};
 
 use super::error::{StateFileProblem, WriteFailure};
+use super::layout::{self, Content};
+use super::slots::{Condition, Storage};
 use crate::esp::private_file::{
     self, OpenFailure, create_new, effective_user, folder_of, sync_folder_of, try_lock,
 };
@@ -21,66 +25,103 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Opens and locks the file, and reads its state.
-    pub(super) fn open(given: &Path) -> Result<(Self, State), StateFileProblem> {
+    /// Also locks the file and reads its content.
+    pub(super) fn open(given: &Path) -> Result<(Self, Content), StateFileProblem> {
+        report_size_limit_as_error();
         let path = canonicalize(given).map_err(|error| read_problem(error, given))?;
         let current = open_and_lock(&path, given)?;
-        let state = read(&current, given)?;
-        Ok((Self { path, current }, state))
+        let content = read(&current, given)?;
+        Ok((Self { path, current }, content))
+    }
+
+    /// Creates a file with an empty state. Leaves an existing file unchanged, and fails.
+    pub(super) fn create(path: &Path, state: &State) -> io::Result<()> {
+        report_size_limit_as_error();
+        let (content, _) = layout::file(state, 1, state.sas.len());
+        drop(create_with(path, &content)?);
+        // Otherwise the next attempt would find the file.
+        sync_folder_of(path).inspect_err(|_| drop(fs::remove_file(path)))
     }
 
     /// Returns the path without symbolic links.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+}
 
-    /// Replaces the file by one with the new state, which survives a crash once this function
-    /// returns `Ok`.
-    pub(super) fn write(&mut self, state: &State) -> Result<(), WriteFailure> {
+impl Storage for Disk {
+    fn condition(&self, len: usize) -> io::Result<Condition> {
+        let at_path = match fs::symlink_metadata(&self.path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Condition::Missing),
+            Err(error) => return Err(error),
+        };
+        let opened = self.current.metadata()?;
+        Ok(if (opened.dev(), opened.ino()) != (at_path.dev(), at_path.ino()) {
+            Condition::Replaced
+        } else if opened.len() != len as u64 {
+            Condition::Resized
+        } else {
+            Condition::Intact
+        })
+    }
+
+    fn write_at(&mut self, offset: usize, bytes: &[u8]) -> io::Result<()> {
+        self.current.write_all_at(bytes, offset as u64)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.current.sync_data()
+    }
+
+    fn replace(&mut self, content: &[u8], is_missing: bool) -> io::Result<()> {
         let mut name = self.path.clone().into_os_string();
         name.push(".new");
         let new_path = Path::new(&name);
         match fs::remove_file(new_path) {
-            Ok(()) => {}
-            // The normal case: the new file exists only after a crash during a write.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
+            // The normal case: the new file exists only after a crash.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
-        let file = create_new(new_path)?;
-        self.current = self.replace(file, new_path, state).inspect_err(|_| {
-            // The disk may be full: free the space.
-            let _ = fs::remove_file(new_path);
-        })?;
-        Ok(sync_folder_of(&self.path)?)
+        let file = create_with(new_path, content)?;
+        let flags = if is_missing { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
+        let rename = |file| {
+            // Lock before the rename lets other processes open it.
+            let file = try_lock(file)?.ok_or(io::ErrorKind::WouldBlock)?;
+            rustix::fs::renameat_with(CWD, new_path, CWD, &self.path, flags)?;
+            Ok::<_, io::Error>(file)
+        };
+        self.current = rename(file).inspect_err(|_| drop(fs::remove_file(new_path)))?;
+        Ok(())
     }
 
-    /// Writes the state to `file` at `new_path`, and renames it over the current file.
-    fn replace(
-        &self,
-        mut file: File,
-        new_path: &Path,
-        state: &State,
-    ) -> Result<Flock<File>, WriteFailure> {
-        file.write_all(state.to_text().as_bytes())?;
-        file.sync_all()?;
-        // Lock before the rename lets other processes open it.
-        let file = try_lock(file)?.ok_or(io::ErrorKind::WouldBlock).map_err(io::Error::from)?;
-        match is_at(&self.current, &self.path) {
-            Ok(false) => return Err(WriteFailure::Replaced),
-            Ok(true) => {}
-            // The file was removed. Create it again: this process has the latest state.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
-        }
-        fs::rename(new_path, &self.path)?;
-        Ok(file)
+    fn sync_folder(&mut self) -> io::Result<()> {
+        sync_folder_of(&self.path)
     }
 }
 
-/// Returns whether `path` still names the open file.
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let (opened, at_path) = (file.metadata()?, fs::symlink_metadata(path)?);
-    Ok((opened.dev(), opened.ino()) == (at_path.dev(), at_path.ino()))
+/// Creates a file and writes all of its blocks, so that later writes need no further ones.
+fn create_with(path: &Path, content: &[u8]) -> io::Result<File> {
+    let mut file = create_new(path)?;
+    // Btrfs would write every change to another block. Other file systems do not know the flag.
+    if let Ok(flags) = rustix::fs::ioctl_getflags(&file) {
+        let _ = rustix::fs::ioctl_setflags(&file, flags | IFlags::NOCOW);
+    }
+    // The disk may be full.
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    written.inspect_err(|_| drop(fs::remove_file(path)))?;
+    Ok(file)
+}
+
+/// Makes writes beyond RLIMIT_FSIZE fail. By default, they end the process.
+fn report_size_limit_as_error() {
+    static HANDLER: LazyLock<()> = LazyLock::new(|| {
+        let (signal, flag) = (nix::sys::signal::Signal::SIGXFSZ, Arc::default());
+        if let Err(error) = signal_hook::flag::register(signal as i32, flag) {
+            tracing::warn!(%error, "cannot handle SIGXFSZ: a file size limit would end xdpfwd");
+        }
+    });
+    LazyLock::force(&HANDLER);
 }
 
 /// Resolves symbolic links in the folder part only: the file itself must not be a link.
@@ -94,7 +135,13 @@ fn read_problem(error: io::Error, path: &Path) -> StateFileProblem {
         OpenFailure::Missing => StateFileProblem::Missing(path.to_owned()),
         OpenFailure::Link => StateFileProblem::Link(path.to_owned()),
         OpenFailure::NotRegular => StateFileProblem::NotRegular,
-        OpenFailure::Other(error) => StateFileProblem::Read(error),
+        OpenFailure::Other(error) => match error.kind() {
+            // The file is opened for writing.
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                WriteFailure::from(error).problem(path)
+            }
+            _ => StateFileProblem::Read(error),
+        },
     }
 }
 
@@ -103,7 +150,7 @@ fn open_and_lock(path: &Path, given: &Path) -> Result<Flock<File>, StateFileProb
     // Each failed attempt means that another process has replaced the file. After this many
     // replacements, report that the file is in use.
     for _ in 0..100 {
-        let file = private_file::open(path).map_err(|error| read_problem(error, given))?;
+        let file = private_file::open_to_write(path).map_err(|error| read_problem(error, given))?;
         if let Some(locked) = lock(file, path, given)? {
             return Ok(locked);
         }
@@ -132,14 +179,17 @@ pub(super) fn lock(
     }
     let locked = try_lock(file).map_err(StateFileProblem::Read)?;
     let locked = locked.ok_or_else(|| StateFileProblem::InUse(given.to_owned()))?;
-    let is_current = is_at(&locked, path).map_err(|error| read_problem(error, given))?;
+    let at_path = fs::symlink_metadata(path).map_err(|error| read_problem(error, given))?;
+    let opened = locked.metadata().map_err(StateFileProblem::Read)?;
+    let is_current = (opened.dev(), opened.ino()) == (at_path.dev(), at_path.ino());
     Ok(is_current.then_some(locked))
 }
 
-fn read(file: &File, given: &Path) -> Result<State, StateFileProblem> {
-    let mut text = Vec::new();
+fn read(file: &File, given: &Path) -> Result<Content, StateFileProblem> {
+    let mut bytes = Vec::new();
     // One byte more detects a file that is too large.
-    let limit = State::MAX_LEN as u64 + 1;
-    file.take(limit).read_to_end(&mut text).map_err(StateFileProblem::Read)?;
-    State::parse(&text).map_err(|error| StateFileProblem::Content { error, path: given.to_owned() })
+    let limit = layout::max_file_len() as u64 + 1;
+    file.take(limit).read_to_end(&mut bytes).map_err(StateFileProblem::Read)?;
+    layout::parse(&bytes)
+        .map_err(|error| StateFileProblem::Content { error, path: given.to_owned() })
 }

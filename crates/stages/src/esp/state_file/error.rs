@@ -131,6 +131,17 @@ pub enum StateFileProblem {
         /// The folder of the file.
         folder: PathBuf,
     },
+    /// A write of an earlier run has failed.
+    #[error(
+        "records a failed write: packets that arrived after the last successful write could be \
+         accepted again. Create new keys (xdpfwd esp new-key), then run: rm {} && xdpfwd esp \
+         new-state {}; or, to keep the keys and accept this risk, run: xdpfwd esp accept-state {}",
+        .0.display(), .0.display(), .0.display()
+    )]
+    WriteFailed(PathBuf),
+    /// The last write has not returned yet.
+    #[error("is not written: a write takes longer than a second; check its disk")]
+    Slow,
     /// A write took too long.
     #[error(
         "was not written within {} s; check its disk, or move it to another disk",
@@ -142,9 +153,40 @@ pub enum StateFileProblem {
     NoWriter,
 }
 
-#[derive(Clone, Debug)]
+/// Describes a problem of a state file in use, and its consequence. `mark_failure` is why the file
+/// does not record the problem.
+pub(super) fn fault_text(
+    path: &Path,
+    problem: &StateFileProblem,
+    mark_failure: Option<&WriteFailure>,
+    is_last: bool,
+) -> String {
+    let path = path.display();
+    let consequence = match (is_last, mark_failure) {
+        (false, _) => {
+            "Until it can be written, inbound packets are dropped as state_file, and outbound \
+             packets as soon as the numbers already in the file are used up"
+                .to_owned()
+        }
+        (true, None) => format!(
+            "The last received packets are not recorded and could be accepted again, so the next \
+             start refuses the file: create new keys and a new state file, or accept this risk \
+             (xdpfwd esp accept-state {path})"
+        ),
+        (true, Some(mark_failure)) => format!(
+            "The last received packets are not recorded and could be accepted again. The file \
+             cannot record this failure either ({mark_failure}), so the next start does not know \
+             of it: create new keys and a new state file before"
+        ),
+    };
+    format!("state file {path} {problem}. {consequence}")
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum WriteFailure {
+    #[error("{0}")]
     Io(Arc<io::Error>),
+    #[error("another file is at its path")]
     Replaced,
 }
 

@@ -1,25 +1,30 @@
 //! The open state file.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::thread::{JoinHandle, Thread};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use xdpfwd_ipsec::Fingerprint;
+use xdpfwd_ipsec::{Epoch, Fingerprint};
 
 use super::disk::{self, Disk};
 use super::epoch::{next_epoch, now};
 use super::error::{StateFileError, StateFileProblem, WRITE_TIMEOUT, WriteFailure};
+use super::layout;
 use super::numbers::{InboundProgress, OutboundNumbers};
 use super::shared::{Entry, Shared};
+use super::slots::{Slots, Storage};
 use super::writer;
-use crate::esp::private_file::create_durably;
+use crate::esp::private_file;
 use crate::esp::state::{Direction, SequenceState, State};
 
 /// How often a caller that waits for a write checks that the writer thread still runs.
 const CHECK_WRITER: Duration = Duration::from_secs(1);
+/// How long closing the file waits for the last write.
+const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// An open state file: locked, with its epoch written, and with a writer thread.
 ///
@@ -27,11 +32,21 @@ const CHECK_WRITER: Duration = Duration::from_secs(1);
 /// is dropped, no more numbers are given out, and the next unused number of each SA is written.
 #[derive(Debug)]
 pub struct StateFile {
-    path: PathBuf,
     pub(super) shared: Arc<Shared>,
     pub(super) writer: Thread,
     /// `None` once dropped.
     handle: Option<JoinHandle<()>>,
+}
+
+/// A state file that is closed, or that other references keep open.
+#[derive(Debug)]
+pub struct ClosedState(Arc<Shared>);
+
+impl ClosedState {
+    /// Returns why the last write has failed, and the consequence; `None` if it succeeded.
+    pub fn fault(&self) -> Option<String> {
+        self.0.fault()
+    }
 }
 
 impl StateFile {
@@ -42,23 +57,58 @@ impl StateFile {
     }
 
     fn try_open(given: &Path) -> Result<Arc<Self>, StateFileProblem> {
-        let (mut disk, mut state) = Disk::open(given)?;
+        let (disk, content) = Disk::open(given)?;
+        if content.has_failed {
+            return Err(StateFileProblem::WriteFailed(given.to_owned()));
+        }
+        let path = disk.path().to_owned();
+        let mut slots = Slots::new(disk, &content);
+        let mut state = content.state;
         let epoch = next_epoch(state.epoch, given)?;
         state.epoch = epoch.number();
-        disk.write(&state).map_err(|failure| failure.problem(disk.path()))?;
-        let path = disk.path().to_owned();
-        let shared = Arc::new(Shared::new(state, epoch));
+        slots.write(&state).map_err(|failure| failure.problem(&path))?;
+        Self::with_writer(path, slots, state, epoch)
+    }
+
+    /// Starts the writer thread. The file has `state`.
+    pub(super) fn with_writer<S: Storage + Send + 'static>(
+        path: PathBuf,
+        slots: Slots<S>,
+        state: State,
+        epoch: Epoch,
+    ) -> Result<Arc<Self>, StateFileProblem> {
+        let shared = Arc::new(Shared::new(path, state, epoch, slots.capacity()));
         let handle =
-            writer::spawn(Arc::clone(&shared), disk).map_err(|_| StateFileProblem::NoWriter)?;
-        Ok(Arc::new(Self { path, shared, writer: handle.thread().clone(), handle: Some(handle) }))
+            writer::spawn(Arc::clone(&shared), slots).map_err(|_| StateFileProblem::NoWriter)?;
+        Ok(Arc::new(Self { shared, writer: handle.thread().clone(), handle: Some(handle) }))
+    }
+
+    /// Returns whether the file can be read and records a failed write. Changes nothing.
+    pub fn has_failed_write(path: &Path) -> bool {
+        let mut header = Vec::new();
+        let read = |file: File| file.take(layout::HEADER_LEN as u64).read_to_end(&mut header);
+        private_file::open(path).and_then(read).is_ok() && layout::is_marked(&header)
+    }
+
+    /// Removes the mark of a failed write, so that xdpfwd starts with the file. Returns false if
+    /// there is no mark; then the file does not change.
+    pub fn accept(path: &Path) -> Result<bool, StateFileError> {
+        let accept = || {
+            let (disk, content) = Disk::open(path)?;
+            if content.has_failed {
+                let cleared = Slots::new(disk, &content).set_mark(false);
+                cleared.map_err(|failure| failure.problem(path))?;
+            }
+            Ok(content.has_failed)
+        };
+        accept().map_err(|problem| StateFileError { path: path.to_owned(), problem })
     }
 
     /// Creates a state file for keys that were never used. Leaves an existing file unchanged.
     pub fn create(path: &Path) -> Result<(), StateFileError> {
         // So the first run uses a later epoch: the time of its start.
         let epoch = u32::try_from(now()).unwrap_or(u32::MAX).saturating_sub(1);
-        let text = State { epoch, sas: Vec::new() }.to_text();
-        create_durably(path, text.as_bytes()).map_err(|error| {
+        Disk::create(path, &State { epoch, sas: Vec::new() }).map_err(|error| {
             let problem = match error.kind() {
                 io::ErrorKind::AlreadyExists => StateFileProblem::Exists(path.to_owned()),
                 _ => WriteFailure::from(error).problem(path),
@@ -69,12 +119,22 @@ impl StateFile {
 
     /// Returns the path without symbolic links.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.shared.path
+    }
+
+    /// Drops this reference. If it is the last one, closes the file.
+    pub fn close(self: Arc<Self>) -> ClosedState {
+        ClosedState(Arc::clone(&self.shared))
+    }
+
+    /// Returns why the state cannot be written, and the consequence; `None` if it can.
+    pub fn fault(&self) -> Option<String> {
+        self.shared.fault()
     }
 
     /// Returns whether `path` names this file.
     pub fn is_at(&self, path: &Path) -> bool {
-        disk::canonicalize(path).is_ok_and(|path| path == self.path)
+        disk::canonicalize(path).is_ok_and(|path| path == self.shared.path)
     }
 
     /// Returns the sequence numbers of an outbound SA: 64-bit numbers (ESN) if `extended`. At least
@@ -104,8 +164,9 @@ impl StateFile {
         extended: bool,
         limit: Option<u64>,
     ) -> Result<Arc<OutboundNumbers>, StateFileProblem> {
-        let mut entries = self.shared.lock();
         let key = (Direction::Out, spi, fingerprint);
+        self.make_room(key)?;
+        let mut entries = self.shared.lock();
         let (next, bytes) = match entries.sas.get(&key) {
             // The new stage applies its limits when it starts.
             Some(Entry::Out(numbers)) => return Ok(Arc::clone(numbers)),
@@ -119,6 +180,29 @@ impl StateFile {
         Ok(numbers)
     }
 
+    /// Makes room in the file for an SA if it is new, so that no later write needs space.
+    fn make_room(&self, sa: (Direction, u32, Fingerprint)) -> Result<(), StateFileProblem> {
+        let needed = {
+            let mut entries = self.shared.lock();
+            let needed = entries.sas.len() + 1;
+            let has_room = needed <= entries.capacity || entries.sas.contains_key(&sa);
+            // Beyond the maximum, adding the SA fails.
+            if has_room || needed > State::MAX_SAS {
+                return Ok(());
+            }
+            entries.wanted_capacity = needed;
+            needed
+        };
+        self.write_and_wait()?;
+        let entries = self.shared.lock();
+        match &entries.growth_failure {
+            Some(failure) if entries.capacity < needed => {
+                Err(failure.clone().problem(&self.shared.path))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Waits for a write that reserves numbers if none is available. Does nothing if the SA has
     /// used all numbers.
     fn fill(&self, numbers: &OutboundNumbers) -> Result<(), StateFileProblem> {
@@ -127,7 +211,7 @@ impl StateFile {
         }
         match self.write_and_wait()? {
             // Another write may have made numbers available.
-            Some(failure) if numbers.is_empty() => Err(failure.problem(&self.path)),
+            Some(failure) if numbers.is_empty() => Err(failure.problem(&self.shared.path)),
             _ => Ok(()),
         }
     }
@@ -161,9 +245,10 @@ impl StateFile {
         spi: u32,
         fingerprint: Fingerprint,
     ) -> Result<Arc<InboundProgress>, StateFileError> {
+        let key = (Direction::In, spi, fingerprint);
+        self.make_room(key).map_err(|problem| self.error(problem))?;
         let progress = {
             let mut entries = self.shared.lock();
-            let key = (Direction::In, spi, fingerprint);
             let stored = match entries.sas.get(&key) {
                 Some(Entry::In(progress)) => return Ok(Arc::clone(progress)),
                 Some(Entry::Unused(SequenceState::In { highest })) => Some(*highest),
@@ -182,7 +267,7 @@ impl StateFile {
     }
 
     fn error(&self, problem: StateFileProblem) -> StateFileError {
-        StateFileError { path: self.path.clone(), problem }
+        StateFileError { path: self.shared.path.clone(), problem }
     }
 }
 
@@ -190,13 +275,24 @@ impl Drop for StateFile {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Release);
         self.writer.unpark();
-        if let Some(handle) = self.handle.take()
-            && handle.join().is_err()
-        {
-            tracing::error!(
-                state_file = %self.path.display(),
-                "the thread that writes the state file panicked"
-            );
+        let Some(handle) = self.handle.take() else { return };
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while !handle.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let failure = if !handle.is_finished() {
+            // The thread, and with it the lock, ends with the process.
+            Some(io::Error::from(io::ErrorKind::TimedOut))
+        } else if handle.join().is_err() {
+            Some(io::Error::other("the writer thread panicked"))
+        } else {
+            None
+        };
+        if let Some(failure) = failure.map(WriteFailure::from) {
+            let mut entries = self.shared.lock();
+            (entries.failure, entries.mark_failure) = (Some(failure.clone()), Some(failure));
+            drop(entries);
+            tracing::error!("{}", self.shared.fault().unwrap_or_default());
         }
     }
 }

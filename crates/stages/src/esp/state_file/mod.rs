@@ -1,24 +1,33 @@
 //! The state file: the epoch (upper 32 bits) of IVs and the sequence numbers of SAs, written to
 //! disk before use.
 //!
-//! A process locks the [`StateFile`] that it opens. For each write, a thread creates a new file,
-//! synchronizes and locks it, renames it over the old one, and synchronizes the folder. Only then
-//! may workers use the stored values, which the thread publishes through atomics, so workers never
-//! wait. A worker requests the next write when half of the values are used.
+//! A process locks the [`StateFile`] that it opens. A thread writes the state to the two slots of
+//! the file in turn, in place, so that no write needs space on the disk. Only then may workers use
+//! the stored values, which the thread publishes through atomics, so workers never wait. A worker
+//! requests the next write when half of the values are used. Inbound SAs refuse packets if the
+//! thread does not write their progress in time.
+//!
+//! `layout` has the format of the file, `slots` the order of writes, `disk` the system calls.
 
 mod disk;
 mod epoch;
 mod error;
 mod file;
 mod iv_range;
+mod layout;
 mod numbers;
 mod shared;
+mod slots;
 mod writer;
 
 pub use error::{StateFileError, StateFileProblem};
-pub use file::StateFile;
+pub use file::{ClosedState, StateFile};
 pub use iv_range::IvRange;
 pub use numbers::{InboundProgress, OutboundNumbers};
 
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod fake_disk;
 #[cfg(test)]
 mod tests;

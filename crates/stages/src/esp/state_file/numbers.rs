@@ -3,8 +3,10 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Thread;
+use std::time::Duration;
 
 use xdpfwd_ipsec::{Exhausted, SequenceNumbers};
+use xdpfwd_xsk::clock;
 
 use crate::esp::state::State;
 
@@ -127,29 +129,67 @@ fn storable(limit: Option<u64>) -> u64 {
 }
 
 /// The highest sequence number that an inbound SA has received.
+///
+/// After a crash, packets above the number in the file could be accepted again. So the SA must
+/// refuse packets once the file lacks a number that is older than a second.
 #[derive(Debug)]
 pub struct InboundProgress {
     highest: AtomicU64,
-    /// `u64::MAX` if the SA is not in the file yet.
+    /// In the file; `u64::MAX` if the SA is not in the file yet.
     written: AtomicU64,
+    /// The time of the last completed write, when `highest` was read for it. In clock cycles, as all
+    /// times.
+    written_at: AtomicU64,
+    /// When `highest` last became higher than `written`.
+    unwritten_since: AtomicU64,
+    /// [`MAX_UNWRITTEN`] in clock cycles.
+    max_unwritten: u64,
 }
+
+/// Maximum age of received numbers that are not in the file.
+pub(super) const MAX_UNWRITTEN: Duration = Duration::from_secs(1);
 
 impl InboundProgress {
     /// `stored` is `highest` in the file; `None` for a new SA.
     pub(super) fn new(stored: Option<u64>) -> Self {
+        let now = clock::cycles();
         Self {
             highest: AtomicU64::new(stored.unwrap_or(0)),
             written: AtomicU64::new(stored.unwrap_or(u64::MAX)),
+            written_at: AtomicU64::new(now),
+            unwritten_since: AtomicU64::new(now),
+            max_unwritten: (clock::cycles_per_second() * MAX_UNWRITTEN.as_secs_f64()) as u64,
         }
     }
 
-    /// Sets the highest number. Only for the worker that owns the SA.
+    /// Sets the highest number, received at the time `now` in clock cycles. Only for the worker that
+    /// owns the SA.
     #[inline]
-    pub fn set_highest(&self, number: u64) {
+    pub fn set_highest(&self, number: u64, now: u64) {
+        let highest = self.highest.load(Ordering::Relaxed);
+        if number == highest {
+            return;
+        }
+        if !self.differs_from_file(highest) {
+            self.unwritten_since.store(now, Ordering::Relaxed);
+        }
         self.highest.store(number, Ordering::Relaxed);
     }
 
-    /// Returns the highest number. After a restart, all numbers up to it count as received.
+    /// Returns whether the file has lacked a received number for too long at the time `now`, in
+    /// clock cycles. Relies only on completed writes, so it also detects a write that hangs.
+    #[inline]
+    pub fn is_overdue(&self, now: u64) -> bool {
+        if !self.differs_from_file(self.highest.load(Ordering::Relaxed)) {
+            return false;
+        }
+        // All numbers in `highest` before either time are in the file.
+        let written_at = self.written_at.load(Ordering::Acquire);
+        let since = self.unwritten_since.load(Ordering::Relaxed).max(written_at);
+        now.saturating_sub(since) > self.max_unwritten
+    }
+
+    /// After a restart, all numbers up to this one count as received.
     pub fn highest(&self) -> u64 {
         self.highest.load(Ordering::Relaxed)
     }
@@ -158,7 +198,9 @@ impl InboundProgress {
         highest != self.written.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_written(&self, highest: u64) {
+    /// The file has `highest`, which was read at the time `at`.
+    pub(super) fn set_written(&self, highest: u64, at: u64) {
         self.written.store(highest, Ordering::Relaxed);
+        self.written_at.store(at, Ordering::Release);
     }
 }

@@ -1,14 +1,16 @@
 //! State shared between threads.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crossbeam_queue::ArrayQueue;
 use xdpfwd_ipsec::{Epoch, Fingerprint, Ivs};
 
-use super::error::WriteFailure;
-use super::numbers::{InboundProgress, OutboundNumbers};
+use super::error::{StateFileProblem, WriteFailure, fault_text};
+use super::numbers::{InboundProgress, MAX_UNWRITTEN, OutboundNumbers};
 use crate::esp::state::{Direction, SequenceState, State};
 
 /// The state that a [`StateFile`](super::StateFile) shares with its writer thread and IV ranges.
@@ -17,6 +19,8 @@ use crate::esp::state::{Direction, SequenceState, State};
 /// thread lock `entries`.
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// Without symbolic links.
+    pub(super) path: PathBuf,
     /// The epoch (upper 32 bits of IVs) in the file. Workers may use its IVs.
     epoch: AtomicU32,
     /// The latest epoch that a worker has requested.
@@ -40,6 +44,15 @@ pub(super) struct Entries {
     pub(super) completed: u64,
     /// Failure of the last write; `None` if it succeeded.
     pub(super) failure: Option<WriteFailure>,
+    /// Why the file does not record this failure; `None` if it does.
+    pub(super) mark_failure: Option<WriteFailure>,
+    /// Start of the write in progress.
+    pub(super) write_started: Option<Instant>,
+    /// Number of SAs for which the file has room, and for which a caller needs room.
+    pub(super) capacity: usize,
+    pub(super) wanted_capacity: usize,
+    /// Why the file has no room for them.
+    pub(super) growth_failure: Option<WriteFailure>,
 }
 
 #[derive(Debug)]
@@ -51,8 +64,8 @@ pub(super) enum Entry {
 }
 
 impl Shared {
-    /// `state` and `epoch` are those in the file.
-    pub(super) fn new(state: State, epoch: Epoch) -> Self {
+    /// `state` and `epoch` are those in the file, which has room for `capacity` SAs.
+    pub(super) fn new(path: PathBuf, state: State, epoch: Epoch, capacity: usize) -> Self {
         let free_ivs = ArrayQueue::new(usize::from(Ivs::WORKERS));
         for ivs in (0..Ivs::WORKERS).filter_map(|number| Ivs::new(number.into(), epoch)) {
             // Cannot fail: the queue has room for all ranges.
@@ -61,8 +74,19 @@ impl Shared {
         let sas = state.sas.into_iter();
         let sas =
             sas.map(|sa| ((sa.direction(), sa.spi, sa.fingerprint), Entry::Unused(sa.sequence)));
-        let entries = Entries { sas: sas.collect(), requested: 0, completed: 0, failure: None };
+        let entries = Entries {
+            sas: sas.collect(),
+            requested: 0,
+            completed: 0,
+            failure: None,
+            mark_failure: None,
+            write_started: None,
+            capacity,
+            wanted_capacity: 0,
+            growth_failure: None,
+        };
         Self {
+            path,
             epoch: AtomicU32::new(epoch.number()),
             epoch_wanted: AtomicU32::new(epoch.number()),
             stopping: AtomicBool::new(false),
@@ -75,6 +99,18 @@ impl Shared {
     /// Must not be called on the data path.
     pub(super) fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns why the state cannot be written, and the consequence; `None` if it can.
+    pub(super) fn fault(&self) -> Option<String> {
+        let entries = self.lock();
+        let problem = match (&entries.failure, entries.write_started) {
+            (Some(failure), _) => failure.clone().problem(&self.path),
+            (None, Some(started)) if started.elapsed() > MAX_UNWRITTEN => StateFileProblem::Slow,
+            _ => return None,
+        };
+        let is_last = self.stopping.load(Ordering::Acquire);
+        Some(fault_text(&self.path, &problem, entries.mark_failure.as_ref(), is_last))
     }
 
     pub(super) fn epoch(&self) -> Epoch {

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,9 +12,11 @@ use std::time::{Duration, Instant};
 
 use xdpfwd_ipsec::{Exhausted, Fingerprint, Ivs};
 use xdpfwd_testkit::Folder;
+use xdpfwd_xsk::clock;
 
 use super::disk::lock;
 use super::epoch::now;
+use super::layout::{self, Content};
 use super::numbers::STEP;
 use super::writer::INBOUND_INTERVAL;
 use super::*;
@@ -34,8 +37,12 @@ fn create_state(folder: &Folder) -> PathBuf {
     path
 }
 
+fn read_content(path: &Path) -> Content {
+    layout::parse(&fs::read(path).unwrap()).unwrap()
+}
+
 fn read_state(path: &Path) -> State {
-    State::parse(&fs::read(path).unwrap()).unwrap()
+    read_content(path).state
 }
 
 fn sequence_of(path: &Path, direction: Direction, spi: u32) -> Option<SequenceState> {
@@ -189,10 +196,11 @@ fn open_rejects_file_that_is_locked_elsewhere() {
 #[test]
 fn replaced_file_cannot_be_locked() {
     let folder = Folder::new();
-    let path = create_state(&folder);
+    let path = folder.join("wan.state");
+    write_state(&path, 7);
     let reopen = || OpenOptions::new().read(true).open(&path).unwrap();
     let (old, file) = (reopen(), StateFile::open(&path).unwrap());
-    // `StateFile::open` has replaced `old`, which no process has locked.
+    // `StateFile::open` has replaced `old`, which has the old format. No process has locked it.
     assert!(lock(old, &path, &path).unwrap().is_none());
     assert!(lock(reopen(), &path, &path).unwrap_err().to_string().contains("in use"));
     drop(file);
@@ -203,7 +211,9 @@ fn replaced_file_cannot_be_locked() {
     let has_ended = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            for _ in 0..300 {
+            for _ in 0..100 {
+                // To restore its length, the writer replaces the file.
+                OpenOptions::new().append(true).open(&path).unwrap().write_all(b"\n").unwrap();
                 file.write_and_wait().unwrap();
             }
             has_ended.store(true, Ordering::Relaxed);
@@ -213,8 +223,99 @@ fn replaced_file_cannot_be_locked() {
             assert!(open_error(&path).contains("in use"));
             attempts += 1;
         }
-        assert!(attempts > 100, "only {attempts} attempts to open the file");
+        assert!(attempts > 20, "only {attempts} attempts to open the file");
     });
+}
+
+#[test]
+fn write_changes_neither_inode_nor_length() {
+    let folder = Folder::new();
+    let path = create_state(&folder);
+    let shape = || {
+        let metadata = fs::metadata(&path).unwrap();
+        (metadata.ino(), metadata.len(), metadata.blocks(), fs::read_dir(&*folder).unwrap().count())
+    };
+    let before = shape();
+    let file = StateFile::open(&path).unwrap();
+    file.outbound(300, fingerprint("1"), ESN, None).unwrap();
+    file.inbound(400, fingerprint("2")).unwrap().set_highest(4711, clock::cycles());
+    for _ in 0..5 {
+        assert!(file.write_and_wait().unwrap().is_none());
+    }
+    drop(file);
+    assert_eq!(shape(), before);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\nversion = 2\nwrite_failed = false\n"), "{text}");
+}
+
+#[test]
+fn file_grows_for_many_sas_and_keeps_them() {
+    let folder = Folder::new();
+    let path = create_state(&folder);
+    let file = StateFile::open(&path).unwrap();
+    for spi in 300..500 {
+        file.outbound(spi, fingerprint("1"), ESN, None).unwrap();
+        file.inbound(spi, fingerprint("2")).unwrap().set_highest(spi.into(), clock::cycles());
+    }
+    drop(file);
+    let state = read_state(&path);
+    assert_eq!(state.sas.len(), 400);
+    for spi in 300..500 {
+        let highest = sequence_of(&path, Direction::In, spi);
+        assert_eq!(highest, Some(SequenceState::In { highest: spi.into() }));
+    }
+    assert_eq!(fs::read_dir(&*folder).unwrap().count(), 1);
+}
+
+#[test]
+fn file_of_version_1_is_converted_with_its_numbers() {
+    let folder = Folder::new();
+    let path = folder.join("wan.state");
+    let sas = [SequenceState::Out { next: 77, bytes: 5 }, SequenceState::In { highest: 4711 }]
+        .map(|sequence| SaState { spi: 300, fingerprint: fingerprint("1"), sequence });
+    fs::write(&path, State { epoch: 7, sas: sas.to_vec() }.to_text()).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    let file = StateFile::open(&path).unwrap();
+    assert!(read_content(&path).slots.is_some());
+    let outbound = file.outbound(300, fingerprint("1"), ESN, None).unwrap();
+    assert_eq!((outbound.reserve(1), outbound.bytes()), (Ok(77..78), 5));
+    assert_eq!(file.inbound(300, fingerprint("1")).unwrap().highest(), 4711);
+}
+
+#[test]
+fn truncated_or_overwritten_file_is_restored_by_next_write() {
+    let folder = Folder::new();
+    let path = create_state(&folder);
+    let old = fs::read(&path).unwrap();
+    let file = StateFile::open(&path).unwrap();
+    let inbound = file.inbound(400, fingerprint("2")).unwrap();
+    for (highest, content) in [(5, &b""[..]), (6, b"other"), (7, &old)] {
+        // Like `cp`, into the same file.
+        fs::write(&path, content).unwrap();
+        inbound.set_highest(highest, clock::cycles());
+        assert!(file.write_and_wait().unwrap().is_none());
+        assert_eq!(sequence_of(&path, Direction::In, 400), Some(SequenceState::In { highest }));
+        assert!(open_error(&path).contains("is in use"));
+    }
+}
+
+#[test]
+fn marked_file_is_rejected_until_it_is_accepted() {
+    let folder = Folder::new();
+    let path = create_state(&folder);
+    assert!(!StateFile::accept(&path).unwrap());
+    let text = fs::read_to_string(&path).unwrap();
+    // As long as the original.
+    fs::write(&path, text.replacen("write_failed = false\n", "write_failed = true\n\n", 1))
+        .unwrap();
+    let error = open_error(&path);
+    let command = format!("xdpfwd esp accept-state {}", path.display());
+    assert!(error.contains("records a failed write") && error.contains(&command), "{error}");
+    assert!(open_error(&path).contains("esp new-key"), "the first error has changed the file");
+    assert!(StateFile::accept(&path).unwrap());
+    let file = StateFile::open(&path).unwrap();
+    assert!(StateFile::accept(&path).unwrap_err().to_string().contains("is in use"));
+    assert_eq!(file.fault(), None);
 }
 
 #[test]
@@ -259,7 +360,7 @@ fn close_writes_next_unused_sequence_numbers() {
         (1..65, 100, 150)
     );
     assert_eq!((inbound.highest(), unused.highest()), (0, 0));
-    inbound.set_highest(4711);
+    inbound.set_highest(4711, clock::cycles());
     drop(file);
     assert_eq!(
         sequence_of(&path, Direction::Out, 300),
@@ -337,15 +438,14 @@ fn inbound_progress_is_written_only_after_change() {
     let file = StateFile::open(&path).unwrap();
     let inbound = file.inbound(400, fingerprint("2")).unwrap();
     for highest in [5, 9] {
-        inbound.set_highest(highest);
+        inbound.set_highest(highest, clock::cycles());
         let is_written =
             || sequence_of(&path, Direction::In, 400) == Some(SequenceState::In { highest });
         wait_until("`highest` is written", is_written);
     }
-    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
-    let before = inode(&path);
+    let before = read_content(&path);
     thread::sleep(INBOUND_INTERVAL * 3 / 2);
-    assert_eq!(inode(&path), before, "the file was written without a change");
+    assert_eq!(read_content(&path), before, "the file was written without a change");
 }
 
 /// Also stops other threads after a failed assertion.
@@ -488,14 +588,19 @@ fn file_of_other_program_at_path_is_not_overwritten() {
 #[test]
 fn leftover_file_or_link_at_temporary_path_is_removed() {
     let folder = Folder::new();
-    let path = create_state(&folder);
+    let path = folder.join("wan.state");
     let (new, elsewhere) = (folder.join("wan.state.new"), folder.join("elsewhere"));
     fs::write(&new, "half").unwrap();
+    // A file of version 1 is replaced.
+    write_state(&path, 7);
     let file = StateFile::open(&path).unwrap();
     assert!(!new.exists());
     fs::write(&elsewhere, "other data").unwrap();
     symlink(&elsewhere, &new).unwrap();
-    file.outbound(300, fingerprint("1"), ESN, None).unwrap();
+    // A file without room for an SA is replaced.
+    for spi in 300..330 {
+        file.outbound(spi, fingerprint("1"), ESN, None).unwrap();
+    }
     assert_eq!(fs::read(&elsewhere).unwrap(), b"other data");
     assert!(!fs::symlink_metadata(&path).unwrap().is_symlink() && !new.exists());
 }
@@ -517,7 +622,7 @@ fn data_path_calls_do_not_wait_for_the_state_file_mutex() {
             outbound.add_bytes(100);
             outbound.subtract_bytes(100);
             outbound.limit(ESN, Some(STEP));
-            inbound.set_highest(7);
+            inbound.set_highest(7, clock::cycles());
             drop(ivs);
             done.send(()).unwrap();
         });

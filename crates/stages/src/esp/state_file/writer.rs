@@ -6,30 +6,39 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::disk::Disk;
+use xdpfwd_xsk::clock;
+
+use super::error::WriteFailure;
 use super::numbers::{InboundProgress, OutboundNumbers};
 use super::shared::{Entry, Shared};
+use super::slots::{Slots, Storage};
 use crate::esp::state::{SaState, SequenceState, State};
 
-/// Time between two writes of the progress of inbound SAs, if it has changed.
-pub(super) const INBOUND_INTERVAL: Duration = Duration::from_secs(1);
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// If the progress of inbound SAs has changed. A write may take as long as is left of
+/// [`MAX_UNWRITTEN`](super::numbers::MAX_UNWRITTEN) before packets are refused.
+pub(super) const INBOUND_INTERVAL: Duration = Duration::from_millis(250);
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// How often a failure that persists is logged again.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Starts the thread. Once `stopping` is set, it writes a last time and ends.
-pub(super) fn spawn(shared: Arc<Shared>, disk: Disk) -> io::Result<JoinHandle<()>> {
-    let writer = Writer { shared, disk, has_failed: false };
+/// Once `stopping` is set, the thread writes a last time and ends.
+pub(super) fn spawn<S: Storage + Send + 'static>(
+    shared: Arc<Shared>,
+    slots: Slots<S>,
+) -> io::Result<JoinHandle<()>> {
+    let writer = Writer::new(shared, slots);
     thread::Builder::new().name("esp-state".into()).spawn(move || writer.run())
 }
 
-struct Writer {
+pub(super) struct Writer<S> {
     shared: Arc<Shared>,
-    disk: Disk,
-    /// Of several failures in a row, only the first is logged.
-    has_failed: bool,
+    slots: Slots<S>,
+    /// When a failure was last logged; `None` if the last write has succeeded.
+    logged_at: Option<Instant>,
 }
 
 /// A state to write, and the numbers that it reserves.
-struct Snapshot {
+pub(super) struct Snapshot {
     state: State,
     /// The numbers of the outbound SAs, each with its `next` in `state`.
     outbound: Vec<(Arc<OutboundNumbers>, u64)>,
@@ -42,9 +51,15 @@ struct Snapshot {
     /// Whether a worker or a caller needs the write.
     is_due: bool,
     inbound_changed: bool,
+    /// In clock cycles, before `inbound` was read.
+    pub(super) taken_at: u64,
 }
 
-impl Writer {
+impl<S: Storage> Writer<S> {
+    pub(super) fn new(shared: Arc<Shared>, slots: Slots<S>) -> Self {
+        Self { shared, slots, logged_at: None }
+    }
+
     fn run(mut self) {
         // The next time to write the progress of inbound SAs.
         let mut tick = Instant::now() + INBOUND_INTERVAL;
@@ -52,6 +67,7 @@ impl Writer {
         loop {
             let is_last = self.shared.stopping.load(Ordering::Acquire);
             let now = Instant::now();
+            self.grow_if_wanted();
             let snapshot = Snapshot::take(&self.shared, is_last);
             retry_at = retry_at.filter(|at| now < *at);
             let is_tick = now >= tick;
@@ -78,43 +94,75 @@ impl Writer {
         }
     }
 
-    /// Writes the snapshot. On success, allows workers to use its numbers and epoch. Returns
-    /// whether it succeeded.
-    fn write(&mut self, snapshot: &Snapshot) -> bool {
-        let failure = self.disk.write(&snapshot.state).err();
-        match &failure {
-            None => snapshot.allow(&self.shared),
-            Some(failure) if !self.has_failed => {
-                let problem = failure.clone().problem(self.disk.path());
-                let path = self.disk.path().display();
-                tracing::error!(
-                    state_file = %path,
-                    "the state file {problem}. Encapsulation continues until the numbers already \
-                     in the file are used up"
-                );
+    /// Makes room in the file for more SAs if a caller needs it.
+    fn grow_if_wanted(&mut self) {
+        let wanted = {
+            let entries = self.shared.lock();
+            if entries.wanted_capacity <= entries.capacity {
+                return;
             }
-            Some(_) => {}
-        }
-        if failure.is_none() && self.has_failed {
-            tracing::info!(
-                state_file = %self.disk.path().display(),
-                "the state file is written again"
-            );
-        }
-        self.has_failed = failure.is_some();
-        let succeeded = failure.is_none();
+            entries.wanted_capacity
+        };
+        let failure = self.grow(&Snapshot::take(&self.shared, false).state, wanted).err();
         let mut entries = self.shared.lock();
-        entries.completed = snapshot.requested;
-        entries.failure = failure;
+        entries.capacity = self.slots.capacity();
+        // Another attempt needs another request.
+        entries.wanted_capacity = 0;
+        entries.growth_failure = failure;
+    }
+
+    pub(super) fn grow(&mut self, state: &State, sas: usize) -> Result<(), WriteFailure> {
+        self.slots.grow(state, sas)
+    }
+
+    /// On success, allows the numbers and the epoch of the snapshot. On failure, marks the file.
+    pub(super) fn write(&mut self, snapshot: &Snapshot) -> bool {
+        let is_last = self.shared.stopping.load(Ordering::Acquire);
+        self.shared.lock().write_started = Some(Instant::now());
+        let failure = self.slots.write(&snapshot.state).err();
+        if failure.is_none() && is_last {
+            // The other slot, too, so that the file has one state. The first write was enough.
+            let _ = self.slots.write(&snapshot.state);
+        }
+        let mark_failure = failure.as_ref().and_then(|_| self.slots.mark_failed().err());
+        if failure.is_none() {
+            snapshot.allow(&self.shared);
+        }
+        let succeeded = failure.is_none();
+        {
+            let mut entries = self.shared.lock();
+            entries.completed = snapshot.requested;
+            entries.failure = failure;
+            entries.mark_failure = mark_failure;
+            entries.write_started = None;
+        }
         self.shared.write_done.notify_all();
+        self.log();
         succeeded
+    }
+
+    fn log(&mut self) {
+        let state_file = self.shared.path.display();
+        let is_last = self.shared.stopping.load(Ordering::Acquire);
+        match (self.shared.fault(), self.logged_at) {
+            (Some(_), Some(at)) if at.elapsed() < LOG_INTERVAL && !is_last => {}
+            (Some(fault), _) => {
+                tracing::error!("{fault}");
+                self.logged_at = Some(Instant::now());
+            }
+            (None, Some(_)) => {
+                tracing::info!(%state_file, "the state file is written again");
+                self.logged_at = None;
+            }
+            (None, None) => {}
+        }
     }
 }
 
 impl Snapshot {
-    /// Takes the state to write. If `is_last`, stops giving out numbers, and takes the next unused
-    /// number of each SA.
-    fn take(shared: &Shared, is_last: bool) -> Self {
+    /// If `is_last`, stops giving out numbers, and takes the next unused number of each SA.
+    pub(super) fn take(shared: &Shared, is_last: bool) -> Self {
+        let taken_at = clock::cycles();
         let entries = shared.lock();
         let (epoch, wanted) =
             (shared.epoch().number(), shared.epoch_wanted.load(Ordering::Relaxed));
@@ -127,6 +175,7 @@ impl Snapshot {
             is_awaited,
             is_due: is_awaited || wanted > epoch,
             inbound_changed: false,
+            taken_at,
         };
         for ((_, spi, fingerprint), entry) in &entries.sas {
             let sequence = match entry {
@@ -164,7 +213,7 @@ impl Snapshot {
             numbers.allow_below(*next);
         }
         for (progress, highest) in &self.inbound {
-            progress.set_written(*highest);
+            progress.set_written(*highest, self.taken_at);
         }
         shared.set_epoch(self.state.epoch);
     }

@@ -1,0 +1,256 @@
+//! Tests that no bypass passes a packet that it should not: IKE only between the endpoints of SAs,
+//! and nothing from a source inside a selector.
+
+use std::sync::Arc;
+
+use xdpfwd_pipeline::StagePlan;
+
+use super::support::*;
+
+const LOCAL: [u8; 4] = [192, 0, 2, 2];
+const PEER: [u8; 4] = [192, 0, 2, 1];
+const STRANGER: [u8; 4] = [198, 51, 100, 9];
+/// Inside the selectors below.
+const INSIDE: [u8; 4] = SOURCE_V4;
+const PASSED: bool = true;
+
+/// Messages of IKE in UDP, from or to port 500, or 4500 with a marker.
+fn ike(source: [u8; 4], destination: [u8; 4]) -> Vec<Vec<u8>> {
+    let with_marker = [&[0; 4][..], b"a message of IKE"].concat();
+    let datagrams = [
+        udp(500, 500, b"a message of IKE"),
+        udp(500, 53, b"a message of IKE"),
+        udp(1024, 500, b"a message of IKE"),
+        udp(4500, 4500, &with_marker),
+        udp(1024, 4500, &with_marker),
+    ];
+    datagrams.iter().map(|datagram| ipv4(UDP, source, destination, 0, datagram)).collect()
+}
+
+/// Checks that a frame passes unchanged, or is dropped for this reason.
+#[track_caller]
+fn check(bench: &mut EspBench, frame: &[u8], passes: bool, reason: &'static str, name: &str) {
+    let expected =
+        if passes { Disposition::Passed(frame.to_vec()) } else { Disposition::Dropped(reason) };
+    assert_eq!(bench.send_one(frame), expected, "{name}");
+}
+
+fn warnings(plan: &Arc<dyn StagePlan>) -> Vec<String> {
+    plan.warnings().iter().map(|warning| warning.message.clone()).collect()
+}
+
+#[test]
+fn open_passes_ike_only_to_endpoint_and_from_outside_of_selector() {
+    let folder = Folder::new();
+    let keys = ", bypass = ['ike']";
+    let selector = "selector = ['10.1.0.0/16', '192.168.0.0/16']";
+    let cases = [
+        // Without `source`, from any address outside of the selector.
+        (format!("destination = '192.0.2.2', {selector}"), [PASSED, PASSED, false, false]),
+        ("destination = '192.0.2.2'".to_owned(), [PASSED, PASSED, PASSED, false]),
+        (
+            format!("source = '192.0.2.1', destination = '192.0.2.2', {selector}"),
+            [PASSED, false, false, false],
+        ),
+        ("source = '192.0.2.1'".to_owned(), [false; 4]),
+        // The endpoints are inside the selector.
+        ("destination = '192.0.2.2', selector = ['0.0.0.0/0']".to_owned(), [false; 4]),
+    ];
+    for (index, (sa, passes)) in cases.iter().enumerate() {
+        let sa = format!("{OPEN}, {sa}");
+        let table = table(&folder, &format!("{index}.state"), &[&sa], keys);
+        let mut open = bench(&plan("esp-open", &table));
+        let packets = [(PEER, LOCAL), (STRANGER, LOCAL), (INSIDE, LOCAL), (PEER, DESTINATION_V4)];
+        for ((source, destination), passes) in packets.into_iter().zip(passes) {
+            for frame in ike(source, destination) {
+                check(&mut open, &frame, *passes, "unprotected", &sa);
+            }
+        }
+        open.assert_balanced();
+    }
+}
+
+#[test]
+fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
+    let folder = Folder::new();
+    let keys = ", bypass = ['ike']";
+    let (local, peer) = (PEER, LOCAL);
+    let selected = format!("{SEAL}, selector = ['10.2.0.0/16']");
+    let mut seal = bench(&plan_seal(&folder, &selected, keys));
+    for frame in ike(local, peer) {
+        check(&mut seal, &frame, PASSED, "", "between endpoints");
+    }
+    for (source, destination) in [(INSIDE, peer), (local, STRANGER), (peer, local)] {
+        for frame in ike(source, destination) {
+            check(&mut seal, &frame, false, "no_sa", "not between endpoints");
+        }
+    }
+    // A selector that contains the peer's endpoint claims it, too.
+    let all = table(&folder, "all.state", &[&format!("{SEAL}, selector = ['0.0.0.0/0']")], keys);
+    let mut all = bench(&plan("esp-seal", &all));
+    for source in [INSIDE, local] {
+        for frame in ike(source, DESTINATION_V4) {
+            let Disposition::Passed(sealed) = seal.send_one(&frame) else {
+                panic!("{:?}", seal.drops())
+            };
+            assert_eq!((sealed[23], spi(&sealed)), (50, SPI));
+        }
+    }
+    for frame in ike(local, peer) {
+        let Disposition::Passed(sealed) = all.send_one(&frame) else { panic!("{:?}", all.drops()) };
+        assert_eq!((sealed[23], spi(&sealed)), (50, SPI));
+    }
+    // Endpoints of different SAs are no pair.
+    let other = SEAL.replace("192.0.2", "203.0.113").replace("0x12345678", "4097");
+    let sas = [&selected, &format!("{other}, selector = ['10.3.0.0/16']")[..]];
+    let mut two = bench(&plan("esp-seal", &table(&folder, "two.state", &sas, keys)));
+    for frame in ike(local, [203, 0, 113, 2]) {
+        check(&mut two, &frame, false, "no_sa", "endpoints of two SAs");
+    }
+}
+
+#[test]
+fn unmatched_passes_no_source_inside_selector() {
+    let folder = Folder::new();
+    let keys = ", bypass = ['unmatched']";
+    let open_sa = format!("{OPEN}, selector = ['10.1.0.0/16', 'fd00:1::/32']");
+    let mut open = bench(&plan_open(&folder, &open_sa, keys));
+    let inside_v6 = u128::from_str_radix("fd000001000000000000000000000007", 16).unwrap();
+    let payload = udp(1, 2, b"payload");
+    let packets = [
+        ("inside", ipv4(UDP, INSIDE, DESTINATION_V4, 0, &payload), false),
+        ("outside", ipv4(UDP, STRANGER, DESTINATION_V4, 0, &payload), PASSED),
+        ("fragment from inside", ipv4(UDP, INSIDE, DESTINATION_V4, 0x2000, &payload), false),
+        ("later fragment from inside", ipv4(UDP, INSIDE, DESTINATION_V4, 5, &payload), false),
+        ("IPv6 from inside", ipv6(UDP, inside_v6, 7, 64, &payload), false),
+        ("IPv6 from outside", ipv6(UDP, 7, inside_v6, 64, &payload), PASSED),
+    ];
+    for (name, frame, passes) in &packets {
+        for tags in 0..3 {
+            check(&mut open, &tagged(frame, tags), *passes, "unprotected", name);
+        }
+    }
+    for (source, passes) in [(INSIDE, false), (STRANGER, PASSED)] {
+        let unknown_spi = ipv4(50, source, LOCAL, 0, &[9; 60]);
+        check(&mut open, &unknown_spi, passes, "no_sa", "ESP with an unknown SPI");
+    }
+    let seal_sa = format!("{SEAL}, selector = ['10.2.0.0/16']");
+    let mut seal = bench(&plan_seal(&folder, &seal_sa, keys));
+    for (source, passes) in [(DESTINATION_V4, false), (INSIDE, PASSED)] {
+        let frame = ipv4(UDP, source, STRANGER, 0, &payload);
+        check(&mut seal, &frame, passes, "no_sa", "outbound, to outside of the selector");
+    }
+}
+
+#[test]
+fn frames_that_can_carry_ip_are_not_bypassed_beside_a_selector() {
+    let folder = Folder::new();
+    let packet = &ipv4(UDP, INSIDE, DESTINATION_V4, 0, &udp(1, 2, b"payload"))[14..];
+    let llc = |head: &[u8]| ethernet((head.len() + packet.len()) as u16, &[head, packet].concat());
+    let frames = [
+        ("MPLS", ethernet(0x8847, &[&[0, 1, 1, 64], packet].concat()), false),
+        ("MPLS multicast", ethernet(0x8848, &[&[0, 1, 1, 64], packet].concat()), false),
+        ("PPPoE", ethernet(0x8864, &[&[0x11, 0, 0, 1, 0, 50, 0, 0x21], packet].concat()), false),
+        ("Ethernet in Ethernet", ethernet(0x6558, &ethernet(0x0800, packet)), false),
+        ("PBB", ethernet(0x88e7, &[&[0; 4], &ethernet(0x0800, packet)[..]].concat()), false),
+        ("NSH", ethernet(0x894f, &[&[0; 8], packet].concat()), false),
+        ("SNAP", llc(&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0]), false),
+        ("SNAP with MPLS", llc(&[0xaa, 0xaa, 3, 0, 0, 0, 0x88, 0x47]), false),
+        ("LLC with IP", llc(&[6, 6, 3]), false),
+        ("spanning tree", llc(&[0x42, 0x42, 3]), PASSED),
+        ("SNAP with another protocol", llc(&[0xaa, 0xaa, 3, 0, 0, 12, 0x20, 0]), PASSED),
+        ("LLDP", ethernet(0x88cc, &[0; 46]), PASSED),
+        ("ARP", ethernet(0x0806, &[0; 46]), PASSED),
+        ("another type", ethernet(0x88b5, packet), PASSED),
+    ];
+    for bypass in ["not-ip", "unmatched"] {
+        let keys = format!(", bypass = ['{bypass}']");
+        let open_sa = format!("{OPEN}, selector = ['10.1.0.0/16']");
+        let seal_sa = format!("{SEAL}, selector = ['10.2.0.0/16']");
+        let mut open = bench(&plan_open(&folder, &open_sa, &keys));
+        let mut seal = bench(&plan_seal(&folder, &seal_sa, &keys));
+        for (name, frame, passes) in &frames {
+            check(&mut open, frame, *passes, "unprotected", name);
+            check(&mut seal, frame, *passes, "no_sa", name);
+        }
+        // Without a selector, there is no address to protect.
+        let table = table(&folder, "all.state", &[OPEN], &keys);
+        let mut open = bench(&plan("esp-open", &table));
+        check(&mut open, &frames[0].1, PASSED, "", "MPLS without a selector");
+    }
+}
+
+#[test]
+fn nd_passes_only_directly_after_ipv6_header() {
+    let folder = Folder::new();
+    let open_sa = format!("{OPEN}, selector = ['::/0']");
+    let mut open = bench(&plan_open(&folder, &open_sa, ", bypass = ['nd']"));
+    let solicitation = [&[135, 0, 0, 0][..], &[0; 20]].concat();
+    let with_code = [&[135, 1, 0, 0][..], &[0; 20]].concat();
+    let after = |header: &[u8]| [header, &solicitation].concat();
+    // A routing header with a segment left, hop-by-hop options, and destination options.
+    let routing = after(&[&[58, 2, 4, 1, 0, 0, 0, 0][..], &[7; 16]].concat());
+    let options = after(&[58, 0, 1, 4, 0, 0, 0, 0]);
+    let packets = [
+        ("solicitation", 58, &solicitation, PASSED),
+        ("with a code", 58, &with_code, false),
+        ("after a routing header", 43, &routing, false),
+        ("after hop-by-hop options", 0, &options, false),
+        ("after destination options", 60, &options, false),
+    ];
+    for (name, next_header, payload, passes) in packets {
+        let frame = ipv6(next_header, SOURCE_V6, DESTINATION_V6, 255, payload);
+        check(&mut open, &frame, passes, "unprotected", name);
+    }
+}
+
+#[test]
+fn plan_warns_of_state_file_with_failed_write() {
+    let folder = Folder::new();
+    drop(plan_open(&folder, OPEN, ""));
+    let text = folder.read("open.state");
+    let marked = text.replacen("write_failed = false\n", "write_failed = true\n\n", 1);
+    std::fs::write(folder.join("open.state"), marked).unwrap();
+    let table = table(&folder, "open.state", &[OPEN], "");
+    let plan = plan_for("esp-open", &table, 1).unwrap();
+    let [warning] = &warnings(&plan)[..] else { panic!("{:?}", warnings(&plan)) };
+    assert!(warning.contains("records a failed write"), "{warning}");
+    assert!(warning.contains("xdpfwd esp accept-state "), "{warning}");
+    let error = acquire(&plan, &[]).unwrap_err().to_string();
+    assert!(error.contains("records a failed write"), "{error}");
+}
+
+#[test]
+fn plan_warns_if_ike_cannot_pass() {
+    let folder = Folder::new();
+    let ike = ", bypass = ['ike']";
+    for (kind, sa, expected) in [
+        ("esp-open", OPEN.to_owned(), Some("no SA has an outer `destination`")),
+        ("esp-open", format!("{OPEN}, destination = '192.0.2.2'"), None),
+        (
+            "esp-open",
+            format!("{OPEN}, destination = '192.0.2.2', selector = ['0.0.0.0/0']"),
+            Some("192.0.2.2, an endpoint of an SA, is inside the `selector`"),
+        ),
+        ("esp-seal", SEAL.to_owned(), None),
+        (
+            "esp-seal",
+            format!("{SEAL}, selector = ['192.0.2.1']"),
+            Some("192.0.2.1, an endpoint of an SA, is inside the `selector`"),
+        ),
+        (
+            "esp-seal",
+            "spi = 4096, transform = 'aes-128-gcm', mode = 'transport'".to_owned(),
+            Some("no SA has an outer `destination`"),
+        ),
+    ] {
+        let plan = plan_for(kind, &table(&folder, "a.state", &[&sa], ike), 1).unwrap();
+        match (&warnings(&plan)[..], expected) {
+            ([], None) => {}
+            ([warning], Some(expected)) => assert!(warning.contains(expected), "{warning}"),
+            (warnings, _) => panic!("{sa}: {warnings:?}"),
+        }
+        let without = plan_for(kind, &table(&folder, "a.state", &[&sa], ""), 1).unwrap();
+        assert_eq!(warnings(&without), [""; 0]);
+    }
+}
