@@ -44,6 +44,18 @@ const _: () = assert!(Batch::CAPACITY == Classifier::BATCH);
 impl Filter {
     /// Creates the stage of one worker.
     pub fn new(program: Arc<Program>) -> Self {
+        let modifiers = Modifiers::new(&program.rules, &program.limits);
+        Self::with_modifiers(program, modifiers)
+    }
+
+    /// Creates a filter for [`decide`](Self::decide) whose limits count time in nanoseconds. It
+    /// shares no tokens with the data plane, and the same packets get the same verdicts each time.
+    pub fn for_dry_run(program: Arc<Program>) -> Self {
+        let modifiers = Modifiers::new(&program.rules, &program.limits.for_dry_run());
+        Self::with_modifiers(program, modifiers)
+    }
+
+    fn with_modifiers(program: Arc<Program>, modifiers: Modifiers) -> Self {
         let random_seed = RandomState::new().hash_one(0_u64);
         let empty_key = Key {
             addresses: Addresses::V4 { source: 0, destination: 0 },
@@ -57,7 +69,7 @@ impl Filter {
             hits: vec![0; program.rules.len()],
             defaulted: 0,
             accepted: 0,
-            modifiers: Modifiers::new(&program.rules, &program.limits),
+            modifiers,
             cache: (program.flow_cache > 0 && program.classifier.has_tuples())
                 .then(|| FlowCache::new(program.flow_cache, random_seed)),
             keys: Box::new([empty_key; Batch::CAPACITY]),
@@ -72,8 +84,8 @@ impl Filter {
         &self.hits
     }
 
-    /// Decides about a single packet of `bytes` bytes at the time `now`, in clock cycles. For dry
-    /// runs.
+    /// Decides about a single packet of `bytes` bytes at the time `now`: in nanoseconds if the filter
+    /// was created by [`for_dry_run`](Self::for_dry_run), otherwise in clock cycles.
     pub fn decide(&mut self, inspection: Inspection, bytes: usize, now: u64) -> Outcome {
         match inspection {
             Inspection::Key(key) => {
