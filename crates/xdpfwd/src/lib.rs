@@ -26,6 +26,7 @@ mod esp;
 #[cfg(feature = "filter")]
 mod filter;
 mod logging;
+mod output;
 mod program;
 mod registry;
 mod reload;

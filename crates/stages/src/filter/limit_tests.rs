@@ -73,8 +73,7 @@ fn new_bucket_is_full_right_after_boot() {
 fn workers_share_one_bucket() {
     let limit = limit(100_000, Unit::Packets, 1000);
     let bucket = Arc::new(Bucket::default());
-    let mut workers: Vec<_> =
-        (0..4).map(|_| meter(&limit, Arc::clone(&bucket), 4)).collect();
+    let mut workers: Vec<_> = (0..4).map(|_| meter(&limit, Arc::clone(&bucket), 4)).collect();
     let mut total = 0;
     for step in 0..1000 {
         for meter in &mut workers {

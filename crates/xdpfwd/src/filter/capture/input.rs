@@ -9,7 +9,10 @@ pub(super) enum End {
     /// With the program that decompresses the file, if it is compressed.
     NotACapture(Option<&'static str>),
     Truncated,
-    Damaged { offset: u64, what: String },
+    Damaged {
+        offset: u64,
+        what: String,
+    },
     Read(io::Error),
     /// The caller's handler failed.
     Handler(anyhow::Error),
@@ -71,10 +74,6 @@ impl Input {
             }
         }
         Ok(true)
-    }
-
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Read::read(self, buffer)
     }
 
     pub(super) fn read_array<const N: usize>(&mut self) -> Result<[u8; N], End> {

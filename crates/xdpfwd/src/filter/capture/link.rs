@@ -60,7 +60,8 @@ fn has_ethertype(hardware_type: u16) -> bool {
 /// tag, libpcap inserts it again: its TPID is then the protocol, and the payload begins with its
 /// VID, as in an Ethernet frame.
 fn cooked(link_type: u32, data: &[u8]) -> Result<(u16, &[u8]), String> {
-    let (header_len, hardware_type, protocol) = if link_type == 113 { (16, 2, 14) } else { (20, 8, 0) };
+    let (header_len, hardware_type, protocol) =
+        if link_type == 113 { (16, 2, 14) } else { (20, 8, 0) };
     let Some((header, payload)) = data.split_at_checked(header_len) else {
         return Err(format!("link type {link_type}: truncated header"));
     };

@@ -8,12 +8,11 @@ mod pcapng;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use flate2::bufread::MultiGzDecoder;
 
 use input::{End, Input};
@@ -69,8 +68,11 @@ pub(super) fn read(path: &Path, mut handle: impl FnMut(Record) -> Result<()>) ->
     read_from(source, &mut handle).map_err(|end| end.describe(&name))
 }
 
-fn read_from(source: Box<dyn Read>, handle: &mut dyn FnMut(Record) -> Result<()>) -> Result<(), End> {
-    let mut input = Input::new(Box::new(source));
+fn read_from(
+    source: Box<dyn Read>,
+    handle: &mut dyn FnMut(Record) -> Result<()>,
+) -> Result<(), End> {
+    let mut input = Input::new(source);
     if input.peek()?.starts_with(&[0x1f, 0x8b]) {
         input = Input::new(Box::new(MultiGzDecoder::new(BufReader::new(input))));
     }
@@ -132,18 +134,17 @@ fn record(layer: LinkLayer, time: Option<i128>, data: &[u8], original_len: u32) 
     let length = original_len.saturating_sub(layer.fcs_bytes);
     let data = &data[..data.len().min(length)];
     match link::to_ethernet(layer.link_type, data) {
-        Ok(link::Frame { mut bytes, removed }) => {
+        Ok(mut bytes) => {
             let missing = length - data.len();
             bytes.resize(bytes.len() + missing, 0);
-            debug_assert!(removed <= data.len());
             Record::Packet(CapturedPacket { time, bytes, truncated: missing > 0 })
         }
         Err(reason) => Record::Skipped(reason),
     }
 }
 
-/// Reports an interface, `interface 1` or the only one of a pcap.
-fn interface(name: impl fmt::Display, layer: LinkLayer) -> Record {
+/// Reports an interface. `name` precedes the message about it.
+fn interface(name: &str, layer: LinkLayer) -> Record {
     if link::is_known(layer.link_type) {
         return Record::Interface;
     }
@@ -192,11 +193,15 @@ impl ByteOrder {
 
     /// The integer at `offset`; 0 beyond the end. Callers check the length.
     fn u16_at(self, bytes: &[u8], offset: usize) -> u16 {
-        self.u16(bytes.get(offset..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default())
+        self.u16(
+            bytes.get(offset..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default(),
+        )
     }
 
     /// As [`u16_at`](Self::u16_at).
     fn u32_at(self, bytes: &[u8], offset: usize) -> u32 {
-        self.u32(bytes.get(offset..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default())
+        self.u32(
+            bytes.get(offset..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default(),
+        )
     }
 }

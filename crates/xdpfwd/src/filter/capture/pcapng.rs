@@ -79,11 +79,9 @@ pub(super) fn read(
             return Ok(());
         }
         let is_section_header = header[..4] == SECTION_HEADER.to_be_bytes();
-        // The byte-order magic comes after the length.
-        let mut magic = [0; 4];
         if is_section_header {
-            magic = input.read_array()?;
-            section.order = match u32::from_be_bytes(magic) {
+            // The byte-order magic comes after the length.
+            section.order = match u32::from_be_bytes(input.read_array()?) {
                 0x1a2b_3c4d => ByteOrder::Big,
                 0x4d3c_2b1a => ByteOrder::Little,
                 _ => return Err(damaged("a section header without a byte-order magic")),
