@@ -61,7 +61,7 @@ pub use plan::{Io, Mode, PathPlan, Plan, PortPlan, StageOnPath};
 pub use run::control::{Control, Event};
 pub use run::data_plane::DataPlane;
 pub use run::handle::{Handle, HandleError};
-pub use run::inspect::{Inspection, TableReport};
+pub use run::inspect::{Inspection, ListedTable, Listing, TableReport};
 pub use run::ledger::{Ledger, TaskReport, WorkerLedger};
 pub use run::reload::ReloadError;
 pub use run::report::{

@@ -5,8 +5,23 @@
 
 use std::error::Error;
 use std::io::{self, Write as _};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
+
+use crate::program;
+
+/// Returns `code` if stdout was written or its reader has closed it. Otherwise prints the error and
+/// returns 1.
+pub(crate) fn exit_code(result: anyhow::Result<()>, code: ExitCode) -> ExitCode {
+    match ignore_closed(result) {
+        Ok(()) => code,
+        Err(error) => {
+            program::print_error(error.as_ref());
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Writes `text` to stdout.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {

@@ -43,12 +43,7 @@ impl Drop for Progress {
 
 /// Also succeeds if the reader has closed its end (`| head`).
 pub(super) fn print(text: &str) -> Result<()> {
-    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("writing to stdout")
-        }
-        _ => Ok(()),
-    }
+    xdpfwd_lab::print(text).context("cannot write to stdout")
 }
 
 pub(super) fn check_results(seen: &SinkCounters) -> String {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use xdpfwd_filter::Verdict;
 use xdpfwd_pipeline::{
-    BuildCx, Inspectable, PlanDiagnostic, Stage, StagePlan, Table, Verdicts, XdpOffload,
+    BuildCx, Cell, Inspectable, LongTable, PlanDiagnostic, Stage, StagePlan, Table, Verdicts,
+    XdpOffload,
 };
 
 use super::kernel::{Offload, PassThrough};
@@ -77,6 +78,28 @@ impl Inspectable for FilterPlan {
 
     fn tables(&self, counters: &[u64]) -> Vec<Table> {
         vec![rules::table(&self.program.rules, counters)]
+    }
+
+    fn as_long_table(&self) -> Option<&dyn LongTable> {
+        Some(self)
+    }
+}
+
+impl LongTable for FilterPlan {
+    fn head(&self) -> Table {
+        rules::head()
+    }
+
+    fn row_count(&self) -> usize {
+        self.program.rules.len() + 1
+    }
+
+    fn key(&self, row: usize) -> String {
+        rules::key(&self.program.rules, row)
+    }
+
+    fn row(&self, row: usize, counter: u64) -> Vec<Cell> {
+        rules::row(&self.program.rules, row, counter)
     }
 }
 

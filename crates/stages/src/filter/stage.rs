@@ -1,6 +1,7 @@
 //! The filter stage.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::ops::Range;
 use std::sync::Arc;
 
 use xdpfwd_filter::{Addresses, Classifier, FlowCache, Fragment, Key, L4, Verdict};
@@ -194,5 +195,11 @@ impl Stage for Filter {
 
     fn row_counters(&self) -> Vec<u64> {
         rules::row_counters(&self.hits, self.defaulted)
+    }
+
+    fn row_counters_in(&self, rows: Range<usize>) -> Vec<u64> {
+        let default = rows.contains(&self.hits.len()).then_some(self.defaulted);
+        let end = rows.end.min(self.hits.len());
+        self.hits.get(rows.start..end).unwrap_or_default().iter().copied().chain(default).collect()
     }
 }

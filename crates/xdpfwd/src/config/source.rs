@@ -18,6 +18,22 @@ use super::words::MAX_EXCERPT;
 pub(crate) struct Source {
     name: String,
     text: String,
+    /// Maximum characters of an excerpt.
+    max_excerpt: usize,
+}
+
+const MAX_FOREIGN_EXCERPT: usize = 4;
+
+/// Returns whether one of the lines is a header of a table of a configuration.
+fn is_configuration(text: &str) -> bool {
+    text.lines().any(|line| {
+        let name = line.trim_start().trim_start_matches('[').trim_start();
+        line.trim_start().starts_with('[')
+            && ["port", "path", "stage", "engine", "umem"].iter().any(|table| {
+                name.strip_prefix(table)
+                    .is_some_and(|rest| rest.starts_with(|next: char| !next.is_alphanumeric()))
+            })
+    })
 }
 
 /// Maximum size of a file. A larger file is a mistake, such as a device.
@@ -84,7 +100,8 @@ impl Source {
             Some(without_bom) => without_bom.to_owned(),
             None => text,
         };
-        Self { name, text }
+        let max_excerpt = if is_configuration(&text) { MAX_EXCERPT } else { MAX_FOREIGN_EXCERPT };
+        Self { name, text, max_excerpt }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -108,12 +125,13 @@ impl Source {
         }
     }
 
-    /// Returns the first line of the text at the span, up to [`MAX_EXCERPT`] characters, with `…`
-    /// if this is not all of it.
+    /// Returns the first line of the text at the span, up to 40 characters, with `…` if this is not
+    /// all of it. If the file is something else than a configuration, its contents may be secret: the
+    /// excerpt has few characters.
     pub(crate) fn excerpt(&self, span: &Range<usize>) -> String {
         let Some(text) = self.text.get(span.clone()) else { return String::new() };
         let line = text.lines().next().unwrap_or_default();
-        let mut excerpt: String = line.chars().take(MAX_EXCERPT).collect();
+        let mut excerpt: String = line.chars().take(self.max_excerpt).collect();
         if excerpt.len() < text.len() {
             excerpt.push('…');
         }

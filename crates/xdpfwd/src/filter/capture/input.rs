@@ -24,6 +24,12 @@ impl From<anyhow::Error> for End {
     }
 }
 
+const BUFFER_BYTES: usize = 1 << 16;
+
+fn buffered(source: Box<dyn Read>) -> BufReader<Box<dyn Read>> {
+    BufReader::with_capacity(BUFFER_BYTES, source)
+}
+
 /// A source of bytes that counts them.
 pub(super) struct Input {
     source: BufReader<Box<dyn Read>>,
@@ -40,7 +46,7 @@ impl Read for Input {
 
 impl Input {
     pub(super) fn new(source: Box<dyn Read>) -> Self {
-        Self { source: BufReader::with_capacity(1 << 16, source), offset: 0 }
+        Self { source: buffered(source), offset: 0 }
     }
 
     /// The number of bytes read.
@@ -48,17 +54,23 @@ impl Input {
         self.offset
     }
 
-    /// Returns the first bytes, at least four unless the source is shorter, without consuming them.
+    /// Returns the next bytes without consuming them: at least four unless the source is shorter.
     pub(super) fn peek(&mut self) -> Result<&[u8], End> {
         // A pipe can deliver fewer bytes at first. Chain those that it delivered and the rest.
-        let mut start = Vec::new();
         if self.source.fill_buf().map_err(End::from_read)?.len() < 4 {
+            let mut start = Vec::new();
             self.source.by_ref().take(4).read_to_end(&mut start).map_err(End::from_read)?;
-            let rest = std::mem::replace(&mut self.source, BufReader::new(Box::new(io::empty())));
-            let chained: Box<dyn Read> = Box::new(io::Cursor::new(start).chain(rest));
-            self.source = BufReader::with_capacity(1 << 16, chained);
+            let rest = std::mem::replace(&mut self.source, buffered(Box::new(io::empty())));
+            self.source = buffered(Box::new(io::Cursor::new(start).chain(rest)));
         }
         self.source.fill_buf().map_err(End::from_read)
+    }
+
+    /// As [`peek`](Self::peek), and returns whether these bytes may be all: a source that delivers
+    /// less than it could has no more for now.
+    pub(super) fn buffered(&mut self) -> Result<(&[u8], bool), End> {
+        let bytes = self.peek()?;
+        Ok((bytes, bytes.len() < BUFFER_BYTES))
     }
 
     /// Fills `buffer`. Returns false if the source ends before its first byte.

@@ -12,9 +12,9 @@ const OBSOLETE_PACKET: u32 = 2;
 const SIMPLE_PACKET: u32 = 3;
 const ENHANCED_PACKET: u32 = 6;
 
-/// Blocks without a packet that tshark numbers like packets: entries of the systemd journal, and
-/// events of Sysdig.
-const NUMBERED: [u32; 8] = [9, 0x204, 0x208, 0x209, 0x216, 0x217, 0x221, 0x222];
+/// Blocks without a packet that tshark numbers like packets: entries of the systemd journal, events
+/// of Sysdig, and custom blocks.
+const NUMBERED: [u32; 6] = [9, 0x204, 0x216, 0x221, 0xbad, 0x4000_0bad];
 
 /// Type and length before the body of a block, and the length again after it.
 const FRAMING_BYTES: usize = 12;

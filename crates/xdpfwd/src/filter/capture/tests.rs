@@ -117,6 +117,27 @@ fn pcap_variants_of_both_byte_orders_are_read() {
     }
 }
 
+/// `editcap -F nokiapcap`, `rh6_1pcap` and `suse6_3pcap` write the magics of other variants.
+#[test]
+fn pcap_variant_with_longer_record_headers_is_detected() {
+    for (magic, extra) in
+        [(0xa1b2_c3d4, 4), (0xa1b2_c3d4, 8), (0xa1b2_cd34, 12), (0xa1b2_c3d4, 0), (0xa1b2_cd34, 8)]
+    {
+        for packets in [1, 2, 5] {
+            let mut writer = Writer::new(ByteOrder::Little).pcap_header(magic, (2, 4), 1);
+            for _ in 0..packets {
+                let time = 1_700_000_000;
+                writer =
+                    writer.u32(time).u32(5).u32(60).u32(60).raw(&[0; 12][..extra]).raw(&[7; 60]);
+            }
+            let records = read_all(&writer.bytes);
+            assert_eq!(records.len(), 1 + packets, "{magic:#x}, {extra} more bytes");
+            let expected = packet(1_700_000_000_000_005_000, &[7; 60]);
+            assert!(records[1..].iter().all(|record| *record == expected));
+        }
+    }
+}
+
 /// Early versions of libpcap wrote the two lengths the other way round.
 #[test]
 fn old_pcap_has_original_length_first() {
