@@ -4,8 +4,12 @@
 use std::fs::OpenOptions;
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&[&str]; 4] =
-    [&["--help"][..], &["--version"], &["forward", "--help"], &["classbench", "--seed", "acl", "--rules", "10", "--output", "/dev/null"]];
+const COMMANDS: [&[&str]; 4] = [
+    &["--help"],
+    &["--version"],
+    &["forward", "--help"],
+    &["classbench", "--seed", "acl", "--rules", "10", "--output", "/dev/null"],
+];
 
 fn run(arguments: &[&str], stdout: impl Into<Stdio>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xdpfwd-bench"));

@@ -9,13 +9,14 @@ use xdpfwd_testkit::Folder;
 const CONFIG: &str = r#"
     [[port]]
     name = "lan"
-    interface = "lo"
+    interface = "xdpfwd-none0"
     [[path]]
     from = "lan"
     to = "lan"
     stages = ["edge"]
     [stage.edge]
     kind = "filter"
+    default = "accept"
     rules = ["drop proto tcp"]
 "#;
 
@@ -56,7 +57,8 @@ fn commands(folder: &Folder) -> Vec<Vec<String>> {
 }
 
 fn run(arguments: &[String], stdout: impl Into<Stdio>) -> Output {
-    if let ["esp", "new-key", .., key] = &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..]
+    if let ["esp", "new-key", .., key] =
+        &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..]
     {
         let _ = fs::remove_file(key);
     }

@@ -22,17 +22,24 @@ pub(crate) struct Source {
     max_excerpt: usize,
 }
 
-const MAX_FOREIGN_EXCERPT: usize = 4;
+/// Maximum characters of an excerpt if the file is not a configuration.
+const MAX_FOREIGN_EXCERPT: usize = 3;
 
-/// Returns whether one of the lines is a header of a table of a configuration.
+/// An excerpt of so many letters is shown in any file, such as a misspelled table name.
+const MAX_FOREIGN_WORD: usize = 6;
+
+/// Returns whether one of the lines begins like a table of a configuration.
 fn is_configuration(text: &str) -> bool {
     text.lines().any(|line| {
-        let name = line.trim_start().trim_start_matches('[').trim_start();
-        line.trim_start().starts_with('[')
-            && ["port", "path", "stage", "engine", "umem"].iter().any(|table| {
-                name.strip_prefix(table)
-                    .is_some_and(|rest| rest.starts_with(|next: char| !next.is_alphanumeric()))
-            })
+        let line = line.trim_start();
+        let header = line.trim_start_matches('[').trim_start();
+        // Without brackets, `port` and `path` are also keys of other files.
+        let tables = ["engine", "umem", "stage", "port", "path"];
+        let tables = if line.starts_with('[') { &tables[..] } else { &tables[..3] };
+        tables
+            .iter()
+            .filter_map(|table| header.strip_prefix(table))
+            .any(|rest| rest.trim_start().starts_with(['.', ']', '=']))
     })
 }
 
@@ -131,7 +138,10 @@ impl Source {
     pub(crate) fn excerpt(&self, span: &Range<usize>) -> String {
         let Some(text) = self.text.get(span.clone()) else { return String::new() };
         let line = text.lines().next().unwrap_or_default();
-        let mut excerpt: String = line.chars().take(self.max_excerpt).collect();
+        let is_word =
+            text.len() <= MAX_FOREIGN_WORD && text.bytes().all(|byte| byte.is_ascii_alphabetic());
+        let max_excerpt = if is_word { MAX_FOREIGN_WORD } else { self.max_excerpt };
+        let mut excerpt: String = line.chars().take(max_excerpt).collect();
         if excerpt.len() < text.len() {
             excerpt.push('…');
         }
@@ -193,10 +203,21 @@ mod tests {
 
     #[test]
     fn excerpt_ends_at_first_line_end() {
-        let source = source("\"\"\"one\ntwo\"\"\"");
+        let source = source("\"\"\"one\ntwo\"\"\"\n[engine]");
         assert_eq!(source.excerpt(&(0..13)), "\"\"\"one…");
         assert_eq!(source.excerpt(&(0..6)), "\"\"\"one");
         assert_eq!(source.excerpt(&(5..99)), "");
+    }
+
+    /// Such as a key file, or `/etc/shadow`.
+    #[test]
+    fn excerpt_of_other_file_has_few_characters() {
+        for text in ["0123456789abcdef", "root:$6$salt$hash:19000", "port = 5\npassword = hunter12"]
+        {
+            let excerpt = source(text).excerpt(&(0..text.len()));
+            assert_eq!(excerpt.chars().count(), 4, "{excerpt}");
+        }
+        assert_eq!(source("[enigne]").excerpt(&(1..7)), "enigne");
     }
 
     #[test]

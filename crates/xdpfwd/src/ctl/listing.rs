@@ -6,9 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 
 use anyhow::Result;
-use serde::de::{
-    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::receive::{Limited, MAX_LISTING, Tee, describe};

@@ -63,6 +63,7 @@ impl Format {
 
     fn fits(&self, start: &[u8], length_order: LengthOrder, is_whole: bool) -> bool {
         let mut rest = start.get(FILE_HEADER + self.extra_file_header..).unwrap_or_default();
+        let mut last_seconds = None;
         while let Some((header, data)) = rest.split_first_chunk::<RECORD_HEADER>() {
             let record = RecordHeader::new(header, self.order, length_order);
             let is_plausible = record.captured as usize <= MAX_PACKET_BYTES
@@ -72,10 +73,15 @@ impl Format {
                 return false;
             }
             let length = self.extra_record_header + record.captured as usize;
-            let Some(next) = data.get(length..) else { return !is_whole };
-            rest = next;
+            let Some(next) = data.get(length..) else { break };
+            (rest, last_seconds) = (next, Some(record.seconds));
         }
-        rest.is_empty() || !is_whole
+        // The rest may be the start of a record that was truncated: of about the same time.
+        let is_record = last_seconds.is_none_or(|last: u32| {
+            const DAY: u32 = 86_400;
+            self.order.u32_at(rest, 0).abs_diff(last) <= DAY
+        });
+        rest.is_empty() || !is_whole || is_record
     }
 }
 

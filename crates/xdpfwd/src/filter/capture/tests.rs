@@ -389,6 +389,6 @@ proptest::proptest! {
             2 => Writer::new(ByteOrder::Little).section().interface(113, 0, &[]).bytes,
             _ => Writer::new(ByteOrder::Little).pcap_header(0xa1b2_c3d4, (2, 4), 276).bytes,
         };
-        read_bytes(&[&start[..], &bytes].concat());
+        let _ = read_bytes(&[&start[..], &bytes].concat());
     }
 }
