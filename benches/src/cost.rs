@@ -142,8 +142,10 @@ fn measure(
             .context("xdpfwd printed no report")?;
         Ok(serde_json::from_str(&line)?)
     };
-    let generator =
-        Traffic::new().size(size).core(common.generator_core).start(chain.gen_(), "gen0")?;
+    let generator = Traffic::new()
+        .size(size)
+        .core(common.traffic.generator_core)
+        .start(chain.gen_(), "gen0")?;
     thread::sleep(common.warmup());
     let first = report(&forwarder)?;
     thread::sleep(common.seconds());

@@ -4,8 +4,7 @@
 use std::fs::OpenOptions;
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&[&str]; 4] =
-    [&["--help"], &["--version"], &["run", "--help"], &["help", "demo"]];
+const COMMANDS: [&[&str]; 4] = [&["--help"], &["--version"], &["run", "--help"], &["help", "demo"]];
 
 fn run(arguments: &[&str], stdout: impl Into<Stdio>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xdpfwd-lab"));

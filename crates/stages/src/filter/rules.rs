@@ -53,6 +53,10 @@ mod tests {
         let rules = ["drop", "accept dscp 0"];
         assert_eq!(counter_keys(&rules), ["drop", "accept dscp 0", "(default)"]);
         assert_eq!(row_counters(&[1, 2], 3), [1, 2, 3]);
+        // Single rows are those of the table.
+        let rows_and_keys = (0..3).map(|index| (row(&rules, index, 7), key(&rules, index)));
+        let expected = table(&rules, &[7, 7, 7]).rows.into_iter().zip(counter_keys(&rules));
+        assert!(rows_and_keys.eq(expected));
         let table = table(&rules, &[1, 2, 3]);
         let rows: Vec<String> =
             table.rows.iter().map(|row| format!("{} {} {}", row[0], row[1], row[2])).collect();
