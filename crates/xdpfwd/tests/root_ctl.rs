@@ -255,7 +255,7 @@ fn ctl_lists_many_rules_in_full_and_by_selection() {
     const RULES: u64 = 20_000;
     let (lab, socket) = (build_lab(Chain::builder()), Socket::new("many"));
     let folder = Folder::new();
-    let text = |rule: u64| format!("drop src 10.{}.{}.0/24 proto udp", rule / 256, rule % 256);
+    let text = |rule: u64| format!("drop src 45.{}.{}.0/24 proto udp", rule / 256, rule % 256);
     let rules: String = (0..RULES).map(|rule| text(rule) + "\n").collect();
     fs::write(folder.join("edge.rules"), rules + "continue proto udp\n").unwrap();
     let config = socket.config(&[]).replace("rules = []", "rules = \"edge.rules\"");
@@ -297,7 +297,7 @@ fn ctl_lists_many_rules_in_full_and_by_selection() {
         (&["--from", "7", "--count", "2"], &[7, 8]),
         (&["--count", "0"], &[]),
         (&["--from", "20001"], &[]),
-        (&["--matching", "10.78.31.0"], &[19_999]),
+        (&["--matching", "45.78.31.0"], &[19_999]),
         (&["--matching", ".7.0/24", "--from", "300", "--count", "2"], &[519, 775]),
     ] {
         let filter = rules(options);

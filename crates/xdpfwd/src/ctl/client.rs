@@ -102,7 +102,7 @@ fn query(cli: &Ctl, app: &App) -> Result<()> {
     check_error(&answer)?;
     output::print(&match command {
         _ if cli.json => escape::json(&line) + "\n",
-        Some(command) => text::answer(command, &answer),
+        Some(command) => text::answer(command, &escape::value(answer)),
         None => text::custom_answer(&answer["answer"]),
     })
 }

@@ -1,5 +1,7 @@
 //! Escapes characters that could control the terminal, in text from a server that may be malicious.
 
+use serde_json::Value;
+
 /// Controls, and characters that change the direction of the text around them.
 fn is_unsafe(character: char) -> bool {
     character.is_control()
@@ -22,6 +24,18 @@ fn escape(text: &str, is_kept: impl Fn(char) -> bool) -> String {
 /// Escapes a part of a line.
 pub(super) fn line(text: &str) -> String {
     escape(text, |_| false)
+}
+
+/// Escapes all strings and keys of a value, of which each is a part of a line.
+pub(super) fn value(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(line(&text)),
+        Value::Array(items) => items.into_iter().map(self::value).collect(),
+        Value::Object(map) => {
+            map.into_iter().map(|(key, item)| (line(&key), self::value(item))).collect()
+        }
+        other => other,
+    }
 }
 
 /// Escapes text that can have several lines.

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 
 use anyhow::Result;
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
@@ -232,6 +233,14 @@ impl<'de> DeserializeSeed<'de> for Rows<'_, '_> {
     }
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Rule {
+    rule: Value,
+    packets: Value,
+    text: Value,
+}
+
 /// Rows that are aligned together. Later rows of a table use at least the same widths.
 const ALIGNED_ROWS: usize = 1000;
 
@@ -245,10 +254,9 @@ impl<'de> Visitor<'de> for Rows<'_, '_> {
     fn visit_seq<S: SeqAccess<'de>>(self, mut rows: S) -> Result<(), S::Error> {
         let Self { printer, table } = self;
         if printer.command == Command::Rules {
-            while let Some(rule) = rows.next_element::<Value>()? {
-                let [number, packets, text] =
-                    ["rule", "packets", "text"].map(|key| word(&rule[key]));
-                printer.print(&format!("{number:>6}  {packets:>12}  {text}\n"))?;
+            while let Some(Rule { rule, packets, text }) = rows.next_element()? {
+                let [rule, packets, text] = [rule, packets, text].map(|value| word(&value));
+                printer.print(&format!("{rule:>6}  {packets:>12}  {text}\n"))?;
             }
             return Ok(());
         }

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use xdpfwd_engine::{ListedTable, Listing, SCHEMA, TableReport};
 use xdpfwd_pipeline::{Cell, Table};
@@ -51,12 +51,24 @@ pub(super) fn write_rules(
             .next()
             .filter(|row| matches!(head.cell(row, "rule"), None | Some(Cell::None)));
         let count = if default.is_some() { last } else { table.row_count() };
-        let rules = window.select(table, count).map(|row| object(head, &row));
+        let rules = window.select(table, count).map(|row| RowObject { table: head, row });
         let listed = write_list(rules, output)?;
         let packets = default.and_then(|row| head.cell(&row, "packets")?.as_number());
         write_end(window, "rules_omitted", count - listed, Some(packets.unwrap_or(0)), output)?;
     }
     output.write_all(b"]}")
+}
+
+/// A row as an object, with the columns as keys.
+struct RowObject<'t> {
+    table: &'t Table,
+    row: Vec<Cell>,
+}
+
+impl Serialize for RowObject<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.table.columns.iter().map(|column| column.name).zip(&self.row))
+    }
 }
 
 fn write_start(

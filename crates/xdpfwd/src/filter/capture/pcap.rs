@@ -77,7 +77,7 @@ impl Format {
             (rest, last_seconds) = (next, Some(record.seconds));
         }
         // The rest may be the start of a record that was truncated: of about the same time.
-        let is_record = last_seconds.is_none_or(|last: u32| {
+        let is_record = last_seconds.is_some_and(|last: u32| {
             const DAY: u32 = 86_400;
             self.order.u32_at(rest, 0).abs_diff(last) <= DAY
         });
