@@ -234,7 +234,7 @@ impl Stop {
 
 /// Prints a result to stdout.
 pub(crate) fn print(text: &str) -> Result<()> {
-    xdpfwd_lab::print(text).context("cannot write to stdout")
+    Ok(xdpfwd_lab::print(text)?)
 }
 
 /// stdout is for the result.

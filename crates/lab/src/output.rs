@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 /// Writes to stdout. Also succeeds if the reader has closed its end (`| head`).
 pub fn print(text: &str) -> io::Result<()> {
-    ignore_closed(io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()))
+    let printed = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+    ignore_closed(printed)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot write to stdout: {error}")))
 }
 
 /// Writes a line to stderr. Unlike `eprintln!`, does not panic if that fails.

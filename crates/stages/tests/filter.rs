@@ -538,7 +538,8 @@ fn row_counters_in_returns_parts_of_row_counters() {
     use xdpfwd_pipeline::Stage as _;
     use xdpfwd_stages::filter::{Filter, FilterPlan};
 
-    let plan = plan("default = \"drop\"\nrules = [\"continue\", \"accept proto udp\"]").unwrap();
+    let plan =
+        plan("{ default = \"drop\", rules = [\"continue\", \"accept proto udp\"] }").unwrap();
     let plan: &dyn std::any::Any = &*plan;
     let program = plan.downcast_ref::<FilterPlan>().unwrap().program();
     let mut filter = Filter::for_dry_run(Arc::clone(program));

@@ -312,7 +312,7 @@ fn ctl_lists_many_rules_in_full_and_by_selection() {
     assert_eq!(lines, expected);
     assert_eq!(text(&["inspect"]).lines().count() as u64, RULES + 4);
     let lines = text(&["inspect", "--from", "20000"]);
-    assert!(lines.ends_with("-      20000             (default)\n"), "{lines}");
+    assert!(lines.ends_with("-      20000    (default)\n"), "{lines}");
     let output = socket.ctl(&["status", "--count", "1"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     // A client that reads nothing blocks neither other clients nor the forwarder.

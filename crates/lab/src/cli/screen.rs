@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use xdpfwd_lab::{SinkCounters, grouped};
 
 /// A display on stderr; stdout contains only the result. On a terminal, an update overwrites the
@@ -43,7 +43,7 @@ impl Drop for Progress {
 
 /// Also succeeds if the reader has closed its end (`| head`).
 pub(super) fn print(text: &str) -> Result<()> {
-    xdpfwd_lab::print(text).context("cannot write to stdout")
+    Ok(xdpfwd_lab::print(text)?)
 }
 
 pub(super) fn check_results(seen: &SinkCounters) -> String {

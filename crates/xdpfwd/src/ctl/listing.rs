@@ -82,6 +82,11 @@ struct Printer<'o> {
 }
 
 impl Printer<'_> {
+    /// The key of the list in the answer.
+    fn list(&self) -> &'static str {
+        if self.command == Command::Rules { "filters" } else { "tables" }
+    }
+
     fn print<E: serde::de::Error>(&mut self, text: &str) -> Result<(), E> {
         self.stdout.write_all(text.as_bytes()).map_err(|error| {
             self.error = Some(error);
@@ -114,11 +119,10 @@ impl<'de> Visitor<'de> for Answer<'_, '_> {
         let mut answer = Map::new();
         while let Some(key) = map.next_key::<String>()? {
             match (&*key, &mut self.printer) {
-                ("filters" | "tables", None) => _ = map.next_value::<IgnoredAny>()?,
-                ("filters" | "tables", Some(printer)) => {
-                    let tables = Tables { printer, answer: &answer };
-                    map.next_value_seed(tables)?;
+                ("filters" | "tables", Some(printer)) if key == printer.list() => {
+                    map.next_value_seed(Tables { printer, answer: &answer })?;
                 }
+                ("filters" | "tables", _) => _ = map.next_value::<IgnoredAny>()?,
                 _ => _ = answer.insert(key, map.next_value()?),
             }
         }
