@@ -143,7 +143,7 @@ fn measure_all(arguments: &Arguments, folder: &Path) -> Result<()> {
             for &skew in &arguments.skew {
                 let row = measure(arguments, &seed, count, skew, folder)?;
                 if arguments.json {
-                    print(&(format!("{}", serde_json::to_string(&row)?) + "\n"))?
+                    print(&(serde_json::to_string(&row)? + "\n"))?
                 } else {
                     row.print()?
                 }

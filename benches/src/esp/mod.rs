@@ -154,7 +154,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
                     gigahertz,
                 );
                 if arguments.json {
-                    print(&(format!("{}", serde_json::to_string(&row)?) + "\n"))?
+                    print(&(serde_json::to_string(&row)? + "\n"))?
                 } else {
                     row.print()?
                 }

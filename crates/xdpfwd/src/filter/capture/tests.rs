@@ -163,7 +163,8 @@ fn frame_check_sequence_is_removed() {
 #[test]
 fn pcapng_time_units_are_exact_to_the_nanosecond() {
     let minus_two = (-2_i64).to_be_bytes();
-    let cases: [(&[(u16, &[u8])], u64, i128); 9] = [
+    type Options<'o> = &'o [(u16, &'o [u8])];
+    let cases: [(Options<'_>, u64, i128); 9] = [
         (&[], 1_700_000_000_123_457, 1_700_000_000_123_457_000),
         (&[(9, &[9])], 1_700_000_000_123_456_789, 1_700_000_000_123_456_789),
         (&[(9, &[0])], 3, 3_000_000_000),
