@@ -347,7 +347,8 @@ fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&st
     if let Some(reason) = missing {
         let _ = writeln!(text, "  the C twins are missing: {reason}");
     }
-    println!("\n{text}");
+    // The results are also saved.
+    let _ = xdpfwd_lab::print(&format!("\n{text}\n"));
     let rounded =
         |ns: &Vec<f64>| ns.iter().map(|ns| (1000.0 * ns).round() / 1000.0).collect::<Vec<f64>>();
     let raw: BTreeMap<_, _> =
@@ -371,8 +372,14 @@ fn save(text: &str, numbers: &Value) {
         .and_then(|()| fs::write(directory.join("rings.txt"), text))
         .and_then(|()| fs::write(directory.join("rings.json"), format!("{contents}\n")));
     match result {
-        Ok(()) => println!("raw numbers: {}", directory.join("rings.json").display()),
-        Err(error) => eprintln!("cannot save the results in {}: {error}", directory.display()),
+        Ok(()) => {
+            let path = directory.join("rings.json");
+            let _ = xdpfwd_lab::print(&format!("raw numbers: {}\n", path.display()));
+        }
+        Err(error) => {
+            let directory = directory.display();
+            xdpfwd_lab::print_error(&format!("cannot save the results in {directory}: {error}"));
+        }
     }
 }
 

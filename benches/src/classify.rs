@@ -15,6 +15,7 @@ use xdpfwd_bench::classbench::{
 };
 use xdpfwd_filter::{Addresses, Classifier, FlowCache, Key, L4, Rule, Verdict, parse_classbench};
 
+use crate::common::print;
 use crate::stats::Median;
 
 #[derive(Args)]
@@ -117,23 +118,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 fn measure_all(arguments: &Arguments, folder: &Path) -> Result<()> {
     if !arguments.json {
-        println!("ns per lookup, medians of {} rounds [95 % interval]", arguments.rounds);
-        println!(
-            "{:<12}{:>8} {:<10}{:>7}{:>8}{:>8}{:>9}{:>10}  {:<22}{:<22}{:>6}  \
+        print(
+            &(format!("ns per lookup, medians of {} rounds [95 % interval]", arguments.rounds)
+                + "\n"),
+        )?;
+        print(
+            &(format!(
+                "{:<12}{:>8} {:<10}{:>7}{:>8}{:>8}{:>9}{:>10}  {:<22}{:<22}{:>6}  \
              {:<22}ratio, uncached",
-            "seed",
-            "rules",
-            "skew",
-            "tuples",
-            "merged",
-            "longest",
-            "KiB",
-            "build ms",
-            "xdpfwd, uncached",
-            "with the flow cache",
-            "hits",
-            "dpdk-test-acl"
-        );
+                "seed",
+                "rules",
+                "skew",
+                "tuples",
+                "merged",
+                "longest",
+                "KiB",
+                "build ms",
+                "xdpfwd, uncached",
+                "with the flow cache",
+                "hits",
+                "dpdk-test-acl"
+            ) + "\n"),
+        )?;
     }
     for name in &arguments.seeds {
         let seed = find_seed(name)?;
@@ -141,9 +147,9 @@ fn measure_all(arguments: &Arguments, folder: &Path) -> Result<()> {
             for &skew in &arguments.skew {
                 let row = measure(arguments, &seed, count, skew, folder)?;
                 if arguments.json {
-                    println!("{}", serde_json::to_string(&row)?)
+                    print(&(serde_json::to_string(&row)? + "\n"))?
                 } else {
-                    row.print()
+                    row.print()?
                 }
             }
         }
@@ -347,7 +353,7 @@ impl Dpdk {
 }
 
 impl Row {
-    fn print(&self) {
+    fn print(&self) -> Result<()> {
         let format_median = |median: &Option<Median>| {
             median.map_or("-".to_owned(), |m| {
                 format!("{:.1} [{:.1}, {:.1}]", m.median, m.low, m.high)
@@ -358,25 +364,27 @@ impl Row {
             || self.dpdk_missing.clone().unwrap_or_default(),
             |m| format!("{:.2} [{:.2}, {:.2}]", m.median, m.low, m.high),
         );
-        println!(
-            "{:<12}{:>8} {:<10}{:>7}{:>8}{:>8}{:>9}{:>10.1}  {:<22}{:<22}{:>5.0}%  {:<22}{}",
-            self.seed,
-            self.rules,
-            match self.skew {
-                Skew::Uniform => "uniform",
-                Skew::Pareto => "pareto",
-                Skew::Scattered => "scattered",
-            },
-            self.distinct_tuples,
-            self.tuples,
-            self.longest_bucket,
-            self.memory_bytes / 1024,
-            build,
-            format_median(&self.ns),
-            format_median(&self.cached_ns),
-            self.cached_share * 100.0,
-            format_median(&self.dpdk_ns),
-            ratio
-        );
+        print(
+            &(format!(
+                "{:<12}{:>8} {:<10}{:>7}{:>8}{:>8}{:>9}{:>10.1}  {:<22}{:<22}{:>5.0}%  {:<22}{}",
+                self.seed,
+                self.rules,
+                match self.skew {
+                    Skew::Uniform => "uniform",
+                    Skew::Pareto => "pareto",
+                    Skew::Scattered => "scattered",
+                },
+                self.distinct_tuples,
+                self.tuples,
+                self.longest_bucket,
+                self.memory_bytes / 1024,
+                build,
+                format_median(&self.ns),
+                format_median(&self.cached_ns),
+                self.cached_share * 100.0,
+                format_median(&self.dpdk_ns),
+                ratio
+            ) + "\n"),
+        )
     }
 }

@@ -27,21 +27,14 @@ const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Options of all lab measurements")]
 pub(crate) struct Common {
-    /// Seconds measured in each run
-    #[arg(long, default_value_t = 3.0)]
-    pub(crate) seconds: f64,
-    /// Seconds of traffic before the measurement
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
-    pub(crate) warmup: f64,
+    #[command(flatten)]
+    pub(crate) traffic: TrafficOptions,
     /// Measure only these forwarders, separated by commas
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     only: Vec<String>,
     /// Core of the forwarder
     #[arg(long, default_value_t = 1)]
     pub(crate) core: usize,
-    /// Core of the generator
-    #[arg(long, value_name = "CORE", default_value_t = 0)]
-    pub(crate) generator_core: usize,
     /// The xdpfwd binary [default: in the folder of this program]
     #[arg(long, value_name = "PATH")]
     xdpfwd: Option<PathBuf>,
@@ -59,13 +52,37 @@ pub(crate) fn build_output() -> Result<PathBuf> {
     Ok(program.parent().context("this program has no parent folder")?.to_owned())
 }
 
-impl Common {
+/// When and where traffic is generated.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TrafficOptions {
+    /// Seconds measured in each run
+    #[arg(long, default_value_t = 3.0)]
+    pub(crate) seconds: f64,
+    /// Seconds of traffic before the measurement
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
+    pub(crate) warmup: f64,
+    /// Core of the generator
+    #[arg(long, value_name = "CORE", default_value_t = 0)]
+    pub(crate) generator_core: usize,
+}
+
+impl TrafficOptions {
     pub(crate) fn seconds(&self) -> Duration {
         Duration::from_secs_f64(self.seconds.clamp(0.01, 3600.0))
     }
 
     pub(crate) fn warmup(&self) -> Duration {
         Duration::from_secs_f64(self.warmup.clamp(0.0, 3600.0))
+    }
+}
+
+impl Common {
+    pub(crate) fn seconds(&self) -> Duration {
+        self.traffic.seconds()
+    }
+
+    pub(crate) fn warmup(&self) -> Duration {
+        self.traffic.warmup()
     }
 
     /// Returns the environment, with absolute paths, because `ip netns exec` searches PATH for a
@@ -87,7 +104,7 @@ impl Common {
             xdpfwd: absolute(&xdpfwd)?,
             sources: absolute(&self.peers)?,
             scratch: absolute(&scratch)?,
-            generator: self.generator_core,
+            generator: self.traffic.generator_core,
             core: self.core,
         })
     }
@@ -132,12 +149,15 @@ impl Common {
             bail!("unknown forwarder {name:?}; use {}", names.join(", "));
         }
         let cores = thread::available_parallelism().map_or(1, Into::into);
-        if self.core >= cores || self.generator_core >= cores || self.core == self.generator_core {
+        if self.core >= cores
+            || self.traffic.generator_core >= cores
+            || self.core == self.traffic.generator_core
+        {
             bail!(
                 "invalid cores {} (forwarder) and {} (generator): use two different cores \
                  below {cores}",
                 self.core,
-                self.generator_core
+                self.traffic.generator_core
             );
         }
         let machine = Machine::detect();
@@ -213,9 +233,14 @@ impl Stop {
     }
 }
 
+/// Prints a result to stdout.
+pub(crate) fn print(text: &str) -> Result<()> {
+    Ok(xdpfwd_lab::print(text)?)
+}
+
 /// Prints a line to stderr; stdout is for the result.
 pub(crate) fn note(line: &str) {
-    eprintln!("{line}");
+    xdpfwd_lab::print_error(line);
 }
 
 /// Waits until no frame arrives for [`SETTLE_TIME`]. Fails after [`SETTLE_DEADLINE`].

@@ -11,7 +11,7 @@ use xdpfwd_lab::{Chain, Forwarder, Traffic};
 use xdpfwd_stages::esp::{key_file, state_file::StateFile};
 
 use crate::{
-    common::{Common, Stop, note},
+    common::{Common, Stop, note, print},
     forwarders::Environment,
     stats::Median,
 };
@@ -84,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         }
     }
     let text = table(&runs, &paths, arguments);
-    print!("{text}");
+    print(&text)?;
     output.text(&text)?;
     let path = output.json(&json!({ "runs": runs }))?;
     note(&format!("raw numbers: {}", path.display()));
@@ -142,8 +142,10 @@ fn measure(
             .context("xdpfwd printed no report")?;
         Ok(serde_json::from_str(&line)?)
     };
-    let generator =
-        Traffic::new().size(size).core(common.generator_core).start(chain.gen_(), "gen0")?;
+    let generator = Traffic::new()
+        .size(size)
+        .core(common.traffic.generator_core)
+        .start(chain.gen_(), "gen0")?;
     thread::sleep(common.warmup());
     let first = report(&forwarder)?;
     thread::sleep(common.seconds());

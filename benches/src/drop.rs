@@ -24,7 +24,7 @@ use xdpfwd_lab::{Chain, Forwarder, PacketTemplate, Sink, Traffic, Window};
 use xdpfwd_xsk::{AttachMode, XdpLink, attach_xdp};
 
 use crate::{
-    common::{Common, Stop, note, settle},
+    common::{Common, Stop, note, print, settle},
     forwarders::Environment,
     stats::Median,
 };
@@ -174,7 +174,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         }
     }
     let text = table(&runs, arguments);
-    print!("{text}");
+    print(&text)?;
     output.text(&text)?;
     let path = output.json(&json!({ "seed": arguments.seed, "packets": PACKETS, "runs": runs }))?;
     note(&format!("raw numbers: {}", path.display()));
@@ -304,8 +304,9 @@ impl Measurement<'_> {
         if self.receiving == Receiving::Xdpfwd {
             receive_on(chain, common.core)?;
         }
-        let flood =
-            Traffic::new().flood(Arc::clone(&self.rule_set.packets)).core(common.generator_core);
+        let flood = Traffic::new()
+            .flood(Arc::clone(&self.rule_set.packets))
+            .core(common.traffic.generator_core);
         let generator = match self.receiving {
             Receiving::Driver => flood.start_into(chain.fwd(), "fwd0")?,
             Receiving::Generator | Receiving::Xdpfwd => flood.start(chain.gen_(), "gen0")?,
@@ -373,7 +374,7 @@ impl Measurement<'_> {
         )?;
         let generator = Traffic::new()
             .flows(1000)
-            .core(self.common.generator_core)
+            .core(self.common.traffic.generator_core)
             .start(chain.gen_(), "gen0")?;
         thread::sleep(self.common.warmup());
         let window = Window::measure(&generator, &sink, self.common.seconds())?;

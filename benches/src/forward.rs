@@ -14,7 +14,7 @@ use serde_json::json;
 use xdpfwd_lab::{Chain, Reading, Sink, Window, grouped};
 
 use crate::{
-    common::{Common, Stop, note, settle},
+    common::{Common, Stop, TrafficOptions, note, print, settle},
     forwarders::{ALL, ForwarderKind, PreparedForwarder, brief},
     stats::Median,
 };
@@ -122,7 +122,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         }
     }
     let text = table(&combinations, &forwarders, &missing, &runs, &failed, &two_queue_outcomes);
-    print!("{text}");
+    print(&text)?;
     output.text(&text)?;
     let differences: BTreeMap<_, _> = forwarders
         .iter()
@@ -135,8 +135,8 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     let path = output.json(&json!({
         "schema": 1,
         "what": "forward",
-        "seconds": common.seconds,
-        "warmup": common.warmup,
+        "seconds": common.traffic.seconds,
+        "warmup": common.traffic.warmup,
         "commands": commands,
         "differs": differences,
         "missing": missing,
@@ -170,7 +170,8 @@ fn measure_once(
     let chain = Chain::builder().build()?;
     let sink = Sink::attach(chain.sink(), "sink0")?;
     let mut running = forwarder.start(&chain)?;
-    let traffic = forwarder.kind.traffic().size(size).flows(flows).core(common.generator_core);
+    let traffic =
+        forwarder.kind.traffic().size(size).flows(flows).core(common.traffic.generator_core);
     let generator = traffic.start(chain.gen_(), "gen0")?;
     thread::sleep(common.warmup());
     let window = Window::measure(&generator, &sink, common.seconds())?;
@@ -223,7 +224,7 @@ fn two_queues(kind: ForwarderKind, common: &Common) -> String {
         let mut sent = 0;
         // One generator after the other: both send the same flows, and the sink expects the frames
         // of a flow in ascending order.
-        for core in [common.generator_core, common.core] {
+        for core in [common.traffic.generator_core, common.core] {
             let generator =
                 kind.traffic().flows(16).rate(RATE).core(core).start(chain.gen_(), "gen0")?;
             thread::sleep(common.seconds());
@@ -351,11 +352,10 @@ pub(crate) struct PairsArguments {
     #[arg(long, value_name = "N", default_value_t = 16)]
     flows: u32,
     #[command(flatten)]
-    common: Common,
+    traffic: TrafficOptions,
 }
 
 pub(crate) fn pairs(arguments: &PairsArguments, stop: &Stop) -> Result<()> {
-    let common = &arguments.common;
     let mut rates = [Vec::new(), Vec::new()];
     for round in 0..arguments.rounds {
         for position in 0..2 {
@@ -369,12 +369,12 @@ pub(crate) fn pairs(arguments: &PairsArguments, stop: &Stop) -> Result<()> {
             let traffic = xdpfwd_lab::Traffic::new()
                 .size(arguments.size)
                 .flows(arguments.flows)
-                .core(common.generator_core);
+                .core(arguments.traffic.generator_core);
             let generator = traffic.start(chain.gen_(), "gen0")?;
-            thread::sleep(common.warmup());
+            thread::sleep(arguments.traffic.warmup());
             let before = Reading::take(&generator, &sink)?;
             let start = Instant::now();
-            thread::sleep(common.seconds());
+            thread::sleep(arguments.traffic.seconds());
             let window = before.until(&Reading::take(&generator, &sink)?);
             note(&format!(
                 "pair {}, {}: {:.3} Mpps in {:.2} s",
@@ -389,16 +389,18 @@ pub(crate) fn pairs(arguments: &PairsArguments, stop: &Stop) -> Result<()> {
     }
     let ratio = Median::of(rates[0].iter().zip(&rates[1]).map(|(a, b)| a / b));
     let Some(ratio) = ratio else { bail!("invalid --rounds 0: use at least 1") };
-    println!(
-        "first / second: median of {} pairs {:.4}, {:.1} % confidence interval [{:.4}, {:.4}]; \
+    print(
+        &(format!(
+            "first / second: median of {} pairs {:.4}, {:.1} % confidence interval [{:.4}, {:.4}]; \
          first {:.3} Mpps, second {:.3} Mpps",
-        ratio.n,
-        ratio.median,
-        100.0 * ratio.coverage,
-        ratio.low,
-        ratio.high,
-        Median::of(rates[0].iter().copied()).map_or(0.0, |rate| rate.median / 1e6),
-        Median::of(rates[1].iter().copied()).map_or(0.0, |rate| rate.median / 1e6),
-    );
+            ratio.n,
+            ratio.median,
+            100.0 * ratio.coverage,
+            ratio.low,
+            ratio.high,
+            Median::of(rates[0].iter().copied()).map_or(0.0, |rate| rate.median / 1e6),
+            Median::of(rates[1].iter().copied()).map_or(0.0, |rate| rate.median / 1e6),
+        ) + "\n"),
+    )?;
     Ok(())
 }

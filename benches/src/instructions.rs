@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::common::build_output;
+use crate::common::{build_output, print};
 use xdpfwd_bench::machine::tool_output;
 
 const SCENARIOS: [&str; 6] =
@@ -64,10 +64,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let text = serde_json::to_string_pretty(&counted)? + "\n";
         fs::write(&arguments.numbers, text)
             .with_context(|| format!("writing {}", arguments.numbers.display()))?;
-        println!(
-            "updated {}; commit it together with the change that affects the numbers",
-            arguments.numbers.display()
-        );
+        print(
+            &(format!(
+                "updated {}; commit it together with the change that affects the numbers",
+                arguments.numbers.display()
+            ) + "\n"),
+        )?;
         return Ok(());
     }
     let text = fs::read_to_string(&arguments.numbers).with_context(|| {
@@ -79,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let stored: Numbers =
         serde_json::from_str(&text).with_context(|| format!("{}", arguments.numbers.display()))?;
     let comparison = compare(&stored, &counted);
-    print!("{}", comparison.text);
+    print(&comparison.text)?;
     if comparison.worse.is_empty() {
         return Ok(());
     }

@@ -13,7 +13,7 @@ use xdpfwd_bench::machine::cpu_nanoseconds;
 use xdpfwd_lab::{Chain, Histogram, Sink, Traffic};
 
 use crate::{
-    common::{Common, Stop, note, settle},
+    common::{Common, Stop, note, print, settle},
     forward::syscalls_per_packet,
     forwarders::{ForwarderKind, PreparedForwarder, RunningForwarder, brief},
     stats::Median,
@@ -158,14 +158,14 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
 
     let text =
         table(arguments, &forwarders, &missing, &no_drop, &runs, &idle, &low_rate_runs, &failed);
-    print!("{text}");
+    print(&text)?;
     output.text(&text)?;
     let path = output.json(&json!({
         "schema": 1,
         "what": "latency",
         "size": arguments.size,
         "flows": arguments.flows,
-        "seconds": common.seconds,
+        "seconds": common.traffic.seconds,
         "tolerance": arguments.tolerance,
         "commands": forwarders
             .iter()
@@ -199,7 +199,7 @@ impl LatencyBench {
             .traffic()
             .size(arguments.size)
             .flows(arguments.flows)
-            .core(arguments.common.generator_core);
+            .core(arguments.common.traffic.generator_core);
         Ok(Self { running, sink, chain, traffic })
     }
 

@@ -66,10 +66,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match execute(Cli::parse().command) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return xdpfwd_lab::print_usage(&error),
+    };
+    match execute(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("xdpfwd-bench: {error:#}");
+            common::note(&format!("xdpfwd-bench: {error:#}"));
             match error.downcast_ref::<xdpfwd_lab::Error>() {
                 Some(xdpfwd_lab::Error::Privilege { .. }) => ExitCode::from(3),
                 _ => ExitCode::from(1),

@@ -9,6 +9,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
+use xdpfwd_lab::print;
+
 use super::{Locality, Seed, Statistics, generate, trace, write_rules, write_trace};
 
 /// Options of the subcommand.
@@ -77,15 +79,23 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let rules = generate(&seed, arguments.rules, arguments.random_seed);
     write_rules(create(&arguments.output)?, &rules)
         .with_context(|| format!("writing {}", arguments.output.display()))?;
-    println!(
-        "{}, seed {}, random seed {}",
-        arguments.output.display(),
-        seed.name(),
-        arguments.random_seed
-    );
-    println!("{}", Statistics::of(&rules));
+    print(
+        &(format!(
+            "{}, seed {}, random seed {}",
+            arguments.output.display(),
+            seed.name(),
+            arguments.random_seed
+        ) + "\n"),
+    )?;
+    print(&(format!("{}", Statistics::of(&rules)) + "\n"))?;
     if rules.len() < arguments.rules {
-        println!("the seed yields only {} of {} distinct rules", rules.len(), arguments.rules);
+        print(
+            &(format!(
+                "the seed yields only {} of {} distinct rules",
+                rules.len(),
+                arguments.rules
+            ) + "\n"),
+        )?;
     }
     if let Some(path) = &arguments.trace {
         let headers = trace(
@@ -98,7 +108,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         write_trace(create(path)?, &headers)
             .with_context(|| format!("writing {}", path.display()))?;
         let random_count = headers.iter().filter(|header| header.drawn_from.is_none()).count();
-        println!("{}: {} headers, {random_count} of them random", path.display(), headers.len());
+        print(
+            &(format!(
+                "{}: {} headers, {random_count} of them random",
+                path.display(),
+                headers.len()
+            ) + "\n"),
+        )?;
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use serde::Serialize;
 use strum::IntoEnumIterator as _;
 use xdpfwd_bench::machine::Machine;
 
-use crate::common::{Stop, note};
+use crate::common::{Stop, note, print};
 use crate::stats::Median;
 use backend::{BackendBench, Frames};
 pub(crate) use options::Arguments;
@@ -130,15 +130,17 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         ),
     };
     if !arguments.json {
-        println!(
-            "{}: per packet in batches of {}, medians of {} rounds [95 % interval]; \
+        print(
+            &(format!(
+                "{}: per packet in batches of {}, medians of {} rounds [95 % interval]; \
              {gigahertz:.3} GHz, {source}; load average {}",
-            arguments.transform.transform().name(),
-            xdpfwd_ipsec::BATCH,
-            arguments.rounds,
-            machine.load_average
-        );
-        Row::print_header();
+                arguments.transform.transform().name(),
+                xdpfwd_ipsec::BATCH,
+                arguments.rounds,
+                machine.load_average
+            ) + "\n"),
+        )?;
+        Row::print_header()?;
     }
     for direction in Direction::iter() {
         for (&size, &text) in arguments.sizes.iter().zip(&texts) {
@@ -157,9 +159,9 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
                     gigahertz,
                 );
                 if arguments.json {
-                    println!("{}", serde_json::to_string(&row)?)
+                    print(&(serde_json::to_string(&row)? + "\n"))?
                 } else {
-                    row.print()
+                    row.print()?
                 }
             }
         }
@@ -236,25 +238,27 @@ impl Row {
         }
     }
 
-    fn print_header() {
-        println!(
-            "{:<5}{:>8}{:>6}  {:<11}{:<21}{:<21}{:<21}{:<9}{:<9}{:<20}{:<20}{:<18}stage/DPDK",
-            "",
-            "payload",
-            "text",
-            "backend",
-            "alone, ns",
-            "ESP, ns",
-            "stage, ns",
-            "adds, ns",
-            "",
-            "stage, cycles",
-            "DPDK, cycles",
-            "ESP/DPDK"
-        );
+    fn print_header() -> Result<()> {
+        print(
+            &(format!(
+                "{:<5}{:>8}{:>6}  {:<11}{:<21}{:<21}{:<21}{:<9}{:<9}{:<20}{:<20}{:<18}stage/DPDK",
+                "",
+                "payload",
+                "text",
+                "backend",
+                "alone, ns",
+                "ESP, ns",
+                "stage, ns",
+                "adds, ns",
+                "",
+                "stage, cycles",
+                "DPDK, cycles",
+                "ESP/DPDK"
+            ) + "\n"),
+        )
     }
 
-    fn print(&self) {
+    fn print(&self) -> Result<()> {
         let format_median = |median: &Option<Median>, digits: usize| {
             median.map_or("-".to_owned(), |m| {
                 format!("{:.digits$} [{:.digits$}, {:.digits$}]", m.median, m.low, m.high)
@@ -262,21 +266,23 @@ impl Row {
         };
         let format_value =
             |median: &Option<Median>| median.map_or("-".to_owned(), |m| format!("{:.1}", m.median));
-        println!(
-            "{:<5}{:>8}{:>6}  {:<11}{:<21}{:<21}{:<21}{:<9}{:<9}{:<20}{:<20}{:<18}{}",
-            self.direction,
-            self.payload,
-            self.text,
-            self.backend,
-            format_median(&self.alone_ns, 1),
-            format_median(&self.esp_ns, 1),
-            format_median(&self.stage_ns, 1),
-            format_value(&self.esp_adds_ns),
-            format_value(&self.stage_adds_ns),
-            format_median(&self.stage_cycles, 0),
-            format_median(&self.dpdk_cycles, 0),
-            format_median(&self.esp_ratio, 2),
-            format_median(&self.stage_ratio, 2)
-        );
+        print(
+            &(format!(
+                "{:<5}{:>8}{:>6}  {:<11}{:<21}{:<21}{:<21}{:<9}{:<9}{:<20}{:<20}{:<18}{}",
+                self.direction,
+                self.payload,
+                self.text,
+                self.backend,
+                format_median(&self.alone_ns, 1),
+                format_median(&self.esp_ns, 1),
+                format_median(&self.stage_ns, 1),
+                format_value(&self.esp_adds_ns),
+                format_value(&self.stage_adds_ns),
+                format_median(&self.stage_cycles, 0),
+                format_median(&self.dpdk_cycles, 0),
+                format_median(&self.esp_ratio, 2),
+                format_median(&self.stage_ratio, 2)
+            ) + "\n"),
+        )
     }
 }

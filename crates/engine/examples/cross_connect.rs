@@ -5,6 +5,7 @@
 
 use std::env;
 use std::error::Error;
+use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use xdpfwd_engine::{Control, DataPlane, Event, Keep, Mode, PathPlan, Plan, PortPlan, StageOnPath};
@@ -47,13 +48,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut control = Control::new()?;
     let data_plane = DataPlane::start(plan, &control)?;
-    println!("{lan} {} <-> {wan} {}", data_plane.modes()[0].name(), data_plane.modes()[1].name());
-    // Stop at a signal (`Stop`) or when a worker fails (`Woken`). Ignore other events: for example,
-    // `HostChanged` matters only with `keep` rules.
+    let [lan_mode, wan_mode] = [0, 1].map(|port| data_plane.modes()[port].name());
+    // Unlike `println!`, does not end the program if the reader of stdout is gone.
+    let _ = writeln!(io::stdout(), "{lan} {lan_mode} <-> {wan} {wan_mode}");
+    // Ignore other events; `HostChanged` matters only with `keep` rules.
     while !matches!(
         control.wait(Instant::now() + Duration::from_secs(3600))?,
         Event::Stop(_) | Event::Woken
     ) {}
-    println!("{:#?}", data_plane.stop());
-    Ok(())
+    match writeln!(io::stdout(), "{:#?}", data_plane.stop()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }

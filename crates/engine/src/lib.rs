@@ -64,7 +64,7 @@ pub use run::control::{Control, Event};
 pub use run::data_plane::DataPlane;
 pub use run::descriptors::{TooFewDescriptors, check_descriptors};
 pub use run::handle::{Handle, HandleError};
-pub use run::inspect::{Inspection, TableReport};
+pub use run::inspect::{Inspection, ListedTable, Listing, TableReport};
 pub use run::ledger::{Ledger, TaskReport, WorkerLedger};
 pub use run::reload::ReloadError;
 pub use run::report::{

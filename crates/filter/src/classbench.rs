@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::language::Problem;
+use crate::language::{Problem, start_of, without_foreign_text};
 use crate::rule::{Match, Rule, Verdict, Version};
 
 /// The rules of a ClassBench file.
@@ -43,7 +43,8 @@ pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<ClassBench, Vec<
     if problems.is_empty() {
         Ok(ClassBench { rules, rules_with_extra_columns })
     } else {
-        Err(problems)
+        let has_rules = text.lines().any(|line| line.trim_start().starts_with('@'));
+        Err(without_foreign_text(problems, has_rules))
     }
 }
 
@@ -80,7 +81,10 @@ impl<'a> Columns<'a> {
         const SOURCE: &str = "@ and the source prefix, like @10.0.0.0/8";
         let (word, offset) = self.next(SOURCE)?;
         let Some(source) = word.strip_prefix('@') else {
-            return Err(self.problem(offset, format!("invalid source `{word}`: expected {SOURCE}")));
+            let start = start_of(word);
+            return Err(
+                self.problem(offset, format!("invalid source `{start}`: expected {SOURCE}"))
+            );
         };
         let source = self.prefix(source, offset + 1)?; // after the @
         let (word, offset) = self.next("the destination prefix")?;

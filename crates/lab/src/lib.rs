@@ -52,6 +52,7 @@ mod frame;
 mod histogram;
 mod leftovers;
 mod namespace;
+mod output;
 mod privilege;
 mod process;
 mod report;
@@ -70,6 +71,7 @@ pub use frame::{DESTINATION_PORT, FIRST_FLOW_PORT, MAX_FLOWS, MIN_SIZE, TestFram
 pub use histogram::Histogram;
 pub use leftovers::{BpfObjects, NamespaceGuard, pinned_pages};
 pub use namespace::{Namespace, sweep};
+pub use output::{print, print_error, print_usage};
 pub use privilege::require_root;
 pub use process::{Forwarder, ForwarderExit};
 pub use report::{FramesReport, KernelReport, PortReport, Report, StageReport};

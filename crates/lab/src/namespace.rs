@@ -121,7 +121,7 @@ impl Drop for Namespace {
         if !self.keep
             && let Err(error) = tool::ip(&["netns", "del", &self.name])
         {
-            eprintln!("xdpfwd-lab: {error}");
+            crate::print_error(&format!("xdpfwd-lab: {error}"));
         }
     }
 }

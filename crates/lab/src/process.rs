@@ -287,7 +287,7 @@ impl Forwarder {
 impl Drop for Forwarder {
     fn drop(&mut self) {
         if let Err(error) = self.stop(DROP_DEADLINE) {
-            eprintln!("xdpfwd-lab: {error}");
+            crate::print_error(&format!("xdpfwd-lab: {error}"));
         }
         if let Some((release, spawner)) = self.spawner.take() {
             drop(release);

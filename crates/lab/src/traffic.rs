@@ -556,7 +556,7 @@ impl Generator {
 impl Drop for Generator {
     fn drop(&mut self) {
         if let Err(error) = self.stop_thread() {
-            eprintln!("xdpfwd-lab: {error}");
+            crate::print_error(&format!("xdpfwd-lab: {error}"));
         }
     }
 }

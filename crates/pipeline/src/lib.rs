@@ -37,8 +37,9 @@ mod view;
 mod worker;
 
 pub use capability::{
-    Cell, Column, ExclusiveResource, Inspectable, IntoRow, Maintained, QueueBinding, QueueBound,
-    ResourceError, ResourceOwner, Table, Unit, XdpArray, XdpImage, XdpOffload, XdpTables,
+    Cell, Column, ExclusiveResource, Inspectable, IntoRow, LongTable, Maintained, QueueBinding,
+    QueueBound, ResourceError, ResourceOwner, Table, Unit, XdpArray, XdpImage, XdpOffload,
+    XdpTables,
 };
 pub use chain::{Chain, NamedStage, Visitor};
 pub use cx::Cx;

@@ -1,6 +1,7 @@
 //! Stages: the steps of a path, which process packets in batches.
 
 use std::any::Any;
+use std::ops::Range;
 
 use crate::cx::Cx;
 use crate::view::View;
@@ -61,6 +62,12 @@ pub trait Stage: Any {
         Vec::new()
     }
 
+    /// Returns the row counters with these indices, as far as they exist. Override it if the stage
+    /// can have many, because copying all at once keeps packets waiting.
+    fn row_counters_in(&self, rows: Range<usize>) -> Vec<u64> {
+        self.row_counters().into_iter().skip(rows.start).take(rows.len()).collect()
+    }
+
     /// Returns the state, without counters, that a new stage of the same kind and name takes over
     /// on a reload.
     fn snapshot(&self) -> Option<Vec<u8>> {
@@ -106,6 +113,10 @@ impl Stage for Box<dyn Stage> {
 
     fn row_counters(&self) -> Vec<u64> {
         (**self).row_counters()
+    }
+
+    fn row_counters_in(&self, rows: Range<usize>) -> Vec<u64> {
+        (**self).row_counters_in(rows)
     }
 
     fn snapshot(&self) -> Option<Vec<u8>> {

@@ -2,6 +2,8 @@
 //! so the example needs neither root nor NICs. For real interfaces, create them with
 //! `xdpfwd_xsk::Builder`; nothing else changes.
 
+use std::io::{self, Write as _};
+
 use xdpfwd_pipeline::{Cx, PortId, Reason, Stage, View, Worker};
 use xdpfwd_stages::MacSwap;
 use xdpfwd_xsk::{Umem, UmemConfig, fake_kernel::FakeKernel};
@@ -57,7 +59,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let sent = wan_wire.take_sent();
     let report = worker.report();
-    println!("sent {} of 2; {:#?}", sent.len(), report.paths[0].stages);
+    let _ = writeln!(io::stdout(), "sent {} of 2; {:#?}", sent.len(), report.paths[0].stages);
     assert_eq!((sent.len(), report.drops[Reason::POLICY], report.frames.leaked), (1, 1, 0));
     Ok(())
 }

@@ -569,3 +569,28 @@ fn flow_cache_changes_no_verdict() {
     assert_eq!(hits + misses, 200);
     assert!(hits >= 120, "only {hits} of 200 packets hit the flow cache");
 }
+
+#[test]
+fn row_counters_in_returns_parts_of_row_counters() {
+    use xdpfwd_pipeline::Stage as _;
+    use xdpfwd_stages::filter::{Filter, FilterPlan};
+
+    let plan =
+        plan("{ default = \"drop\", rules = [\"continue\", \"accept proto udp\"] }").unwrap();
+    let plan: &dyn std::any::Any = &*plan;
+    let program = plan.downcast_ref::<FilterPlan>().unwrap().program();
+    let mut filter = Filter::for_dry_run(Arc::clone(program));
+    let ports = [0, 7, 0, 9, 0, 8, 0, 0];
+    for protocol in [UDP, UDP, ICMP] {
+        let packet = ipv4(protocol, [10, 0, 0, 1], [10, 0, 0, 2], &[], 0, &ports);
+        let inspection = program.inspect(&packet, &xdpfwd_wire::Headers::parse(&packet));
+        filter.decide(inspection, packet.len(), 0);
+    }
+    let counters = filter.row_counters();
+    assert_eq!(counters, [3, 2, 1]);
+    for rows in [0..3, 1..2, 2..9, 3..9, 0..0, 1..usize::MAX] {
+        let expected: Vec<u64> =
+            counters.iter().copied().skip(rows.start).take(rows.len()).collect();
+        assert_eq!(filter.row_counters_in(rows.clone()), expected, "{rows:?}");
+    }
+}

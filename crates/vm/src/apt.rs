@@ -163,11 +163,11 @@ pub(crate) fn require_qemu() -> Result<()> {
         return Ok(());
     }
     let backports = format!("{}-backports", host_source()?.release);
-    eprintln!(
+    crate::output::print_error(&format!(
         "xdpfwd-vm: installing QEMU 8.0 or later from {backports}, because no \
          installed QEMU supports igb{}",
         if is_root() { "" } else { " (with sudo)" }
-    );
+    ));
     DebianSuite::update(&backports)
         .and_then(|suite| suite.install(&backports, &["qemu-system-x86"]))
         .context(

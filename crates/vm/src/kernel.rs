@@ -99,21 +99,24 @@ impl Kernel {
         if let Some(replacement) =
             newest_cached(&self.series, &cache).and_then(|release| cached(&release))
         {
-            eprintln!(
+            crate::output::print_error(&format!(
                 "xdpfwd-vm: using Linux {} from the cache instead of the pinned {}",
                 replacement.release, self.release
-            );
+            ));
             return Ok(replacement);
         }
-        eprintln!("xdpfwd-vm: downloading Linux {} from {}", self.release, self.suite);
+        crate::output::print_error(&format!(
+            "xdpfwd-vm: downloading Linux {} from {}",
+            self.release, self.suite
+        ));
         let suite = apt::DebianSuite::update(&self.suite)?;
         let release = self.available_release(&suite)?;
         if release != self.release {
-            eprintln!(
+            crate::output::print_error(&format!(
                 "xdpfwd-vm: Linux {} is no longer in {}: using {release}, which only apt \
                  verifies; pin this release in crates/vm/kernels.toml",
                 self.release, self.suite
-            );
+            ));
             if let Some(unpacked) = cached(&release) {
                 return Ok(unpacked);
             }

@@ -8,6 +8,7 @@ mod initramfs;
 mod kernel;
 mod machine;
 mod nic;
+mod output;
 mod suite;
 mod tool;
 
@@ -23,6 +24,7 @@ use clap::{Args, Parser, Subcommand};
 
 use kernel::Kernel;
 use machine::Machine;
+use output::print_line;
 use suite::{CiTests, Suite};
 
 /// Run test suites on other Linux kernels, in an emulated machine.
@@ -114,10 +116,14 @@ impl Boot {
 const INTERNAL_ERROR: u8 = 125;
 
 fn main() -> ExitCode {
-    match execute(Cli::parse().command) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return output::print_usage(&error),
+    };
+    match execute(cli.command) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("xdpfwd-vm: {error:#}");
+            crate::output::print_error(&format!("xdpfwd-vm: {error:#}"));
             ExitCode::from(INTERNAL_ERROR)
         }
     }
@@ -151,21 +157,21 @@ fn execute(command: Command) -> Result<u8> {
 }
 
 fn list() -> Result<()> {
-    println!("suites");
+    print_line("suites")?;
     for suite in suite::ALL {
-        println!("  {:<12}{}", suite.name, suite.about);
+        print_line(&format!("  {:<12}{}", suite.name, suite.about))?;
         for suite_kernel in suite.kernels {
             let ci = match suite_kernel.ci {
                 CiTests::All => "all tests".to_owned(),
                 CiTests::Only(tests) => tests.join(", "),
                 CiTests::None => "no tests".to_owned(),
             };
-            println!("              on {:<5} in CI: {ci}", suite_kernel.series);
+            print_line(&format!("              on {:<5} in CI: {ci}", suite_kernel.series))?;
         }
     }
-    println!("kernels, newest first");
+    print_line("kernels, newest first")?;
     for kernel in kernel::pinned()? {
-        println!("  {:<12}{} of {}", kernel.series, kernel.release, kernel.suite);
+        print_line(&format!("  {:<12}{} of {}", kernel.series, kernel.release, kernel.suite))?;
     }
     Ok(())
 }
@@ -243,13 +249,15 @@ fn run(names: &[String], boot: &Boot, ci: bool, jobs: u8, arguments: &[String]) 
             .collect()
     });
     results.sort_by_key(|(index, _)| *index);
-    println!("xdpfwd-vm: duration of boot and tests");
+    print_line("xdpfwd-vm: duration of boot and tests")?;
     for (index, result) in &results {
         match result {
-            Ok((status, time)) => {
-                println!("{:>8} s  exit status {status}  {}", time.as_secs(), runs[*index])
-            }
-            Err(error) => println!("       – s  {}: {error:#}", runs[*index]),
+            Ok((status, time)) => print_line(&format!(
+                "{:>8} s  exit status {status}  {}",
+                time.as_secs(),
+                runs[*index]
+            ))?,
+            Err(error) => print_line(&format!("       – s  {}: {error:#}", runs[*index]))?,
         }
     }
     let statuses: Result<Vec<u8>> =
@@ -275,7 +283,7 @@ impl SuiteRun<'_> {
     /// Runs the command in a machine. Returns its exit status, and the duration with the boot.
     fn run(&self, command: &[String], boot: &Boot, use_prefix: bool) -> Result<(u8, Duration)> {
         let Self { suite, kernel, .. } = self;
-        println!("xdpfwd-vm: {self}");
+        print_line(&format!("xdpfwd-vm: {self}"))?;
         let environment = [("XDPFWD_VM_ZERO_COPY", if kernel.zero_copy { "1" } else { "0" })];
         let prefix =
             if use_prefix { format!("{} {}: ", suite.name, kernel.series) } else { String::new() };
@@ -289,7 +297,10 @@ impl SuiteRun<'_> {
         };
         let start = Instant::now();
         let status = machine.run(command, &environment)?;
-        println!("xdpfwd-vm: {self}: exit status {status} after {} s", start.elapsed().as_secs());
+        print_line(&format!(
+            "xdpfwd-vm: {self}: exit status {status} after {} s",
+            start.elapsed().as_secs()
+        ))?;
         Ok((status, start.elapsed()))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -12,7 +11,7 @@ use xdpfwd_xsk::HugePages;
 
 use crate::cli::Run;
 use crate::config::{Diagnostics, Interface, Machine, RequiredMemory, escaped};
-use crate::program;
+use crate::output;
 
 /// The JSON is a public contract: existing fields never change.
 #[derive(Debug, Serialize)]
@@ -104,23 +103,12 @@ pub(crate) fn run(
     machine: &dyn Machine,
 ) -> ExitCode {
     let check = Check::new(&cli.config().display().to_string(), plan, warnings, machine);
-    let mut stdout = io::stdout().lock();
-    let printed = if cli.json {
-        serde_json::to_string(&check)
-            .map_err(io::Error::from)
-            .and_then(|json| writeln!(stdout, "{json}"))
+    let text = if cli.json {
+        serde_json::to_string(&check).map(|json| json + "\n").map_err(anyhow::Error::new)
     } else {
-        write!(stdout, "{check}")
+        Ok(check.to_string())
     };
-    match printed.and_then(|()| stdout.flush()) {
-        Ok(()) => ExitCode::SUCCESS,
-        // The reader closed the pipe, as `head` does.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            program::print_error(&*anyhow::Error::new(error).context("cannot write to stdout"));
-            ExitCode::FAILURE
-        }
-    }
+    output::exit_code(text.and_then(|text| output::print(&text)), ExitCode::SUCCESS)
 }
 
 impl Check {

@@ -123,7 +123,12 @@ Exit codes:
   0  success
   1  no xdpfwd listens on the socket, or the command failed: see stderr
   2  the command line is invalid
-  3  permission denied: only root and the user of the running xdpfwd may use the socket")]
+  3  permission denied: only root and the user of the running xdpfwd may use the socket, and its server
+     must belong to root or to the user of this command
+
+Examples:
+  sudo xdpfwd ctl rules --from 1000 --count 20
+  sudo xdpfwd ctl rules --matching 'dport 443' --json")]
 pub(crate) struct Ctl {
     /// The command
     #[arg(value_name = "COMMAND")]
@@ -138,6 +143,9 @@ pub(crate) struct Ctl {
     #[arg(long, value_name = "PATH", default_value = "")]
     pub(crate) socket: PathBuf,
 
+    #[command(flatten)]
+    pub(crate) window: crate::ctl::Window,
+
     /// Print the answer as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -151,22 +159,27 @@ pub(crate) enum Filter {
     Test(FilterTest),
 }
 
-/// Applies a filter to a capture (pcap or pcapng, Ethernet) with the code of the data plane. Needs
-/// no privileges, and the configured interfaces need not exist. Rate limits use the timestamps of
-/// the capture.
+/// Applies a filter to a capture with the code of the data plane: pcap or pcapng, also compressed
+/// with gzip, of Ethernet, `tcpdump -i any`, IP without a link layer, or loopback. Skips, counts and
+/// names packets of other link types. Needs no privileges, and the configured interfaces need not
+/// exist. Rate limits use the timestamps of the capture.
 #[cfg(feature = "filter")]
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
 Exit codes:
-  0  each packet got a verdict
-  1  the capture cannot be read
-  2  the command line or the configuration is invalid")]
+  0  the capture was read to its end (or the reader of stdout has closed it)
+  1  the capture cannot be read, is truncated or damaged, or has no packet that can be judged
+  2  the command line or the configuration is invalid
+
+Examples:
+  xdpfwd filter test --config fw.toml --pcap some.pcapng.gz --json
+  sudo tcpdump -i any -U -w - | xdpfwd filter test --config fw.toml --pcap -")]
 pub(crate) struct FilterTest {
     /// The configuration with the filter
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
 
-    /// The capture
+    /// The capture; - for standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) pcap: PathBuf,
 
@@ -175,7 +188,7 @@ pub(crate) struct FilterTest {
     pub(crate) stage: Option<String>,
 
     /// Print one JSON object per packet: index, verdict, rule (from 0; null if no rule decided),
-    /// reason (null if accepted)
+    /// reason (null if accepted), and for skipped packets skipped (why)
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -1,8 +1,10 @@
 //! Parses a program's command line and runs the command.
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::FromArgMatches as _;
 
 use crate::app::App;
@@ -12,6 +14,7 @@ use crate::config::{self, ThisMachine};
 use crate::esp;
 #[cfg(feature = "filter")]
 use crate::filter;
+use crate::output::{self, CANNOT_WRITE};
 use crate::{check, ctl, doctor, logging, program};
 
 impl App {
@@ -31,15 +34,20 @@ impl App {
 
 fn run(app: &App, arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
     program::set_name(app.name);
-    let matches = cli::command(app).get_matches_from(arguments);
+    let matches = match cli::command(app).try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => return print_usage(&error),
+    };
     if let Some((name, matches)) = matches.subcommand()
         && let Some((_, run)) =
             app.subcommands.iter().find(|(command, _)| command.get_name() == name)
     {
         return run(matches);
     }
-    let Cli { command, run: cli } =
-        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let Cli { command, run: cli } = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return print_usage(&error),
+    };
     match &command {
         Some(Command::Doctor(arguments)) => return doctor::run(arguments, &app.registry),
         #[cfg(feature = "filter")]
@@ -68,4 +76,14 @@ fn run(app: &App, arguments: impl IntoIterator<Item = impl Into<OsString> + Clon
         return check::run(&cli, &plan, &warnings, &machine);
     }
     crate::run::run(plan, machine.has_missed_interface(), &cli, app)
+}
+
+/// Prints a help text or a usage error.
+fn print_usage(error: &clap::Error) -> ExitCode {
+    let printed = error.print().and_then(|()| io::stdout().flush());
+    if error.use_stderr() {
+        // Ignore write errors, because the exit status also reports the failure.
+        return ExitCode::from(USAGE);
+    }
+    output::exit_code(printed.map_err(anyhow::Error::new).context(CANNOT_WRITE), ExitCode::SUCCESS)
 }

@@ -1,35 +1,32 @@
 //! `xdpfwd esp`: creates the files that ESP stages need, and accepts a damaged one.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use xdpfwd_ipsec::Fingerprint;
 use xdpfwd_stages::esp::key_file;
 use xdpfwd_stages::esp::state_file::StateFile;
 
 use crate::cli::Esp;
-use crate::program;
+use crate::output;
 
 pub(crate) fn run(arguments: &Esp) -> ExitCode {
-    // Ignore errors when printing, because the file has changed already. Never print the key.
-    let print = |line: String| drop(writeln!(io::stdout(), "{line}"));
     let created = match arguments {
         Esp::NewKey(new) => key_file::create(&new.file, new.transform)
             .map_err(anyhow::Error::new)
-            .map(|fingerprint| print(named_fingerprint(fingerprint))),
+            // Never print the key.
+            .and_then(|fingerprint| {
+                output::print(&(named_fingerprint(fingerprint) + "\n"))
+                    .with_context(|| format!("created {}, but", new.file.display()))
+            }),
         Esp::NewState(new) => StateFile::create(&new.file).map_err(anyhow::Error::new),
         Esp::AcceptState(accept) => StateFile::accept(&accept.file)
             .map_err(anyhow::Error::new)
-            .map(|had_mark| print(accepted(&accept.file, had_mark))),
+            .and_then(|had_mark| output::print(&(accepted(&accept.file, had_mark) + "\n"))),
     };
-    match created {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            program::print_error(error.as_ref());
-            ExitCode::FAILURE
-        }
-    }
+    output::exit_code(created, ExitCode::SUCCESS)
 }
 
 /// Scripts get the fingerprint alone.

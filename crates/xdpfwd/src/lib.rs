@@ -27,6 +27,7 @@ mod esp;
 mod filter;
 mod host_checks;
 mod logging;
+mod output;
 mod program;
 mod registry;
 mod reload;

@@ -111,8 +111,7 @@ fn run_until_stopped(
         if xdpfwd_engine::wait_until_up(&plan, &mut control, end)? != WaitOutcome::Up {
             tracing::info!("stopped while waiting for an interface: nothing was forwarded");
             printer.print(Report::not_started(&plan).into_final());
-            printer.finish();
-            return Ok(());
+            return printer.finish();
         }
         if !missed_interface {
             break;
@@ -134,8 +133,7 @@ fn run_until_stopped(
     start_watchdog(STOP_TIMEOUT);
     // `None` if a hook has stopped the data plane and taken the report.
     let Some(final_report) = handle.stop().map(Report::into_final) else {
-        printer.finish();
-        return failure;
+        return failure.and(printer.finish());
     };
     // A worker can also fail while it stops.
     let failure = failure.and_then(|()| {
@@ -147,8 +145,7 @@ fn run_until_stopped(
     });
     app.run_stopped_hooks(&final_report);
     printer.print(final_report);
-    printer.finish();
-    failure
+    failure.and(printer.finish())
 }
 
 /// Returns the plan, and whether an interface was missing.
@@ -287,7 +284,8 @@ struct Printer {
     /// Number of reports dropped because the reader was too slow. The printer's thread logs and
     /// resets it after the next printed report.
     dropped: Arc<AtomicU64>,
-    thread: JoinHandle<()>,
+    /// Returns the last error of a write, except that the reader is gone.
+    thread: JoinHandle<Option<io::Error>>,
 }
 
 const MAX_QUEUED_REPORTS: usize = 16;
@@ -301,20 +299,33 @@ impl Printer {
         let dropped = Arc::new(AtomicU64::new(0));
         let dropped_reports = Arc::clone(&dropped);
         let print = move || {
-            let mut has_failed = false;
+            let (mut is_closed, mut failure) = (false, None);
             for text in to_print {
                 let mut stdout = io::stdout().lock();
-                if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
-                    && !has_failed
-                {
-                    has_failed = true;
-                    tracing::warn!(%error, "cannot write reports to stdout; forwarding continues");
+                match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                        if !is_closed {
+                            tracing::info!("the reader of stdout is gone; forwarding continues");
+                        }
+                        is_closed = true;
+                    }
+                    Err(error) => {
+                        if failure.is_none() {
+                            tracing::warn!(
+                                %error,
+                                "cannot write reports to stdout; forwarding continues"
+                            );
+                        }
+                        failure = Some(error);
+                    }
                 }
                 let reports = dropped_reports.swap(0, Ordering::Relaxed);
                 if reports > 0 {
                     tracing::warn!(reports, "reports were dropped because stdout was not read");
                 }
             }
+            failure
         };
         let thread = thread::Builder::new()
             .name("printer".into())
@@ -352,12 +363,23 @@ impl Printer {
         }
     }
 
-    /// Waits until all reports are printed, up to [`FINAL_REPORT_TIMEOUT`].
-    fn finish(self) {
+    /// Waits until all reports are printed, up to [`FINAL_REPORT_TIMEOUT`]. Fails if some could not
+    /// be written, unless the reader of stdout is gone.
+    fn finish(self) -> anyhow::Result<()> {
         drop(self.texts);
         let start = Instant::now();
         while !self.thread.is_finished() && start.elapsed() < FINAL_REPORT_TIMEOUT {
             thread::sleep(Duration::from_millis(1));
+        }
+        if !self.thread.is_finished() {
+            return Ok(());
+        }
+        match self.thread.join() {
+            Ok(Some(error)) => {
+                Err(anyhow::Error::new(error)
+                    .context("reports are missing: cannot write to stdout"))
+            }
+            _ => Ok(()),
         }
     }
 }

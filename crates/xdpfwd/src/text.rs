@@ -193,8 +193,12 @@ fn tables(report: &Report) -> String {
 }
 
 pub(crate) fn columns(head: Vec<String>, rows: Vec<Vec<String>>) -> String {
-    let text_columns = head.len();
-    Table { rows: [vec![head], rows].concat(), text_columns }.format()
+    aligned(&[vec![head], rows].concat(), &mut Vec::new())
+}
+
+/// Aligns all columns left. `widths` are the widths of earlier rows of the table.
+pub(crate) fn aligned(rows: &[Vec<String>], widths: &mut Vec<usize>) -> String {
+    align(rows, usize::MAX, widths)
 }
 
 /// CPU cycles per received packet of each task and of all, except the idle tasks `poll` and `wait`.
@@ -273,26 +277,29 @@ impl Table {
     }
 
     fn format(&self) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        let mut text = String::new();
-        for row in &self.rows {
-            let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
-                if column < self.text_columns {
-                    format!("{cell:<width$}")
-                } else {
-                    format!("{cell:>width$}")
-                }
-            });
-            let line = cells.collect::<Vec<_>>().join("  ");
-            text += line.trim_end();
-            text.push('\n');
-        }
-        text
+        align(&self.rows, self.text_columns, &mut Vec::new())
     }
+}
+
+fn align(rows: &[Vec<String>], text_columns: usize, widths: &mut Vec<usize>) -> String {
+    for row in rows {
+        widths.resize(widths.len().max(row.len()), 0);
+        row.iter().zip(&mut *widths).for_each(|(cell, width)| *width = cell.len().max(*width));
+    }
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&*widths).enumerate().map(|(column, (cell, &width))| {
+            if column < text_columns {
+                format!("{cell:<width$}")
+            } else {
+                format!("{cell:>width$}")
+            }
+        });
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
 }
 
 #[cfg(test)]

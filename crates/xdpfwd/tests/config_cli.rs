@@ -234,3 +234,44 @@ fn closed_stdout_pipe_keeps_exit_code() {
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+/// For example, `--config /etc/shadow`.
+#[test]
+fn errors_about_other_files_do_not_quote_them() {
+    let contents = [
+        ("shadow", "root:$6$saltsalt$hashhashhash:19000:0:99999:7:::\nbin:*:19000::::::\n"),
+        ("key", "0123456789abcdef0123456789abcdef01234567\n"),
+        ("env", "port=5432\npassword=hunter22222\nDB_TOKEN='abcdefghijklm\n"),
+        ("pem", "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n"),
+        ("toml", "password = \"hunter22222\"\n[database]\nsecret = \"abcdefghijklm\"\n"),
+        ("quotes", "\"0123456789abcdef\n'0123456789abcdef\n= 0123456789abcdef\n"),
+        ("escapes", "a\u{1b}[2Jb = \u{9b}\n"),
+    ];
+    for (name, text) in contents {
+        let file = write_file(&format!("foreign-{name}"), text);
+        let rules = write_file(
+            &format!("foreign-{name}.toml"),
+            VALID.replace("\"ttl\"", &format!("\"filter\"\ndefault = \"drop\"\nrules = {file:?}")),
+        );
+        for config in [&file, &rules] {
+            let outcome = check(config, &[]);
+            assert_eq!(outcome.exit_code, Some(2), "{name}: {}", outcome.stderr);
+            let message = outcome.stderr.replace(file.to_str().unwrap(), "");
+            // Words of our messages are also in the files.
+            for secret in text.split_whitespace().flat_map(|word| windows(word, 5)) {
+                let is_ours =
+                    ["passw", "asswo", "sswor", "sword", "datab", "ataba", "tabas", "abase"]
+                        .contains(&secret)
+                        || ["port=", "secre", "ecret"].contains(&secret);
+                assert!(is_ours || !message.contains(secret), "{name}, {secret:?}: {message}");
+            }
+            let is_control = |c: char| c.is_control() && c != '\n';
+            assert!(!message.contains(is_control), "{name}: {message:?}");
+        }
+    }
+}
+
+/// All parts of a word with this many bytes.
+fn windows(word: &str, length: usize) -> impl Iterator<Item = &str> {
+    (0..word.len()).filter_map(move |start| word.get(start..start + length))
+}

@@ -149,9 +149,9 @@ fn filter_test_error_names_invalid_file_and_reason() {
         [&b"\xd4\xc3\xb2\xa1\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\x04\0"[..], &[link_type, 0, 0, 0]]
             .concat()
     };
-    // Link type 113 is a Linux cooked capture.
-    std::fs::write(&pcap, pcap_header(113)).unwrap();
-    assert_rejected(1, "link type 113: expected Ethernet (1)");
+    // Link type 105 is IEEE 802.11.
+    std::fs::write(&pcap, pcap_header(105)).unwrap();
+    assert_rejected(1, "link type 105: expected Ethernet (1)");
     // The header announces 60 bytes, but only three follow.
     std::fs::write(
         &pcap,

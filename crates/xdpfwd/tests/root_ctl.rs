@@ -3,12 +3,15 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid as Process;
 use serde_json::{Value, json};
 use support::socket::Socket;
 use support::{Running, TIMEOUT, XDPFWD, build_lab, stderr};
@@ -193,6 +196,9 @@ fn control_socket_rejects_other_users_and_invalid_requests() {
         (b"{\"command\":\"status\",\"more\":1}\n", "invalid request"),
         (b"{\"command\":\"status\"}", "one line of at most 4096 bytes"),
         (&[b'x'; 5000], "one line of at most 4096 bytes"),
+        (&[&[b' '; 4096][..], b"{\"command\":\"status\"}\n"].concat(), "at most 4096 bytes"),
+        (b"{\"command\":\"rules\",\"arguments\":[\"--form=1\"]}\n", "`rules`: unexpected argument"),
+        (b"{\"command\":\"rules\",\"arguments\":[\"--from=x\"]}\n", "`rules`: invalid value"),
         (b"\n", "invalid request"),
     ] {
         let response = socket.send_raw(request);
@@ -233,4 +239,242 @@ fn control_socket_is_replaced_only_if_no_process_listens() {
     assert_eq!(socket.query("status")["pid"], second.forwarder.pid());
     second.stop();
     assert!(!socket.0.exists());
+}
+
+/// Sends a request in two parts, of which the first has no line end.
+#[test]
+fn request_longer_than_the_limit_is_rejected_in_two_parts() {
+    let (lab, socket) = (build_lab(Chain::builder()), Socket::new("parts"));
+    let running = Running::start(&lab, &socket.config(&["accept"]));
+    for (padding, is_accepted) in [(4000, true), (4096, false), (8000, false)] {
+        let mut stream = UnixStream::connect(&socket.0).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        let request = " ".repeat(padding) + "{\"command\":\"status\"}\n";
+        let (first, second) = request.split_at(padding.min(4090));
+        stream.write_all(first.as_bytes()).unwrap();
+        // The server reads the parts together or one by one; both must give the same answer.
+        thread::yield_now();
+        let _ = stream.write_all(second.as_bytes());
+        let mut response = String::new();
+        BufReader::new(stream).read_line(&mut response).unwrap();
+        assert_eq!(response.contains("\"error\""), !is_accepted, "{padding}: {response}");
+    }
+    running.stop();
+}
+
+#[test]
+fn ctl_lists_many_rules_in_full_and_by_selection() {
+    const RULES: u64 = 20_000;
+    let (lab, socket) = (build_lab(Chain::builder()), Socket::new("many"));
+    let folder = Folder::new();
+    let text = |rule: u64| format!("drop src 45.{}.{}.0/24 proto udp", rule / 256, rule % 256);
+    let rules: String = (0..RULES).map(|rule| text(rule) + "\n").collect();
+    fs::write(folder.join("edge.rules"), rules + "continue proto udp\n").unwrap();
+    let config = socket.config(&[]).replace("rules = []", "rules = \"edge.rules\"");
+    let path = folder.join("many.toml");
+    fs::write(&path, config).unwrap();
+    let arguments = [XDPFWD, "--config", path.to_str().unwrap(), "--interval", "0.05"];
+    let mut forwarder = xdpfwd_lab::Forwarder::spawn(lab.fwd(), &arguments).unwrap();
+    forwarder.wait_for_line(TIMEOUT, |line| line.contains("Mpps")).unwrap();
+    // More packets than the rings hold, while the rules are listed again and again.
+    let sent = 20_000;
+    let traffic = Traffic::new().size(60).flows(4).rate(20_000).count(sent).core(0);
+    let generator = traffic.start(lab.gen_(), "gen0").unwrap();
+    let default = |answer: &Value| answer["filters"][0]["default"].as_u64().unwrap();
+    let deadline = Instant::now() + TIMEOUT;
+    let all = loop {
+        let all = socket.query("rules");
+        if default(&all) == sent {
+            break all;
+        }
+        assert!(Instant::now() < deadline, "{} of {sent} packets", default(&all));
+    };
+    generator.finish(TIMEOUT).unwrap();
+    let listed = all["filters"][0]["rules"].as_array().unwrap();
+    assert_eq!(listed.len() as u64, RULES + 1);
+    assert_eq!(listed[5], json!({ "rule": 5, "packets": 0, "text": text(5) }));
+    assert_eq!(listed[RULES as usize]["packets"], sent);
+    assert_eq!(all["filters"][0].get("rules_omitted"), None);
+    let rules = |options: &[&str]| {
+        let output = socket.ctl(&[&["rules", "--json"], options].concat());
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["filters"][0].clone()
+    };
+    let numbers = |filter: &Value| {
+        let rules = filter["rules"].as_array().unwrap();
+        rules.iter().map(|rule| rule["rule"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    for (options, expected) in [
+        (&["--from", "19999"][..], &[19_999, 20_000][..]),
+        (&["--from", "7", "--count", "2"], &[7, 8]),
+        (&["--count", "0"], &[]),
+        (&["--from", "20001"], &[]),
+        (&["--matching", "45.78.31.0"], &[19_999]),
+        (&["--matching", ".7.0/24", "--from", "300", "--count", "2"], &[519, 775]),
+    ] {
+        let filter = rules(options);
+        assert_eq!(numbers(&filter), expected, "{options:?}");
+        assert_eq!(filter["rules_omitted"], RULES + 1 - expected.len() as u64, "{options:?}");
+        assert_eq!(filter["default"], sent, "{options:?}");
+    }
+    let text = |arguments: &[&str]| String::from_utf8(socket.ctl(arguments).stdout).unwrap();
+    let lines = text(&["rules", "--matching", "continue"]);
+    let expected = "edge of lan->wan\n 20000         20000  continue proto udp\n\
+                    \x20              20000  (default)\n";
+    assert_eq!(lines, expected);
+    assert_eq!(text(&["inspect"]).lines().count() as u64, RULES + 4);
+    let lines = text(&["inspect", "--from", "20000"]);
+    assert!(lines.ends_with("-      20000    (default)\n"), "{lines}");
+    let output = socket.ctl(&["status", "--count", "1"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    // A client that reads nothing blocks neither other clients nor the forwarder.
+    let mut idle = UnixStream::connect(&socket.0).unwrap();
+    idle.write_all(b"{\"command\":\"rules\"}\n").unwrap();
+    assert_eq!(socket.query("status")["type"], "status");
+    // The pipe's reader takes one line.
+    let mut command = Command::new(XDPFWD);
+    command.args(["ctl", "rules", "--socket", socket.path()]).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    drop(idle);
+    forwarder.stop(TIMEOUT).unwrap();
+}
+
+/// Answers each client with the bytes that `answer` writes, after its request.
+fn fake_server(socket: &Socket, answer: impl Fn(&mut UnixStream) + Send + 'static) {
+    let listener = UnixListener::bind(&socket.0).unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = String::new();
+            let _ = BufReader::new(&stream).read_line(&mut request);
+            answer(&mut stream);
+        }
+    });
+}
+
+#[test]
+fn ctl_escapes_control_characters_of_answers() {
+    let socket = Socket::new("escapes");
+    fake_server(&socket, |stream| {
+        let text = r#""a\u001b[2J\u009b\u202e\n""#;
+        let answer = format!(
+            r#"{{"program":{text},"version":{text},"pid":1,"workers":{text},"elapsed_seconds":{text},
+            "config":{text},"ports":[{{"name":{text},"interface":{text},"mode":{text}}}],
+            "paths":[{{"path":{text},"stages":[{{"name":{text},"summary":{text}}}]}}],
+            "filters":[{{"path":{text},"stage":{text},"rules":[{{"text":{text}}}]}}],
+            "tables":[{{"name":{text},"columns":[{{"name":{text}}}],"rows":[[{text}]]}}],
+            "warnings":[{text}],"drops":{{{text}:1}},"sas":[{{"stage":{text},"drops":{{{text}:1}}}}],
+            "stages":[{{"name":{text},"path":{text},"packets":{text}}}]}}"#
+        );
+        let _ = stream.write_all((answer.replace('\n', " ") + "\n").as_bytes());
+    });
+    for command in ["status", "stats", "reload", "rules", "sa", "inspect"] {
+        for arguments in [&[command][..], &[command, "--json"]] {
+            let output = socket.ctl(arguments);
+            assert!(output.status.success(), "{output:?}");
+            let text = String::from_utf8(output.stdout).unwrap();
+            let is_unsafe = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+            assert!(!text.contains(is_unsafe), "{arguments:?}: {text:?}");
+            assert!(text.contains("a\\u"), "{arguments:?}: {text:?}");
+        }
+    }
+    let socket = Socket::new("error");
+    fake_server(&socket, |stream| {
+        let _ = stream.write_all(b"{\"error\":\"no\\u001b[2J\",\"problems\":[\"\\u009b\"]}\n");
+    });
+    for command in ["status", "rules"] {
+        let output = socket.ctl(&[command]);
+        assert_eq!((output.status.code(), stderr(&output).contains('\u{1b}')), (Some(1), false));
+        assert!(stderr(&output).contains("no\\u{1b}[2J\n\\u{9b}"), "{output:?}");
+    }
+}
+
+#[test]
+fn ctl_refuses_answer_that_does_not_end() {
+    let endless = |start: &'static str| {
+        move |stream: &mut UnixStream| {
+            let _ = stream.write_all(start.as_bytes());
+            while stream.write_all(&[b'a'; 1 << 16]).is_ok() {}
+        }
+    };
+    for (name, command, start) in
+        [("garbage", "status", ""), ("text", "stats", "{\"a\":\""), ("list", "rules", "")]
+    {
+        let socket = Socket::new(name);
+        fake_server(&socket, endless(start));
+        let output = socket.ctl(&[command]);
+        assert_eq!(output.status.code(), Some(1), "{name}: {output:?}");
+        assert!(output.stderr.len() < 1000, "{name}: {output:?}");
+    }
+    let socket = Socket::new("early");
+    fake_server(&socket, |stream| drop(stream.write_all(b"{\"filters\":[")));
+    let output = socket.ctl(&["rules"]);
+    assert!(stderr(&output).contains("the response ends early"), "{output:?}");
+}
+
+#[test]
+fn ctl_rejects_server_of_another_user() {
+    let socket = Socket::new("impostor");
+    let script = "import socket, sys\n\
+                  s = socket.socket(socket.AF_UNIX)\ns.bind(sys.argv[1])\ns.listen()\n\
+                  print('ready', flush=True)\ns.accept()[0].recv(1)\n";
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"]);
+    command.args(["/usr/bin/python3", "-c", script, socket.path()]).stdout(Stdio::piped());
+    let mut server = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let output = socket.ctl(&["status"]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(stderr(&output).contains(r#"runs as user "nobody", who could invent"#), "{output:?}");
+    let _ = server.kill();
+    server.wait().unwrap();
+}
+
+#[test]
+fn forwarder_without_reader_of_stdout_forwards_on() {
+    let (lab, socket) = (build_lab(Chain::builder()), Socket::new("reader"));
+    let folder = Folder::new();
+    let path = folder.join("reader.toml");
+    fs::write(&path, socket.config(&["accept"])).unwrap();
+    let run = |stdout: Stdio| {
+        let mut command = lab.fwd().command(XDPFWD);
+        command.arg("--config").arg(&path).args(["--interval", "0.01"]);
+        command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let stats = |child: &Child, packets: u64| {
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            let output = socket.ctl(&["stats", "--json"]);
+            let answer = serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default();
+            if answer["ports"][0]["rx_packets"] == packets && answer["elapsed_seconds"] != 0.0 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "pid {}: {output:?}", child.id());
+        }
+        Process::from_raw(child.id().cast_signed())
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let child = run(writer.into());
+    stats(&child, 0);
+    send(&lab, 1000);
+    kill(stats(&child, 1000), Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let log = stderr(&output);
+    assert_eq!(log.matches("the reader of stdout is gone").count(), 1, "{log}");
+    assert!(!log.contains("Broken pipe"), "{log}");
+    // A full disk is an error, but only at the end.
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let child = run(full.into());
+    stats(&child, 0);
+    send(&lab, 1000);
+    kill(stats(&child, 1000), Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("cannot write to stdout: No space left"), "{output:?}");
 }

@@ -36,9 +36,23 @@ pub fn cycles() -> u64 {
 pub fn cycles_per_second() -> f64 {
     static RATE: OnceLock<f64> = OnceLock::new();
     *RATE.get_or_init(|| {
-        let (start, start_cycles) = (Instant::now(), cycles());
+        let (start, start_cycles) = both_clocks();
         std::thread::sleep(Duration::from_millis(20));
-        let (elapsed, end_cycles) = (start.elapsed(), cycles());
-        end_cycles.wrapping_sub(start_cycles) as f64 / elapsed.as_secs_f64()
+        let (end, end_cycles) = both_clocks();
+        end_cycles.wrapping_sub(start_cycles) as f64 / end.duration_since(start).as_secs_f64()
     })
+}
+
+/// Reads both clocks at nearly the same time. Of several attempts, returns the fastest, because the
+/// thread can be interrupted between two reads for milliseconds.
+fn both_clocks() -> (Instant, u64) {
+    let read = || {
+        let before = cycles();
+        let now = Instant::now();
+        let duration = cycles().wrapping_sub(before);
+        (duration, now, before.wrapping_add(duration / 2))
+    };
+    let (_, now, cycles) =
+        (0..9).map(|_| read()).min_by_key(|(duration, ..)| *duration).unwrap_or_else(read);
+    (now, cycles)
 }

@@ -4,6 +4,8 @@
 mod gate;
 mod subscribers;
 
+use std::io::{self, Write as _};
+
 use subscribers::Subscribers;
 use xdpfwd::App;
 
@@ -21,6 +23,9 @@ pub fn app() -> App {
         })
         .on_stopped(move |_| {
             let packets = subscribers::packets(&subscribers);
-            eprintln!("own-appliance: {packets} packets of known subscribers");
+            let _ = writeln!(
+                io::stderr(),
+                "own-appliance: {packets} packets of known subscribers"
+            );
         })
 }

@@ -16,10 +16,13 @@ pub(crate) struct ReplacedStages {
     pub(crate) swapped: Vec<SwapResult>,
 }
 
-/// Counters by stage and row key. Several rows of a stage can have the same key: their counters are
-/// in the order of the rows.
+/// The carried counters of a stage by row key. Counters with the same key are in the order of their
+/// rows. Rows without packets can be missing.
+pub(crate) type StageCounters = HashMap<String, Vec<u64>>;
+
+/// By stage. Shared with listings, which can last long.
 #[derive(Debug, Default)]
-pub(crate) struct CarriedCounters(BTreeMap<StageId, HashMap<String, Vec<u64>>>);
+pub(crate) struct CarriedCounters(BTreeMap<StageId, Arc<StageCounters>>);
 
 impl CarriedCounters {
     /// Adds the row counters of a replaced stage.
@@ -27,30 +30,21 @@ impl CarriedCounters {
         if counters.iter().all(|counter| *counter == 0) {
             return;
         }
-        let carried = self.0.entry(stage).or_default();
+        let carried = Arc::make_mut(self.0.entry(stage).or_default());
         let mut occurrences: HashMap<String, usize> = HashMap::new();
         for (key, counter) in keys.into_iter().zip(counters) {
             let occurrence = occurrences.entry(key.clone()).or_default();
-            let sums = carried.entry(key).or_default();
-            if sums.len() <= *occurrence {
-                sums.resize(*occurrence + 1, 0);
+            if *counter > 0 {
+                let sums = carried.entry(key).or_default();
+                sums.resize(sums.len().max(*occurrence + 1), 0);
+                sums[*occurrence] += counter;
             }
-            sums[*occurrence] += counter;
             *occurrence += 1;
         }
     }
 
-    /// Adds the carried counters to `counters`, those of the current stage's rows. Of several rows
-    /// with the same key, the first gets the first carried counter, and so on.
-    pub(crate) fn add_to(&self, stage: &StageId, keys: &[String], counters: &mut [u64]) {
-        let Some(carried) = self.0.get(stage) else { return };
-        let mut occurrences: HashMap<&str, usize> = HashMap::new();
-        for (key, counter) in keys.iter().zip(counters) {
-            let occurrence = occurrences.entry(key).or_default();
-            *counter +=
-                carried.get(key).and_then(|sums| sums.get(*occurrence)).copied().unwrap_or(0);
-            *occurrence += 1;
-        }
+    pub(crate) fn of_stage(&self, stage: &StageId) -> Option<Arc<StageCounters>> {
+        self.0.get(stage).map(Arc::clone)
     }
 
     /// Drops the counters of rows that are not in the plan. If a later reload adds such a row, it
@@ -70,12 +64,34 @@ impl CarriedCounters {
         }
         self.0.retain(|id, carried| {
             let Some(keys) = keys.get(id) else { return false };
-            carried.retain(|key, sums| {
+            Arc::make_mut(carried).retain(|key, sums| {
                 sums.truncate(keys.get(key).copied().unwrap_or(0));
                 !sums.is_empty()
             });
             true
         });
+    }
+}
+
+/// Returns the carried counter of each row, for the rows in order.
+pub(crate) struct CarriedRows<'c> {
+    carried: &'c StageCounters,
+    /// Rows so far with each carried key.
+    occurrences: HashMap<&'c str, usize>,
+}
+
+impl<'c> CarriedRows<'c> {
+    pub(crate) fn new(carried: &'c StageCounters) -> Self {
+        Self { carried, occurrences: HashMap::new() }
+    }
+
+    /// Of several rows with the same key, the first gets the first carried counter, and so on.
+    pub(crate) fn next(&mut self, key: &str) -> u64 {
+        let Some((key, sums)) = self.carried.get_key_value(key) else { return 0 };
+        let occurrence = self.occurrences.entry(key).or_default();
+        let counter = sums.get(*occurrence).copied().unwrap_or(0);
+        *occurrence += 1;
+        counter
     }
 }
 
@@ -95,9 +111,9 @@ mod tests {
     }
 
     fn carried_counters(carried: &CarriedCounters, stage: &str, rows: &[&str]) -> Vec<u64> {
-        let mut counters = vec![0; rows.len()];
-        carried.add_to(&id(stage), &keys(rows), &mut counters);
-        counters
+        let Some(carried) = carried.of_stage(&id(stage)) else { return vec![0; rows.len()] };
+        let mut carried = CarriedRows::new(&carried);
+        rows.iter().map(|key| carried.next(key)).collect()
     }
 
     #[test]
@@ -110,10 +126,8 @@ mod tests {
         assert_eq!(carried_counters(&carried, "fw", &["drop", "accept", "(default)"]), [11, 2, 14]);
         assert_eq!(carried_counters(&carried, "other", &["drop"]), [0]);
         // A stage of another kind does not inherit counters.
-        let mut counters = [0];
         let mut other_kind = id("fw");
         other_kind.3 = TypeId::of::<u8>();
-        carried.add_to(&other_kind, &keys(&["drop"]), &mut counters);
-        assert_eq!(counters, [0]);
+        assert!(carried.of_stage(&other_kind).is_none());
     }
 }

@@ -15,7 +15,7 @@ use crate::host::addresses::Host;
 use crate::host::interface::{DeferredInterrupts, Interface};
 use crate::plan::{PathPlan, Plan, PortPlan};
 use crate::run::carry::{CarriedCounters, ReplacedStages};
-use crate::run::inspect::{self, Inspection, RowCounters};
+use crate::run::inspect::{self, Inspection, Listing, RowCounters};
 use crate::run::report::{Fallback, PortMode, Report, WorkerReply};
 use crate::run::thread::{PlannedChain, WorkerStatus};
 
@@ -137,10 +137,18 @@ impl DataPlane {
     /// Returns the inspection tables of all stages. Counters are summed over workers, XDP programs
     /// and replaced stages.
     pub fn inspect(&mut self) -> Inspection {
+        let Listing { workers, answered, tables } = self.list();
+        let tables = tables.into_iter().map(|table| table.into_report(usize::MAX)).collect();
+        Inspection { workers, answered, tables }
+    }
+
+    /// Returns the same as [`inspect`](Self::inspect), but formats no rows of long tables.
+    pub fn list(&mut self) -> Listing {
         let mut counted: RowCounters = vec![Vec::new(); self.plan.paths.len()];
         let mut answered = 0;
         for worker in &self.workers {
-            let Ok(rows) = worker.remote.ask(|worker| worker.row_counters(), REPLY_TIMEOUT) else {
+            let Ok(rows) = inspect::row_counters_of(&worker.remote, &self.plan, REPLY_TIMEOUT)
+            else {
                 continue;
             };
             answered += 1;
@@ -150,7 +158,7 @@ impl DataPlane {
         // counters.
         self.carry_from_stages();
         let tables = self.tables(counted);
-        Inspection { workers: self.workers.len(), answered, tables }
+        Listing { workers: self.workers.len(), answered, tables }
     }
 
     /// Returns the inspection tables without row counters, without querying the workers.
@@ -158,9 +166,9 @@ impl DataPlane {
         inspect::tables_of_plans(&self.plan)
     }
 
-    /// Returns the inspection tables. `counted` are the row counters of the workers; adds those of
-    /// XDP programs and replaced stages.
-    fn tables(&self, mut counted: RowCounters) -> Vec<inspect::TableReport> {
+    /// `counted` are the row counters of the workers; adds those of XDP programs and replaced
+    /// stages.
+    fn tables(&self, mut counted: RowCounters) -> Vec<inspect::ListedTable> {
         for (path, counted) in self.plan.paths.iter().zip(&mut counted) {
             let attachment = self.attachments.get(usize::from(path.from.0));
             // Only the first stage of a path can run in the kernel.
@@ -169,7 +177,7 @@ impl DataPlane {
                 inspect::add_rows(std::slice::from_mut(counted), &[vec![rows]]);
             }
         }
-        inspect::tables(&self.plan, &counted, &self.carried)
+        inspect::tables(&self.plan, counted, &self.carried)
     }
 
     /// Adds the row counters of stages that workers have replaced to the carried counters.

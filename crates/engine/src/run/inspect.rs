@@ -1,10 +1,15 @@
 //! The inspection tables of a running data plane.
 
+use std::iter;
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde::Serialize;
-use xdpfwd_pipeline::Table;
+use xdpfwd_pipeline::{Cell, LongTable, Remote, StagePlan, Stopped, Table};
 
 use crate::plan::{Plan, StageOnPath};
-use crate::run::carry::CarriedCounters;
+use crate::run::carry::{CarriedCounters, CarriedRows, StageCounters};
+use crate::run::thread::PlannedChain;
 
 /// The inspection tables of all stages.
 #[derive(Clone, Debug, Default)]
@@ -44,12 +49,6 @@ impl TableReport {
     fn new(path: Option<String>, stage: &StageOnPath, table: Table) -> Self {
         Self { path, stage: stage.name.clone(), place: stage.place(), table, rows_omitted: 0 }
     }
-
-    /// Truncates the table to `max` rows.
-    pub fn limit_rows(&mut self, max: usize) {
-        self.rows_omitted += self.table.rows.len().saturating_sub(max);
-        self.table.rows.truncate(max);
-    }
 }
 
 /// Counters by path, stage and row (such as a filter rule): of one worker, or summed.
@@ -83,39 +82,174 @@ pub(crate) fn tables_of_plans(plan: &Plan) -> Vec<TableReport> {
     reports
 }
 
-/// Returns the inspection tables. Their row counters are the sums of `counted` (from workers and
-/// XDP programs) and `carried` (from replaced stages).
+/// The inspection tables of all stages at one time, formatted row by row. It can be sent to another
+/// thread, so that formatting and writing a million rows keeps neither the data plane nor the control
+/// thread waiting.
+#[derive(Debug)]
+pub struct Listing {
+    /// The number of workers.
+    pub workers: usize,
+    /// Those that replied. The tables lack the counters of the others.
+    pub answered: usize,
+    /// The tables of all stages.
+    pub tables: Vec<ListedTable>,
+}
+
+/// An inspection table of a [`Listing`].
+#[derive(Debug)]
+pub struct ListedTable {
+    /// As in [`TableReport`].
+    pub path: Option<String>,
+    /// As in [`TableReport`].
+    pub stage: String,
+    /// As in [`TableReport`].
+    pub place: &'static str,
+    /// The table without rows.
+    pub head: Table,
+    rows: Rows,
+}
+
+#[derive(Debug)]
+enum Rows {
+    Formatted(Vec<Vec<Cell>>),
+    /// Of the plan's `LongTable`.
+    Long {
+        plan: Arc<dyn StagePlan>,
+        counters: Vec<u64>,
+        carried: Option<Arc<StageCounters>>,
+    },
+}
+
+impl ListedTable {
+    /// Returns the number of rows.
+    pub fn row_count(&self) -> usize {
+        match &self.rows {
+            Rows::Formatted(rows) => rows.len(),
+            Rows::Long { plan, .. } => long_table(&**plan).map_or(0, LongTable::row_count),
+        }
+    }
+
+    /// Returns the rows from the index `first` on.
+    pub fn rows(&self, first: usize) -> Box<dyn Iterator<Item = Vec<Cell>> + '_> {
+        match &self.rows {
+            Rows::Formatted(rows) => Box::new(rows.iter().skip(first).cloned()),
+            Rows::Long { plan, counters, carried } => {
+                let Some(table) = long_table(&**plan) else { return Box::new(iter::empty()) };
+                let mut carried = carried.as_deref().map(CarriedRows::new);
+                // Earlier rows can have the same key.
+                if let Some(carried) = &mut carried {
+                    (0..first).for_each(|row| _ = carried.next(&table.key(row)));
+                }
+                Box::new((first..table.row_count()).map(move |row| {
+                    let carried =
+                        carried.as_mut().map_or(0, |carried| carried.next(&table.key(row)));
+                    table.row(row, counters.get(row).copied().unwrap_or(0) + carried)
+                }))
+            }
+        }
+    }
+
+    /// Formats at most `max_rows` rows.
+    pub(crate) fn into_report(self, max_rows: usize) -> TableReport {
+        let mut table = self.head.clone();
+        table.rows = self.rows(0).take(max_rows).collect();
+        let rows_omitted = self.row_count() - table.rows.len();
+        let Self { path, stage, place, .. } = self;
+        TableReport { path, stage, place, table, rows_omitted }
+    }
+}
+
+fn long_table(plan: &dyn StagePlan) -> Option<&dyn LongTable> {
+    plan.as_inspectable()?.as_long_table()
+}
+
+/// Row counters are the sums of `counted` (from workers and XDP programs) and `carried` (from
+/// replaced stages).
 pub(crate) fn tables(
     plan: &Plan,
-    counted: &RowCounters,
+    mut counted: RowCounters,
     carried: &CarriedCounters,
-) -> Vec<TableReport> {
-    let mut reports = Vec::new();
+) -> Vec<ListedTable> {
+    let mut listed = Vec::new();
     let mut seen_plans = Vec::new();
-    let stages = plan
-        .paths
-        .iter()
-        .enumerate()
-        .flat_map(|(path, plan)| (0..plan.stages.len()).map(move |position| (path, position)));
-    for ((path, position), (id, stage)) in stages.zip(plan.stages_with_ids()) {
+    for ((path, position), (id, stage)) in positions(plan).zip(plan.stages_with_ids()) {
         let Some(inspectable) = stage.plan.as_inspectable() else { continue };
+        let counted = counted.get_mut(path).and_then(|stages| stages.get_mut(position));
+        let mut counters = counted.map(std::mem::take).unwrap_or_default();
+        let carried = carried.of_stage(&id);
+        let listed_table = |path, mut head: Table, rows: Option<Rows>| {
+            let formatted = std::mem::take(&mut head.rows);
+            let rows = rows.unwrap_or(Rows::Formatted(formatted));
+            ListedTable { path, stage: stage.name.clone(), place: stage.place(), head, rows }
+        };
+        let add_carried = |keys: &[String], counters: &mut Vec<u64>| {
+            counters.resize(keys.len(), 0);
+            if let Some(carried) = &carried {
+                let mut carried = CarriedRows::new(carried);
+                keys.iter().zip(counters).for_each(|(key, sum)| *sum += carried.next(key));
+            }
+        };
+        if let Some(table) = inspectable.as_long_table() {
+            let path = Some(plan.path_name(path));
+            let mut others = counters.split_off(table.row_count().min(counters.len()));
+            add_carried(&table.other_counter_keys(), &mut others);
+            let plan = Arc::clone(&stage.plan);
+            let rows = Rows::Long { plan, counters, carried: carried.clone() };
+            listed.push(listed_table(path.clone(), table.head(), Some(rows)));
+            let others = table.other_tables(&others).into_iter();
+            listed.extend(others.map(|table| listed_table(path.clone(), table, None)));
+            continue;
+        }
         let keys = inspectable.counter_keys();
         // Tables without row counters belong to the stage's plan: return them once per plan.
         if keys.is_empty() {
-            let plan = std::sync::Arc::as_ptr(&stage.plan).cast::<()>();
+            let plan = Arc::as_ptr(&stage.plan).cast::<()>();
             if seen_plans.contains(&plan) {
                 continue;
             }
             seen_plans.push(plan);
         }
-        let mut counters = vec![0; keys.len()];
-        if let Some(counted) = counted.get(path).and_then(|stages| stages.get(position)) {
-            counters.iter_mut().zip(counted).for_each(|(sum, counter)| *sum += counter);
-        }
-        carried.add_to(&id, &keys, &mut counters);
+        add_carried(&keys, &mut counters);
         let path = (!keys.is_empty()).then(|| plan.path_name(path));
         let tables = inspectable.tables(&counters).into_iter();
-        reports.extend(tables.map(|table| TableReport::new(path.clone(), stage, table)));
+        listed.extend(tables.map(|table| listed_table(path.clone(), table, None)));
     }
-    reports
+    listed
+}
+
+/// The path and position of each stage, in the order of [`Plan::stages_with_ids`].
+fn positions(plan: &Plan) -> impl Iterator<Item = (usize, usize)> {
+    let paths = plan.paths.iter().enumerate();
+    paths.flat_map(|(path, plan)| (0..plan.stages.len()).map(move |position| (path, position)))
+}
+
+/// Row counters copied at a time, so that packets do not wait for a million of them.
+const COUNTERS_AT_A_TIME: usize = 1 << 15;
+
+/// Asks a worker for its row counters, in parts.
+pub(crate) fn row_counters_of(
+    remote: &Remote<PlannedChain>,
+    plan: &Plan,
+    timeout: Duration,
+) -> Result<RowCounters, Stopped> {
+    let mut counters: RowCounters =
+        plan.paths.iter().map(|path| vec![Vec::new(); path.stages.len()]).collect();
+    for (path, stage) in positions(plan) {
+        let plan = &plan.paths[path].stages[stage].plan;
+        if plan.as_inspectable().is_none() {
+            continue;
+        }
+        let counters = &mut counters[path][stage];
+        loop {
+            let rows = counters.len()..counters.len() + COUNTERS_AT_A_TIME;
+            let is_full = |part: &[u64]| part.len() == COUNTERS_AT_A_TIME;
+            let part =
+                remote.ask(move |worker| worker.row_counters_in(path, stage, rows), timeout)?;
+            counters.extend(&part);
+            if !is_full(&part) {
+                break;
+            }
+        }
+    }
+    Ok(counters)
 }

@@ -72,13 +72,18 @@ pub enum ReloadError {
         /// The reason.
         what: String,
     },
-    /// A worker did not confirm that it uses the new stages. The other workers use them.
+    /// Workers did not confirm that they use the new stages. The others use them.
     #[error(
-        "worker {0} did not confirm that it replaced its stages; the other workers have replaced \
+        "no confirmation from worker {} that it replaced its stages; the other workers have replaced \
          theirs. XDP programs still run the filters that this reload removes; reload again to \
-         remove them"
+         remove them", worker_numbers(.0)
     )]
-    Unconfirmed(usize),
+    Unconfirmed(Vec<usize>),
+}
+
+/// Such as `0` or `0, 2`.
+fn worker_numbers(workers: &[usize]) -> String {
+    workers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl ReloadError {
@@ -155,7 +160,7 @@ impl DataPlane {
         let mut predecessors =
             self.exchange_programs(with_filter).inspect_err(|_| self.discard_stored_chains())?;
         let mut restarted_stages = Vec::new();
-        let mut unconfirmed = None;
+        let mut unconfirmed = Vec::new();
         let replaced_sender = self.replaced.0.clone();
         let old_plan = Arc::clone(&self.plan);
         for (worker_number, RunningWorker { remote, .. }) in self.workers.iter().enumerate() {
@@ -175,27 +180,30 @@ impl DataPlane {
             };
             match remote.ask(swap, REPLY_TIMEOUT) {
                 Ok(names) => restarted_stages.extend(names),
-                // The worker replaces its stages when it later runs `swap`.
-                Err(_) => unconfirmed = Some(ReloadError::Unconfirmed(worker_number)),
+                // The worker replaces its stages when it later runs the command.
+                Err(_) => unconfirmed.push(worker_number),
             }
         }
-        // Remove no filter while a worker may still use old stages: they rely on the filter.
-        let removal = if unconfirmed.is_some() {
-            Ok(Vec::new())
-        } else {
+        // Remove no filter while a worker may still use old stages, which rely on it.
+        let removal = if unconfirmed.is_empty() {
             self.exchange_programs(without_filter)
+        } else {
+            Ok(Vec::new())
         };
         let removal = removal.map(|programs| predecessors.extend(programs));
         self.plan = plan;
         self.carry_from_programs(&old_plan, predecessors);
         self.carry_from_stages();
         self.carried.retain(&self.plan);
-        match unconfirmed {
-            Some(_) => self.unreleased.push(old_plan),
-            None => old_plan.release(Some(self.plan())),
+        if unconfirmed.is_empty() {
+            old_plan.release(Some(self.plan()));
+        } else {
+            self.unreleased.push(old_plan);
         }
         removal.map_err(ReloadError::still_offloaded)?;
-        unconfirmed.map_or(Ok(()), Err)?;
+        if !unconfirmed.is_empty() {
+            return Err(ReloadError::Unconfirmed(unconfirmed));
+        }
         restarted_stages.sort();
         restarted_stages.dedup();
         Ok(restarted_stages)

@@ -14,7 +14,7 @@ use xdpfwd_xsk::{Counters, KernelCounters};
 use crate::attach::native::why_not_native;
 use crate::attach::program::XdpCounters;
 use crate::plan::Plan;
-use crate::run::inspect::TableReport;
+use crate::run::inspect::{ListedTable, TableReport};
 use crate::run::ledger::Ledger;
 
 /// The version of the report schema.
@@ -303,9 +303,8 @@ impl Report {
         Self::new(plan, Duration::ZERO, [].into_iter(), &xdp, &modes, None, None)
     }
 
-    pub(crate) fn with_tables(mut self, mut tables: Vec<TableReport>) -> Self {
-        tables.iter_mut().for_each(|table| table.limit_rows(REPORTED_ROWS));
-        self.tables = tables;
+    pub(crate) fn with_tables(mut self, tables: Vec<ListedTable>) -> Self {
+        self.tables = tables.into_iter().map(|table| table.into_report(REPORTED_ROWS)).collect();
         self
     }
 

@@ -2,7 +2,7 @@
 //! that xdpfwd runs as may connect.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufWriter, Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::run::control::Control;
 
-/// A request that has this many bytes but no line end is rejected.
+/// Maximum bytes of a request with its line end.
 const MAX_REQUEST_LENGTH: usize = 4096;
 
 /// Time limit for a client to send its request. The same limit applies to reading the reply.
@@ -27,6 +27,12 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 const CONTROL_THREAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 const MAX_QUEUED_REQUESTS: usize = 8;
+
+/// Maximum number of long replies at once, each of which holds the counters of all rows.
+const MAX_LONG_REPLIES: usize = 4;
+
+/// Time for which a client may stop reading a long reply, for example in a pager.
+const LONG_REPLY_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A control socket, served by its own thread. Dropping it removes the file.
 pub struct ControlSocket {
@@ -41,14 +47,31 @@ pub struct ControlSocket {
 pub struct Request {
     /// Its text, without the line end.
     pub line: String,
-    reply: SyncSender<String>,
+    reply: SyncSender<Reply>,
 }
+
+enum Reply {
+    Line(String),
+    Written(WriteReply),
+}
+
+type WriteReply = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
 
 impl Request {
     /// Sends one line to the client.
     pub fn reply(self, line: String) {
         // Fails if the client has disconnected.
-        let _ = self.reply.send(line);
+        let _ = self.reply.send(Reply::Line(line));
+    }
+
+    /// Runs `write`, which writes one line without the line end, on a thread of its own. For a long
+    /// reply: the client can read it as slowly as it prints it, and neither the control thread nor
+    /// other clients wait.
+    pub fn reply_with(
+        self,
+        write: impl FnOnce(&mut dyn io::Write) -> io::Result<()> + Send + 'static,
+    ) {
+        let _ = self.reply.send(Reply::Written(Box::new(write)));
     }
 }
 
@@ -78,10 +101,11 @@ impl ControlSocket {
         let (sender, requests) = mpsc::sync_channel(MAX_QUEUED_REQUESTS);
         let waker = control.waker();
         let serve = move || {
-            // This thread runs until the process ends. It serves one client at a time; timeouts
-            // limit how long a slow client can block the next.
+            // Ends with the process. Serves one client at a time; timeouts limit slow clients.
+            let long_replies = Arc::new(());
             for stream in listener.incoming() {
-                let served = stream.and_then(|stream| serve_client(&stream, &sender, &waker));
+                let served =
+                    stream.and_then(|stream| serve_client(stream, &sender, &waker, &long_replies));
                 if let Err(error) = served {
                     tracing::debug!(%error, "cannot serve a client of the control socket");
                     // If file descriptors run out, every accept fails at once: avoid a busy loop.
@@ -118,10 +142,12 @@ fn is_abandoned(path: &Path) -> bool {
 }
 
 fn serve_client(
-    stream: &UnixStream,
+    client: UnixStream,
     sender: &SyncSender<Request>,
     waker: &Arc<mio::Waker>,
+    long_replies: &Arc<()>,
 ) -> io::Result<()> {
+    let stream = &client;
     let peer = getsockopt(stream, PeerCredentials)?;
     let own_uid = nix::unistd::geteuid().as_raw();
     // A second check: the mode of the socket file already excludes other users.
@@ -150,7 +176,8 @@ fn serve_client(
     }
     waker.wake()?;
     match replies.recv_timeout(CONTROL_THREAD_TIMEOUT) {
-        Ok(line) => write_line(stream, &line),
+        Ok(Reply::Line(line)) => write_line(stream, &line),
+        Ok(Reply::Written(write)) => write_long_reply(client, write, long_replies),
         Err(RecvTimeoutError::Timeout) => {
             write_line(stream, r#"{"error":"no reply within 30 s: the control thread is busy"}"#)
         }
@@ -158,14 +185,38 @@ fn serve_client(
     }
 }
 
-/// Reads a request. Returns `None` if the line is too long or incomplete. Fails after
-/// `CLIENT_TIMEOUT`.
+/// Each running reply has a clone of `long_replies`.
+fn write_long_reply(
+    client: UnixStream,
+    write: WriteReply,
+    long_replies: &Arc<()>,
+) -> io::Result<()> {
+    let running = Arc::clone(long_replies);
+    if Arc::strong_count(long_replies) > MAX_LONG_REPLIES + 1 {
+        return write_line(
+            &client,
+            r#"{"error":"4 other clients are reading long replies; wait until one has ended"}"#,
+        );
+    }
+    client.set_write_timeout(Some(LONG_REPLY_TIMEOUT))?;
+    let reply = move || {
+        let mut client = BufWriter::with_capacity(1 << 16, client);
+        let written = write(&mut client).and_then(|()| client.write_all(b"\n"));
+        if let Err(error) = written.and_then(|()| client.flush()) {
+            tracing::debug!(%error, "cannot write a long reply to a client of the control socket");
+        }
+        drop(running);
+    };
+    thread::Builder::new().name("control-reply".into()).spawn(reply).map(drop)
+}
+
+/// Fails at the timeout. Returns `None` if the line is too long or incomplete.
 fn read_line(mut stream: &UnixStream) -> io::Result<Option<String>> {
     let deadline = Instant::now() + CLIENT_TIMEOUT;
     let (mut bytes, mut part) = (Vec::new(), [0; MAX_REQUEST_LENGTH]);
     loop {
         stream.set_read_timeout(Some(remaining(deadline)?))?;
-        match stream.read(&mut part)? {
+        match stream.read(&mut part[..MAX_REQUEST_LENGTH - bytes.len()])? {
             0 => return Ok(None),
             length => bytes.extend_from_slice(&part[..length]),
         }

@@ -11,6 +11,7 @@ use crate::rule::Rule;
 use reader::{RULE_KEYWORDS, Reader};
 
 pub use problem::Problem;
+pub(crate) use problem::{start_of, without_foreign_text};
 pub use signature::{parse_signature, parse_signatures};
 
 /// Returns the rules with their line numbers, from 1, or one error for each invalid line. Ignores
@@ -24,7 +25,10 @@ pub fn parse(text: &str) -> Result<Vec<(usize, Rule)>, Vec<Problem>> {
             Err(problem) => problems.push(Problem { line: number, ..problem }),
         }
     }
-    if problems.is_empty() { Ok(rules) } else { Err(problems) }
+    if problems.is_empty() {
+        return Ok(rules);
+    }
+    Err(without_foreign_text(problems, text.lines().any(Reader::has_verdict)))
 }
 
 /// Parses one rule. Returns `None` if the line is empty or a comment. Errors have the line number
@@ -121,6 +125,26 @@ mod tests {
             let problem = parse_rule(line).expect_err(line);
             assert_eq!(problem.column, column, "{line}: {problem}");
             assert!(problem.message.contains(expected), "{line}: {problem}");
+        }
+    }
+
+    /// For example, `rules = "/etc/shadow"`.
+    #[test]
+    fn errors_about_other_files_quote_few_characters() {
+        let shadow = "root:$6$salt$hash:19000::\ndaemon:*:19000::\n";
+        let key = "a0f9e8d7c6b5a4938271605f4e3d2c1b0a1b2c3d\n";
+        for (text, start) in [(shadow, "roo…"), (key, "a0f…"), ("\u{1b}[2Jx y", "\\u{1b}[2…")]
+        {
+            let rules = parse(text).unwrap_err();
+            let signatures = parse_signatures(text).unwrap_err();
+            for problems in [rules, signatures] {
+                assert_eq!(problems.len(), 1, "{problems:?}");
+                let expected = format!("unknown verdict `{start}`: expected accept");
+                assert!(problems[0].message.starts_with(&expected), "{problems:?}");
+            }
+            let problems = crate::parse_classbench(text, crate::Verdict::Drop).unwrap_err();
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(problems[0].message.starts_with(&format!("invalid source `{start}`")));
         }
     }
 

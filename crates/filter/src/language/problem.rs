@@ -11,3 +11,27 @@ pub struct Problem {
     /// The cause, and what to write instead.
     pub message: String,
 }
+
+/// Returns the start of a word for a message about a line that may not be a rule: if the file is
+/// not a file of rules, the word may be secret. A short word of letters, such as `permit`, is
+/// returned as a whole.
+pub(crate) fn start_of(word: &str) -> String {
+    const MAX_WORD: usize = 6;
+    const SHOWN: usize = 3;
+    if word.len() <= MAX_WORD && word.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+        return word.to_owned();
+    }
+    let start: String = word.chars().take(SHOWN).collect();
+    format!("{}…", start.escape_debug())
+}
+
+/// If no line of the text is a rule, keeps only the first problem: the text is something else.
+pub(crate) fn without_foreign_text(mut problems: Vec<Problem>, has_rules: bool) -> Vec<Problem> {
+    if !has_rules && problems.len() > 1 {
+        problems.truncate(1);
+        for problem in &mut problems {
+            problem.message.push_str("; no line of this file is a rule");
+        }
+    }
+    problems
+}

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::problem::Problem;
+use super::problem::{Problem, start_of};
 use super::words::{Word, Words};
 use super::write::{FLAG_NAMES, PROTOCOLS};
 use crate::rule::{FragmentMatch, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
@@ -43,11 +43,18 @@ impl<'a> Reader<'a> {
             "continue" => None,
             other => {
                 return Err(first.problem(format!(
-                    "unknown verdict `{other}`: expected accept, drop or continue"
+                    "unknown verdict `{}`: expected accept, drop or continue",
+                    start_of(other)
                 )));
             }
         };
         Ok(Some(Self { words, rule: Rule { verdict, ..Rule::default() }, seen: Vec::new() }))
+    }
+
+    /// Returns whether the line begins like a rule.
+    pub(super) fn has_verdict(line: &str) -> bool {
+        let first = Words::new(line).next();
+        first.is_some_and(|word| matches!(word.text, "accept" | "drop" | "continue"))
     }
 
     /// Records a keyword, or returns an error if it is a duplicate.

@@ -1,6 +1,6 @@
 //! The signature language. Each line is a rule with a byte pattern.
 
-use super::problem::Problem;
+use super::problem::{Problem, without_foreign_text};
 use super::reader::{RULE_KEYWORDS, Reader, number};
 use super::words::Word;
 use crate::signature::Signature;
@@ -20,7 +20,10 @@ pub fn parse_signatures(text: &str) -> Result<Vec<(usize, Signature)>, Vec<Probl
             Err(problem) => problems.push(Problem { line: number, ..problem }),
         }
     }
-    if problems.is_empty() { Ok(signatures) } else { Err(problems) }
+    if problems.is_empty() {
+        return Ok(signatures);
+    }
+    Err(without_foreign_text(problems, text.lines().any(Reader::has_verdict)))
 }
 
 /// Like [`parse_rule`](crate::parse_rule), for a signature.

@@ -115,11 +115,11 @@ fn measure(
         );
     };
     if !exit.status.success() {
-        eprintln!(
+        xdpfwd_lab::print_error(&format!(
             "xdpfwd ended with {}; the end of its stderr:\n{}",
             exit.status,
             tail(&forwarder.stderr())
-        );
+        ));
     }
     let offered = Counters { packets: sent.packets, bytes: sent.bytes };
     let accounting = PacketAccounting::new(offered, &seen, &report, Some(&veth));

@@ -77,11 +77,14 @@ Examples:
 }
 
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return xdpfwd_lab::print_usage(&error),
+    };
     match execute(cli.command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("xdpfwd-lab: {error:#}");
+            xdpfwd_lab::print_error(&format!("xdpfwd-lab: {error:#}"));
             match error.downcast_ref::<xdpfwd_lab::Error>() {
                 Some(xdpfwd_lab::Error::Privilege { .. }) => ExitCode::from(3),
                 Some(xdpfwd_lab::Error::Value { .. }) => ExitCode::from(2),

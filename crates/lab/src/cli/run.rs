@@ -86,16 +86,16 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     let exit = forwarder.stop(STOP_DEADLINE)?;
     let seen = sink.seen()?;
     if exit.killed {
-        eprintln!(
+        xdpfwd_lab::print_error(&format!(
             "xdpfwd-lab: the forwarder did not end within {} s of SIGINT and was killed",
             STOP_DEADLINE.as_secs()
-        );
+        ));
     } else if !has_ended_as_requested(&exit) {
-        eprintln!(
+        xdpfwd_lab::print_error(&format!(
             "xdpfwd-lab: the forwarder ended with {}:\n{}",
             exit.status,
             forwarder.stderr().join("\n")
-        );
+        ));
     }
     print(&if arguments.json {
         format!("{}\n", as_json(arguments, &window, &sent, &seen, &forwarder))

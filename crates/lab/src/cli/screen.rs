@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use xdpfwd_lab::{SinkCounters, grouped};
 
 /// A display of the progress on stderr; stdout contains only the result. On a terminal, a line
@@ -43,12 +43,7 @@ impl Drop for Progress {
 
 /// Prints to stdout. Also succeeds if the reader has closed its end of a pipe (`| head`).
 pub(super) fn print(text: &str) -> Result<()> {
-    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("writing to stdout")
-        }
-        _ => Ok(()),
-    }
+    Ok(xdpfwd_lab::print(text)?)
 }
 
 pub(super) fn check_results(seen: &SinkCounters) -> String {

@@ -17,6 +17,40 @@ pub trait Inspectable {
     /// Returns the tables. `counters` has the row counter of each key, added up over the workers,
     /// the XDP program and earlier plans.
     fn tables(&self, counters: &[u64]) -> Vec<Table>;
+
+    /// Returns the stage's first table as `LongTable` if it can have very many rows.
+    fn as_long_table(&self) -> Option<&dyn LongTable> {
+        None
+    }
+}
+
+/// A table that is formatted row by row, because as a whole it could need gigabytes. Each row has a
+/// counter.
+pub trait LongTable {
+    /// Returns the table without rows.
+    fn head(&self) -> Table;
+
+    /// Returns the number of rows.
+    fn row_count(&self) -> usize;
+
+    /// Returns the counter key of a row below [`row_count`](Self::row_count), as in
+    /// [`Inspectable::counter_keys`].
+    fn key(&self, row: usize) -> String;
+
+    /// Returns a row below [`row_count`](Self::row_count), as in [`Inspectable::tables`].
+    fn row(&self, row: usize, counter: u64) -> Vec<Cell>;
+
+    /// Returns the counter keys of the stage's other tables. Their counters come after those of the
+    /// rows.
+    fn other_counter_keys(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Returns the stage's other tables, which are short. `counters` has the row counter of each of
+    /// [`other_counter_keys`](Self::other_counter_keys).
+    fn other_tables(&self, _counters: &[u64]) -> Vec<Table> {
+        Vec::new()
+    }
 }
 
 /// A table of a stage's state.

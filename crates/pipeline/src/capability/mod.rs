@@ -7,7 +7,7 @@ mod offload;
 mod queues;
 mod resources;
 
-pub use inspect::{Cell, Column, Inspectable, IntoRow, Table, Unit};
+pub use inspect::{Cell, Column, Inspectable, IntoRow, LongTable, Table, Unit};
 pub use maintained::Maintained;
 pub use offload::{XdpArray, XdpImage, XdpOffload, XdpTables};
 pub use queues::{QueueBinding, QueueBound};

@@ -1,6 +1,7 @@
 //! Replacing the stages of a running worker: a reload.
 
 use std::mem;
+use std::ops::Range;
 
 use super::Worker;
 use super::path::Path;
@@ -135,6 +136,14 @@ impl Worker<Vec<NamedStage>> {
     /// Returns the row counters by path and stage.
     pub fn row_counters(&self) -> Vec<Vec<Vec<u64>>> {
         (0..self.paths.len()).map(|path| self.row_counters_of(path)).collect()
+    }
+
+    /// Returns the row counters with the indices `rows` of one stage, as far as they exist.
+    pub fn row_counters_in(&self, path: usize, stage: usize, rows: Range<usize>) -> Vec<u64> {
+        // After a panic, stages must not be called.
+        let path = self.paths.get(path).filter(|path| !path.poisoned);
+        let stage = path.and_then(|path| path.chain.get(stage));
+        stage.map_or_else(Vec::new, |named| named.stage.row_counters_in(rows))
     }
 
     fn row_counters_of(&self, path: usize) -> Vec<Vec<u64>> {

@@ -11,60 +11,74 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use portable_atomic::AtomicU128;
 use xdpfwd_filter::{Limit, Unit};
 use xdpfwd_xsk::clock;
 
-/// Time steps per clock cycle: at 1 Tbit/s, one bit takes a fraction of a cycle.
-const STEPS: u64 = 16;
+/// The clock of the times at which packets are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticks {
+    per_second: u64,
+}
 
+impl Ticks {
+    /// Timestamps of a capture.
+    pub(crate) const NANOSECONDS: Self = Self { per_second: 1_000_000_000 };
+
+    /// Cycles of [`clock::cycles`].
+    pub(crate) fn cycles() -> Self {
+        Self { per_second: clock::cycles_per_second() as u64 }
+    }
+}
+
+/// A rate, with times in steps. One tick of the clock has `tokens_per_second` steps, so that a token
+/// takes exactly `ticks_per_second` steps: no division rounds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
-    steps_per_second: u64,
+    ticks_per_second: u64,
     tokens_per_second: u64,
     /// Steps in which an empty bucket fills up.
-    fill_time: u64,
+    fill_time: u128,
     /// Tokens for later packets that a worker takes along; only a fraction of the burst, so that
     /// other workers find some.
     extra_draw: u64,
 }
 
 impl Rate {
-    pub(super) fn new(limit: &Limit, workers: usize) -> Self {
-        let steps_per_second = clock::cycles_per_second() as u64 * STEPS;
-        let rate = Self {
-            steps_per_second,
+    /// Without extra draws.
+    pub(super) fn new(limit: &Limit, ticks: Ticks) -> Self {
+        let fill_time = u128::from(limit.burst) * u128::from(ticks.per_second);
+        Self {
+            ticks_per_second: ticks.per_second,
             tokens_per_second: limit.rate,
-            fill_time: 0,
-            extra_draw: limit.burst / (8 * workers.max(1) as u64),
-        };
-        let fill_time = rate.time(limit.burst);
-        // Draw at most the tokens of one millisecond in advance: if this worker becomes idle,
-        // others cannot use them.
-        Self { fill_time, extra_draw: rate.extra_draw.min(limit.rate / 1000), ..rate }
+            fill_time,
+            extra_draw: 0,
+        }
     }
 
-    /// Steps in which `tokens` tokens are earned.
-    fn time(&self, tokens: u64) -> u64 {
-        u64::try_from(
-            u128::from(tokens) * u128::from(self.steps_per_second)
-                / u128::from(self.tokens_per_second),
-        )
-        .unwrap_or(u64::MAX)
+    /// For several workers.
+    pub(super) fn with_extra_draw(self, limit: &Limit, workers: usize) -> Self {
+        // Draw at most the tokens of one millisecond in advance: if this worker becomes idle,
+        // others cannot use them.
+        let extra_draw = (limit.burst / (8 * workers.max(1) as u64)).min(limit.rate / 1000);
+        Self { extra_draw, ..self }
     }
 }
 
 /// The time `empty_at` in steps. A new bucket is full.
 #[derive(Debug, Default)]
-pub(super) struct Bucket(AtomicU64);
+pub(super) struct Bucket(AtomicU128);
 
 impl Bucket {
-    /// Takes `tokens` tokens at the time `now`, in clock cycles. If there are too few, takes none
-    /// and returns false.
+    /// Takes `tokens` tokens at the time `now`, in ticks. If there are too few, takes none and
+    /// returns false.
     fn draw(&self, tokens: u64, rate: &Rate, now: u64) -> bool {
-        // With the fill time, a new bucket is full even when the clock is at 0.
-        let now = now.saturating_mul(STEPS).saturating_add(rate.fill_time);
-        let cost = rate.time(tokens);
-        let take = |empty_at: u64| {
+        // The products of 64-bit numbers cannot overflow. With the fill time, a new bucket is full
+        // even when the clock is at 0.
+        let now = u128::from(now) * u128::from(rate.tokens_per_second);
+        let now = now.saturating_add(rate.fill_time);
+        let cost = u128::from(tokens) * u128::from(rate.ticks_per_second);
+        let take = |empty_at: u128| {
             let empty_at = empty_at.max(now - rate.fill_time);
             // Saturating, because another worker's clock may be slightly ahead. A packet that costs
             // more than the burst needs a full bucket, and takes the missing tokens in advance.
@@ -87,8 +101,8 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn new(limit: &Limit, bucket: Arc<Bucket>, workers: usize) -> Self {
-        Self { rate: Rate::new(limit, workers), unit: limit.unit, bucket, credit: 0 }
+    pub(super) fn new(rate: Rate, unit: Unit, bucket: Arc<Bucket>) -> Self {
+        Self { rate, unit, bucket, credit: 0 }
     }
 
     /// Spends the tokens for `bytes` bytes at the time `now`. Returns false if there are too few.
@@ -143,17 +157,19 @@ const SLOTS: usize = 1 << 16;
 const WAYS: usize = 8;
 
 impl SourceBuckets {
-    pub(super) fn new(limit: &Limit, prefix_len: u8) -> Self {
+    pub(super) fn new(limit: &Limit, prefix_len: u8, ticks: Ticks) -> Self {
+        Self::with_seed(limit, prefix_len, ticks, RandomState::new().hash_one(0_u64))
+    }
+
+    /// Always replaces the same prefixes, so that a dry run can be repeated.
+    pub(super) fn for_dry_run(limit: &Limit, prefix_len: u8) -> Self {
+        Self::with_seed(limit, prefix_len, Ticks::NANOSECONDS, 0)
+    }
+
+    fn with_seed(limit: &Limit, prefix_len: u8, ticks: Ticks, seed: u64) -> Self {
         let slots = (0..SLOTS).map(|_| Slot::default()).collect();
-        let seed = RandomState::new().hash_one(0_u64);
-        Self {
-            // Without extra draws, the number of workers does not matter.
-            rate: Rate { extra_draw: 0, ..Rate::new(limit, 1) },
-            unit: limit.unit,
-            prefix_len,
-            seed,
-            slots,
-        }
+        // Without extra draws, the number of workers does not matter.
+        Self { rate: Rate::new(limit, ticks), unit: limit.unit, prefix_len, seed, slots }
     }
 
     /// Spends the tokens for a packet of `bytes` bytes at the time `now`. Returns false if there
@@ -201,108 +217,5 @@ fn mix(value: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use xdpfwd_filter::Per;
-
-    fn limit(rate: u64, unit: Unit, burst: u64) -> Limit {
-        Limit { rate, unit, burst, per: Per::Rule }
-    }
-
-    /// Returns a time in clock cycles, `seconds` after a start time; until then, every bucket has
-    /// had time to fill.
-    fn at(seconds: f64) -> u64 {
-        (clock::cycles_per_second() * (100.0 + seconds)) as u64
-    }
-
-    const ONE_WORKER: usize = 1;
-
-    /// Returns how many of `packets` packets of `bytes` bytes pass.
-    fn passed(meter: &mut Meter, packets: usize, bytes: usize, now: u64) -> usize {
-        (0..packets).filter(|_| meter.passes(bytes, now)).count()
-    }
-
-    #[test]
-    fn meter_passes_burst_then_rate() {
-        let limit = limit(1000, Unit::Packets, 50);
-        let mut meter = Meter::new(&limit, Arc::default(), ONE_WORKER);
-        assert_eq!(passed(&mut meter, 200, 60, at(0.0)), 50);
-        assert_eq!(passed(&mut meter, 200, 60, at(0.0101)), 10);
-        assert_eq!(passed(&mut meter, 200, 60, at(0.0106)), 0);
-        // An idle period of any length earns at most the burst.
-        assert_eq!(passed(&mut meter, 200, 60, at(90.0)), 50);
-    }
-
-    #[test]
-    fn meter_limits_bits_per_second() {
-        // Ten frames of 1250 bytes per second.
-        let limit = limit(100_000, Unit::Bits, 20_000);
-        let mut meter = Meter::new(&limit, Arc::default(), ONE_WORKER);
-        let passed: usize =
-            (0..100).map(|tenth| passed(&mut meter, 10, 1250, at(f64::from(tenth) / 10.0))).sum();
-        // The first two frames come from the burst.
-        assert!((99..=102).contains(&passed), "{passed}");
-    }
-
-    #[test]
-    fn frame_larger_than_burst_passes_at_rate() {
-        let limit = limit(121_120, Unit::Bits, 100);
-        let mut meter = Meter::new(&limit, Arc::default(), ONE_WORKER);
-        // Ten frames of 1514 bytes per second. The clock starts at 0, as at boot.
-        let at_millisecond = |millisecond: u32| {
-            (clock::cycles_per_second() * f64::from(millisecond) / 1000.0) as u64
-        };
-        let passed: usize = (0..10_000)
-            .map(|millisecond| passed(&mut meter, 1, 1514, at_millisecond(millisecond)))
-            .sum();
-        assert!((98..=102).contains(&passed), "{passed}");
-    }
-
-    #[test]
-    fn new_bucket_is_full_right_after_boot() {
-        let limit = limit(1, Unit::Packets, 1000);
-        let cycles_since_boot = 5;
-        let mut meter = Meter::new(&limit, Arc::default(), ONE_WORKER);
-        assert_eq!(passed(&mut meter, 2000, 60, cycles_since_boot), 1000);
-    }
-
-    #[test]
-    fn workers_share_one_bucket() {
-        let limit = limit(100_000, Unit::Packets, 1000);
-        let bucket = Arc::new(Bucket::default());
-        let mut workers: Vec<_> =
-            (0..4).map(|_| Meter::new(&limit, Arc::clone(&bucket), 4)).collect();
-        let mut total = 0;
-        for step in 0..1000 {
-            for meter in &mut workers {
-                total += passed(meter, 60, 60, at(f64::from(step) / 1000.0));
-            }
-        }
-        // One second's tokens plus the burst, minus those that workers have not spent.
-        assert!((100_500..=101_000).contains(&total), "{total}");
-    }
-
-    #[test]
-    fn idle_worker_takes_few_tokens_from_others() {
-        let limit = limit(1000, Unit::Packets, 8);
-        let bucket = Arc::new(Bucket::default());
-        let mut idle = Meter::new(&limit, Arc::clone(&bucket), 2);
-        let mut busy = Meter::new(&limit, Arc::clone(&bucket), 2);
-        assert!(idle.passes(60, at(0.0)));
-        assert!(passed(&mut busy, 20, 60, at(0.0)) >= 6);
-    }
-
-    #[test]
-    fn source_prefixes_have_separate_buckets() {
-        let limit = limit(10, Unit::Packets, 5);
-        let sources = SourceBuckets::new(&limit, 24);
-        let from = |source: u32| xdpfwd_filter::Addresses::V4 { source, destination: 1 };
-        let passed =
-            |source: u32| (0..20).filter(|_| sources.passes(&from(source), 60, at(0.0))).count();
-        assert_eq!(passed(0x0a00_0001), 5);
-        assert_eq!(passed(0x0a00_0002), 0, "expected two addresses of a /24 to share its bucket");
-        assert_eq!(passed(0x0a00_0101), 5);
-        let v6 = |source: u128| xdpfwd_filter::Addresses::V6 { source, destination: 1 };
-        assert_eq!((0..20).filter(|_| sources.passes(&v6(1 << 110), 60, at(0.0))).count(), 5);
-    }
-}
+#[path = "limit_tests.rs"]
+mod tests;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use xdpfwd_filter::{Key, Limit, Per, Rule};
 
-use super::limit::{Bucket, Meter, SourceBuckets};
+use super::limit::{Bucket, Meter, Rate, SourceBuckets, Ticks};
 use super::log::{LogWriter, SampleRecorder};
 use xdpfwd_pipeline::PlanError;
 
@@ -13,11 +13,12 @@ use xdpfwd_pipeline::PlanError;
 pub(crate) struct Limits {
     /// Each limit: the index of its rule, the configured limit, and its buckets.
     all: Vec<(u32, Limit, SharedLimit)>,
-    workers: usize,
+    /// `None` in a dry run, where nothing is drawn in advance.
+    workers: Option<usize>,
     log: LogWriter,
 }
 
-/// Maximum rules with a limit per source prefix, each of which uses 1 MiB.
+/// Maximum rules with a limit per source prefix, each of which uses 2 MiB.
 const MAX_SOURCE_LIMITS: usize = 64;
 
 /// One bucket for the rule, or one per source prefix.
@@ -37,7 +38,7 @@ impl Limits {
         if count > MAX_SOURCE_LIMITS {
             let message = format!(
                 "{count} limits per source prefix: a stage supports at most {MAX_SOURCE_LIMITS} \
-                 (1 MiB each); to share a limit among several rules, put it into a `continue` rule \
+                 (2 MiB each); to share a limit among several rules, put it into a `continue` rule \
                  before them"
             );
             return Err(PlanError::new(message));
@@ -45,12 +46,29 @@ impl Limits {
         let log = LogWriter::new(rules.clone());
         let shared = |limit: &Limit| match limit.per {
             Per::Rule => SharedLimit::Rule(Arc::default()),
-            Per::Source(length) => SharedLimit::Source(Arc::new(SourceBuckets::new(limit, length))),
+            Per::Source(length) => {
+                SharedLimit::Source(Arc::new(SourceBuckets::new(limit, length, Ticks::cycles())))
+            }
         };
         let all = (0..)
             .zip(rules)
             .filter_map(|(index, rule)| rule.limit.map(|limit| (index, limit, shared(&limit))));
-        Ok(Self { all: all.collect(), workers, log })
+        Ok(Self { all: all.collect(), workers: Some(workers), log })
+    }
+
+    /// Returns the same limits with full buckets of their own, which count time in nanoseconds and
+    /// decide equally each time.
+    pub(crate) fn for_dry_run(&self) -> Self {
+        let all = self.all.iter().map(|(rule, limit, _)| {
+            let shared = match limit.per {
+                Per::Rule => SharedLimit::Rule(Arc::default()),
+                Per::Source(length) => {
+                    SharedLimit::Source(Arc::new(SourceBuckets::for_dry_run(limit, length)))
+                }
+            };
+            (*rule, *limit, shared)
+        });
+        Self { all: all.collect(), workers: None, log: self.log.clone() }
     }
 }
 
@@ -83,7 +101,13 @@ impl Modifiers {
             limit_indices[*rule as usize] = worker_limits.len() as u32;
             worker_limits.push(match shared {
                 SharedLimit::Rule(bucket) => {
-                    WorkerLimit::Rule(Meter::new(limit, Arc::clone(bucket), limits.workers))
+                    let rate = match limits.workers {
+                        Some(workers) => {
+                            Rate::new(limit, Ticks::cycles()).with_extra_draw(limit, workers)
+                        }
+                        None => Rate::new(limit, Ticks::NANOSECONDS),
+                    };
+                    WorkerLimit::Rule(Meter::new(rate, limit.unit, Arc::clone(bucket)))
                 }
                 SharedLimit::Source(sources) => WorkerLimit::Source(Arc::clone(sources)),
             });

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use xdpfwd_filter::Verdict;
 use xdpfwd_pipeline::{
-    BuildCx, Inspectable, PlanDiagnostic, Stage, StagePlan, Table, Verdicts, XdpOffload,
+    BuildCx, Cell, Inspectable, LongTable, PlanDiagnostic, Stage, StagePlan, Table, Verdicts,
+    XdpOffload,
 };
 
 use super::exception::{self, ExceptionAction, PacketException};
@@ -98,6 +99,36 @@ impl Inspectable for FilterPlan {
         let rules = &self.program.rules;
         let after_default = counters.get(rules.len() + 1..).unwrap_or_default();
         vec![rules::table(rules, counters), exception::table(after_default)]
+    }
+
+    fn as_long_table(&self) -> Option<&dyn LongTable> {
+        Some(self)
+    }
+}
+
+impl LongTable for FilterPlan {
+    fn head(&self) -> Table {
+        rules::head()
+    }
+
+    fn row_count(&self) -> usize {
+        self.program.rules.len() + 1
+    }
+
+    fn key(&self, row: usize) -> String {
+        rules::key(&self.program.rules, row)
+    }
+
+    fn row(&self, row: usize, counter: u64) -> Vec<Cell> {
+        rules::row(&self.program.rules, row, counter)
+    }
+
+    fn other_counter_keys(&self) -> Vec<String> {
+        exception::counter_keys().into_iter().collect()
+    }
+
+    fn other_tables(&self, counters: &[u64]) -> Vec<Table> {
+        vec![exception::table(counters)]
     }
 }
 

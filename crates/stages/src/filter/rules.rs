@@ -21,18 +21,28 @@ pub(crate) fn row_counters(rules: &[u64], default: u64) -> Vec<u64> {
 /// Returns the inspection table with the columns `rule` (its number, from 0), `packets` and `text`.
 /// The last row, the default, has no number.
 pub(crate) fn table<R: fmt::Display>(rules: &[R], counters: &[u64]) -> Table {
-    let mut table =
-        Table::new("rules", &[("rule", None), ("packets", Some(Unit::Packets)), ("text", None)]);
-    let packets = |index: usize| Cell::Number(counters.get(index).copied().unwrap_or(0));
-    for (index, rule) in rules.iter().enumerate() {
-        table.rows.push(vec![
-            Cell::Number(index as u64),
-            packets(index),
-            Cell::Text(rule.to_string()),
-        ]);
-    }
-    table.rows.push(vec![Cell::None, packets(rules.len()), DEFAULT.into()]);
+    let packets = |index: usize| counters.get(index).copied().unwrap_or(0);
+    let mut table = head();
+    table.rows = (0..=rules.len()).map(|index| row(rules, index, packets(index))).collect();
     table
+}
+
+/// The [`table`] without rows.
+pub(crate) fn head() -> Table {
+    Table::new("rules", &[("rule", None), ("packets", Some(Unit::Packets)), ("text", None)])
+}
+
+/// A row of the [`table`].
+pub(crate) fn row<R: fmt::Display>(rules: &[R], index: usize, packets: u64) -> Vec<Cell> {
+    match rules.get(index) {
+        Some(_) => vec![Cell::Number(index as u64), packets.into(), key(rules, index).into()],
+        None => vec![Cell::None, packets.into(), DEFAULT.into()],
+    }
+}
+
+/// One of the [`counter_keys`].
+pub(crate) fn key<R: fmt::Display>(rules: &[R], index: usize) -> String {
+    rules.get(index).map_or_else(|| DEFAULT.to_owned(), ToString::to_string)
 }
 
 #[cfg(test)]
@@ -44,6 +54,10 @@ mod tests {
         let rules = ["drop", "accept dscp 0"];
         assert_eq!(counter_keys(&rules), ["drop", "accept dscp 0", "(default)"]);
         assert_eq!(row_counters(&[1, 2], 3), [1, 2, 3]);
+        // Single rows are those of the table.
+        let rows_and_keys = (0..3).map(|index| (row(&rules, index, 7), key(&rules, index)));
+        let expected = table(&rules, &[7, 7, 7]).rows.into_iter().zip(counter_keys(&rules));
+        assert!(rows_and_keys.eq(expected));
         let table = table(&rules, &[1, 2, 3]);
         let rows: Vec<String> =
             table.rows.iter().map(|row| format!("{} {} {}", row[0], row[1], row[2])).collect();

@@ -1,6 +1,7 @@
 //! The filter stage.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::ops::Range;
 use std::sync::Arc;
 
 use xdpfwd_filter::{Addresses, Classifier, FlowCache, Fragment, Key, L4, Verdict};
@@ -48,6 +49,18 @@ const _: () = assert!(Batch::CAPACITY == Classifier::BATCH);
 impl Filter {
     /// Creates the stage of one worker.
     pub fn new(program: Arc<Program>) -> Self {
+        let modifiers = Modifiers::new(&program.rules, &program.limits);
+        Self::with_modifiers(program, modifiers)
+    }
+
+    /// Creates a filter for [`decide`](Self::decide) whose limits count time in nanoseconds. It
+    /// shares no tokens with the data plane, and the same packets get the same verdicts each time.
+    pub fn for_dry_run(program: Arc<Program>) -> Self {
+        let modifiers = Modifiers::new(&program.rules, &program.limits.for_dry_run());
+        Self::with_modifiers(program, modifiers)
+    }
+
+    fn with_modifiers(program: Arc<Program>, modifiers: Modifiers) -> Self {
         let random_seed = RandomState::new().hash_one(0_u64);
         let empty_key = Key::new(Addresses::V4 { source: 0, destination: 0 }, 0, L4::None);
         Self {
@@ -55,7 +68,7 @@ impl Filter {
             defaulted: 0,
             exceptions: ExceptionCounters::default(),
             accepted: 0,
-            modifiers: Modifiers::new(&program.rules, &program.limits),
+            modifiers,
             cache: (program.flow_cache > 0 && program.classifier.has_tuples())
                 .then(|| FlowCache::new(program.flow_cache, random_seed)),
             keys: Box::new([empty_key; Batch::CAPACITY]),
@@ -70,8 +83,8 @@ impl Filter {
         &self.hits
     }
 
-    /// Decides about a single packet of `bytes` bytes at the time `now`, in clock cycles. For dry
-    /// runs.
+    /// Decides about a single packet of `bytes` bytes at the time `now`: in nanoseconds if the filter
+    /// was created by [`for_dry_run`](Self::for_dry_run), otherwise in clock cycles.
     pub fn decide(&mut self, inspection: Inspection, bytes: usize, now: u64) -> Outcome {
         match self.key_or_verdict(inspection) {
             Ok(key) => {
@@ -208,5 +221,11 @@ impl Stage for Filter {
         let mut counters = rules::row_counters(&self.hits, self.defaulted);
         counters.extend(self.exceptions.rows());
         counters
+    }
+
+    fn row_counters_in(&self, rows: Range<usize>) -> Vec<u64> {
+        let default = rows.contains(&self.hits.len()).then_some(self.defaulted);
+        let end = rows.end.min(self.hits.len());
+        self.hits.get(rows.start..end).unwrap_or_default().iter().copied().chain(default).collect()
     }
 }

@@ -18,6 +18,29 @@ use super::words::MAX_EXCERPT;
 pub(crate) struct Source {
     name: String,
     text: String,
+    /// Maximum characters of an excerpt.
+    max_excerpt: usize,
+}
+
+/// Maximum characters of an excerpt if the file is not a configuration.
+const MAX_FOREIGN_EXCERPT: usize = 3;
+
+/// An excerpt of so many letters is shown in any file, such as a misspelled table name.
+const MAX_FOREIGN_WORD: usize = 6;
+
+/// Returns whether one of the lines begins like a table of a configuration.
+fn is_configuration(text: &str) -> bool {
+    text.lines().any(|line| {
+        let line = line.trim_start();
+        let header = line.trim_start_matches('[').trim_start();
+        // Without brackets, `port` and `path` are also keys of other files.
+        let tables = ["engine", "umem", "stage", "port", "path"];
+        let tables = if line.starts_with('[') { &tables[..] } else { &tables[..3] };
+        tables
+            .iter()
+            .filter_map(|table| header.strip_prefix(table))
+            .any(|rest| rest.trim_start().starts_with(['.', ']', '=']))
+    })
 }
 
 /// Maximum size of a file. A larger file is a mistake, such as a device.
@@ -84,7 +107,8 @@ impl Source {
             Some(without_bom) => without_bom.to_owned(),
             None => text,
         };
-        Self { name, text }
+        let max_excerpt = if is_configuration(&text) { MAX_EXCERPT } else { MAX_FOREIGN_EXCERPT };
+        Self { name, text, max_excerpt }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -108,12 +132,16 @@ impl Source {
         }
     }
 
-    /// Returns the first line of the text at the span, up to [`MAX_EXCERPT`] characters, with `…`
-    /// if this is not all of it.
+    /// Returns the first line of the text at the span, up to 40 characters, with `…` if this is not
+    /// all of it. If the file is something else than a configuration, its contents may be secret: the
+    /// excerpt has few characters.
     pub(crate) fn excerpt(&self, span: &Range<usize>) -> String {
         let Some(text) = self.text.get(span.clone()) else { return String::new() };
         let line = text.lines().next().unwrap_or_default();
-        let mut excerpt: String = line.chars().take(MAX_EXCERPT).collect();
+        let is_word =
+            text.len() <= MAX_FOREIGN_WORD && text.bytes().all(|byte| byte.is_ascii_alphabetic());
+        let max_excerpt = if is_word { MAX_FOREIGN_WORD } else { self.max_excerpt };
+        let mut excerpt: String = line.chars().take(max_excerpt).collect();
         if excerpt.len() < text.len() {
             excerpt.push('…');
         }
@@ -175,10 +203,21 @@ mod tests {
 
     #[test]
     fn excerpt_ends_at_first_line_end() {
-        let source = source("\"\"\"one\ntwo\"\"\"");
+        let source = source("\"\"\"one\ntwo\"\"\"\n[engine]");
         assert_eq!(source.excerpt(&(0..13)), "\"\"\"one…");
         assert_eq!(source.excerpt(&(0..6)), "\"\"\"one");
         assert_eq!(source.excerpt(&(5..99)), "");
+    }
+
+    /// Such as a key file, or `/etc/shadow`.
+    #[test]
+    fn excerpt_of_other_file_has_few_characters() {
+        for text in ["0123456789abcdef", "root:$6$salt$hash:19000", "port = 5\npassword = hunter12"]
+        {
+            let excerpt = source(text).excerpt(&(0..text.len()));
+            assert_eq!(excerpt.chars().count(), 4, "{excerpt}");
+        }
+        assert_eq!(source("[enigne]").excerpt(&(1..7)), "enigne");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The server side of `ctl`; runs on the control thread.
 
+use std::io;
 use std::path::Path;
 
 use xdpfwd_engine::{Control, ControlSocket, DataPlane, Handle, Plan, Report};
@@ -8,7 +9,7 @@ use xdpfwd_pipeline::PortId;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Command, Request, views};
+use super::{Command, Request, Window, views};
 use crate::app::App;
 use crate::cli::Run;
 use crate::error_text::with_causes;
@@ -60,12 +61,41 @@ impl Server {
         let Some(socket) = &self.socket else { return };
         while let Some(request) = socket.next() {
             let answer = match serde_json::from_str::<Request>(&request.line) {
-                Ok(parsed) => answer(&parsed, handle, cli, app),
+                Ok(parsed) => match listing(&parsed, handle) {
+                    Some(Ok(write)) => {
+                        request.reply_with(write);
+                        continue;
+                    }
+                    Some(Err(error)) => json!({ "error": error }),
+                    None => answer(&parsed, handle, cli, app),
+                },
                 Err(error) => json!({ "error": format!("invalid request: {error}") }),
             };
             request.reply(answer.to_string());
         }
     }
+}
+
+type WriteAnswer = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
+
+/// Returns a closure that writes the answer to `rules` or `inspect`, on another thread; `None` if the
+/// request is another command.
+fn listing(request: &Request, handle: &Handle) -> Option<Result<WriteAnswer, String>> {
+    let write = match Command::named(&request.command)? {
+        Command::Rules => views::write_rules,
+        Command::Inspect => views::write_tables,
+        _ => return None,
+    };
+    let window = match Window::from_arguments(&request.arguments) {
+        Ok(window) => window,
+        Err(error) => return Some(Err(format!("`{}`: {error}", request.command))),
+    };
+    let listing = handle.with(DataPlane::list).map_err(|error| error.to_string());
+    Some(
+        listing.map(|listing| -> WriteAnswer {
+            Box::new(move |output| write(&listing, &window, output))
+        }),
+    )
 }
 
 fn answer(request: &Request, handle: &Handle, cli: &Run, app: &App) -> Value {
@@ -96,10 +126,9 @@ fn answer(request: &Request, handle: &Handle, cli: &Run, app: &App) -> Value {
     let result = handle.with(|data_plane| match command {
         Command::Status => serde_json::to_value(status(data_plane, cli, app)),
         Command::Stats => report::json_value(&data_plane.report(), app),
-        Command::Rules => views::rules(&data_plane.inspect()),
-        Command::Sa => views::sas(&data_plane.inspect_plans()),
-        Command::Inspect => views::all_tables(&data_plane.inspect()),
-        Command::Reload => Ok(Value::Null), // handled above
+        Command::Sa => Ok(views::sas(&data_plane.inspect_plans())),
+        // Handled above.
+        Command::Reload | Command::Rules | Command::Inspect => Ok(Value::Null),
     });
     match result {
         Ok(Ok(answer)) => answer,

@@ -1,127 +1,164 @@
 //! Converts the stages' inspection tables to the JSON of `ctl inspect`, `ctl rules` and `ctl sa`.
 //! The formats of the last two are older than the tables and must not change.
 
-use serde_json::{Map, Value, json};
-use xdpfwd_engine::{Inspection, SCHEMA, TableReport};
-use xdpfwd_pipeline::Cell;
+use std::io;
 
-/// `ctl inspect`: all tables unchanged.
-pub(super) fn all_tables(inspection: &Inspection) -> serde_json::Result<Value> {
-    let Inspection { workers, answered, tables } = inspection;
-    let tables = serde_json::to_value(tables)?;
-    Ok(
-        json!({ "schema": SCHEMA, "type": "inspect", "workers": workers, "answered": answered, "tables": tables }),
-    )
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value, json};
+use xdpfwd_engine::{ListedTable, Listing, SCHEMA, TableReport};
+use xdpfwd_pipeline::{Cell, Table};
+
+use super::Window;
+
+/// `ctl inspect`: the tables with the selected rows.
+pub(super) fn write_tables(
+    listing: &Listing,
+    window: &Window,
+    output: &mut dyn io::Write,
+) -> io::Result<()> {
+    write_start("inspect", "tables", listing, output)?;
+    for (index, table) in listing.tables.iter().enumerate() {
+        let ListedTable { path, stage, place, head: Table { name, columns, .. }, .. } = table;
+        let separator = if index == 0 { "" } else { "," };
+        let head = json!({
+            "path": path, "stage": stage, "place": place, "name": name, "columns": columns,
+        });
+        write!(output, "{separator}{},\"rows\":[", without_end(&head))?;
+        let count = table.row_count();
+        let listed = write_list(window.select(table, count), output)?;
+        write_end(window, "rows_omitted", count - listed, output)?;
+    }
+    output.write_all(b"]}")
 }
 
 /// `ctl rules`: the tables called `rules`, each with the rows of the stage's table `exceptions`. In
-/// a table `rules`, the row without a rule number counts the packets with the default verdict.
-pub(super) fn rules(inspection: &Inspection) -> serde_json::Result<Value> {
-    let Inspection { workers, answered, tables } = inspection;
-    let filters = tables.iter().filter(|report| report.table.name == "rules").map(|report| {
-        let table = &report.table;
-        let is_default =
-            |row: &&Vec<Cell>| matches!(table.cell(row, "rule"), None | Some(Cell::None));
+/// a table `rules`, the last row, which has no rule number, counts the packets with the default
+/// verdict.
+pub(super) fn write_rules(
+    listing: &Listing,
+    window: &Window,
+    output: &mut dyn io::Write,
+) -> io::Result<()> {
+    write_start("rules", "filters", listing, output)?;
+    let filters = listing.tables.iter().filter(|table| table.head.name == "rules");
+    for (index, table) in filters.enumerate() {
+        let separator = if index == 0 { "" } else { "," };
+        let ListedTable { path, stage, place, head, .. } = table;
+        let start = json!({ "path": path, "stage": stage, "place": place });
+        write!(output, "{separator}{},\"rules\":[", without_end(&start))?;
+        let last = table.row_count().saturating_sub(1);
         let default = table
-            .rows
-            .iter()
-            .find(is_default)
-            .and_then(|row| table.cell(row, "packets")?.as_number());
-        let rules = table.rows.iter().filter(|row| !is_default(row)).map(|row| object(report, row));
-        // Of the same stage; a stage with signatures has none.
-        let exceptions = tables.iter().filter(|other| {
-            other.table.name == "exceptions"
-                && (&other.path, &other.stage) == (&report.path, &report.stage)
+            .rows(last)
+            .next()
+            .filter(|row| matches!(head.cell(row, "rule"), None | Some(Cell::None)));
+        let count = if default.is_some() { last } else { table.row_count() };
+        let rules = window.select(table, count).map(|row| RowObject { table: head, row });
+        let listed = write_list(rules, output)?;
+        let packets = default.and_then(|row| head.cell(&row, "packets")?.as_number());
+        write!(output, "],\"default\":{},\"exceptions\":[", packets.unwrap_or(0))?;
+        // A stage with signatures has no such table.
+        let exceptions = listing.tables.iter().filter(|other| {
+            other.head.name == "exceptions" && (&other.path, &other.stage) == (path, stage)
         });
-        let exceptions =
-            exceptions.flat_map(|other| other.table.rows.iter().map(move |row| object(other, row)));
-        Ok(json!({
-            "path": report.path,
-            "stage": report.stage,
-            "place": report.place,
-            "rules": rules.collect::<serde_json::Result<Vec<_>>>()?,
-            "default": default.unwrap_or(0),
-            "exceptions": exceptions.collect::<serde_json::Result<Vec<_>>>()?,
-        }))
-    });
-    let filters = filters.collect::<serde_json::Result<Vec<Value>>>()?;
-    Ok(
-        json!({ "schema": SCHEMA, "type": "rules", "workers": workers, "answered": answered, "filters": filters }),
-    )
+        let rows = exceptions
+            .flat_map(|other| other.rows(0).map(|row| RowObject { table: &other.head, row }));
+        write_list(rows, output)?;
+        write_end(window, "rules_omitted", count - listed, output)?;
+    }
+    output.write_all(b"]}")
+}
+
+/// A row as an object, with the columns as keys.
+struct RowObject<'t> {
+    table: &'t Table,
+    row: Vec<Cell>,
+}
+
+impl Serialize for RowObject<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.table.columns.iter().map(|column| column.name).zip(&self.row))
+    }
+}
+
+fn write_start(
+    kind: &str,
+    list: &str,
+    Listing { workers, answered, .. }: &Listing,
+    output: &mut dyn io::Write,
+) -> io::Result<()> {
+    let start = json!({ "schema": SCHEMA, "type": kind, "workers": workers, "answered": answered });
+    write!(output, "{},\"{list}\":[", without_end(&start))
+}
+
+/// Ends a list of rows and its object. A selection of rows states how many it omits.
+fn write_end(
+    window: &Window,
+    omitted_name: &str,
+    omitted: usize,
+    output: &mut dyn io::Write,
+) -> io::Result<()> {
+    output.write_all(b"]")?;
+    if !window.selects_all() {
+        write!(output, ",\"{omitted_name}\":{omitted}")?;
+    }
+    output.write_all(b"}")
+}
+
+/// Writes the items with commas, and returns their number.
+fn write_list<T: Serialize>(
+    items: impl Iterator<Item = T>,
+    output: &mut dyn io::Write,
+) -> io::Result<usize> {
+    let mut count = 0;
+    for item in items {
+        if count > 0 {
+            output.write_all(b",")?;
+        }
+        serde_json::to_writer(&mut *output, &item)?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// The JSON of an object, to which the caller adds keys.
+fn without_end(object: &Value) -> String {
+    let mut json = object.to_string();
+    json.pop();
+    json
 }
 
 /// `ctl sa`: the rows of the tables called `sas`, each with its stage.
-pub(super) fn sas(tables: &[TableReport]) -> serde_json::Result<Value> {
+pub(super) fn sas(tables: &[TableReport]) -> Value {
     let reports = tables.iter().filter(|report| report.table.name == "sas");
     let rows = reports.flat_map(|report| report.table.rows.iter().map(move |row| (report, row)));
     let sas = rows.map(|(report, row)| {
-        let mut sa = object(report, row)?;
+        let mut sa = object(&report.table, row);
         sa.insert("stage".to_owned(), report.stage.clone().into());
-        Ok(Value::Object(sa))
+        Value::Object(sa)
     });
-    let sas = sas.collect::<serde_json::Result<Vec<Value>>>()?;
-    Ok(json!({ "schema": SCHEMA, "type": "sa", "sas": sas }))
+    json!({ "schema": SCHEMA, "type": "sa", "sas": sas.collect::<Vec<Value>>() })
 }
 
-fn object(report: &TableReport, row: &[Cell]) -> serde_json::Result<Map<String, Value>> {
-    let cells = report.table.columns.iter().zip(row);
-    cells.map(|(column, cell)| Ok((column.name.to_owned(), serde_json::to_value(cell)?))).collect()
+fn object(table: &Table, row: &[Cell]) -> Map<String, Value> {
+    table
+        .columns
+        .iter()
+        .zip(row)
+        .map(|(column, cell)| (column.name.to_owned(), json!(cell)))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use xdpfwd_pipeline::Table;
-
     use super::*;
-
-    fn inspection(table: Table) -> Inspection {
-        let report = TableReport {
-            path: Some("lan->wan".into()),
-            stage: "edge".into(),
-            place: "user",
-            table,
-            rows_omitted: 0,
-        };
-        Inspection { workers: 2, answered: 1, tables: vec![report] }
-    }
-
-    #[test]
-    fn rules_view_lists_rules_default_and_exceptions() {
-        let mut table = Table::new("rules", &[("rule", None), ("packets", None), ("text", None)]);
-        table.rows.push(vec![0_u64.into(), 7_u64.into(), "drop".into()]);
-        table.rows.push(vec![Cell::None, 9_u64.into(), "(default)".into()]);
-        let mut inspection = inspection(table);
-        let mut exceptions =
-            Table::new("exceptions", &[("exception", None), ("accepted", None), ("dropped", None)]);
-        exceptions.push(("not_ip", 3_u64, 4_u64));
-        let report = TableReport { table: exceptions, ..inspection.tables[0].clone() };
-        inspection.tables.push(TableReport { stage: "other".into(), ..report.clone() });
-        inspection.tables.push(report);
-        let expected = json!({
-            "schema": 1, "type": "rules", "workers": 2, "answered": 1,
-            "filters": [{
-                "path": "lan->wan", "stage": "edge", "place": "user", "default": 9,
-                "rules": [{ "rule": 0, "packets": 7, "text": "drop" }],
-                "exceptions": [{ "exception": "not_ip", "accepted": 3, "dropped": 4 }],
-            }],
-        });
-        assert_eq!(rules(&inspection).unwrap(), expected);
-    }
 
     #[test]
     fn sa_view_lists_rows_with_their_stage() {
         let mut table = Table::new("sas", &[("spi", None), ("source", None)]);
         table.rows.push(vec![4097_u32.into(), Cell::None]);
+        let report =
+            TableReport { path: None, stage: "edge".into(), place: "user", table, rows_omitted: 0 };
         let expected = json!({ "schema": 1, "type": "sa", "sas": [{ "stage": "edge", "spi": 4097, "source": null }] });
-        assert_eq!(sas(&inspection(table).tables).unwrap(), expected);
-    }
-
-    #[test]
-    fn inspect_view_shows_any_table() {
-        let mut table = Table::new("sessions", &[("teid", None)]);
-        table.rows.push(vec![1_u32.into()]);
-        let value = all_tables(&inspection(table)).unwrap();
-        assert_eq!(value["tables"][0]["name"], "sessions");
-        assert_eq!(value["tables"][0]["rows"], json!([[1]]));
+        assert_eq!(sas(&[report]), expected);
     }
 }

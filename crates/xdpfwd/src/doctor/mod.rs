@@ -17,7 +17,7 @@ mod tests;
 mod tree;
 mod vlan;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use nix::net::if_::if_nametoindex;
@@ -32,7 +32,7 @@ pub(crate) use tree::Tree;
 
 use crate::cli::{Doctor, LogFormat};
 use crate::config::{self, FilePolicy, Machine as _, NoMachine, ThisMachine};
-use crate::program;
+use crate::output;
 
 /// Returns the exit status of the worst finding.
 pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
@@ -62,21 +62,14 @@ pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
     };
     let examination =
         Examination::new(examine(&subject, &Tree::this_machine(), !arguments.no_probe));
-    let mut stdout = io::stdout().lock();
-    let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let text = if arguments.json {
         // Cannot fail: the examination contains only texts.
         serde_json::to_string(&examination).unwrap_or_default() + "\n"
     } else {
         examination.text(colour)
     };
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            program::print_error(&*anyhow::Error::new(error).context("cannot write to stdout"));
-            ExitCode::FAILURE
-        }
-        _ => examination.exit_code(),
-    }
+    output::exit_code(output::print(&text), examination.exit_code())
 }
 
 /// For a port with `mode = "auto"` that fell back to a slower mode at the start.

@@ -1,0 +1,163 @@
+use super::*;
+use xdpfwd_filter::Per;
+
+fn limit(rate: u64, unit: Unit, burst: u64) -> Limit {
+    Limit { rate, unit, burst, per: Per::Rule }
+}
+
+/// A worker's meter in nanoseconds.
+fn meter(limit: &Limit, bucket: Arc<Bucket>, workers: usize) -> Meter {
+    let rate = Rate::new(limit, Ticks::NANOSECONDS).with_extra_draw(limit, workers);
+    Meter::new(rate, limit.unit, bucket)
+}
+
+fn dry_run_meter(limit: &Limit) -> Meter {
+    Meter::new(Rate::new(limit, Ticks::NANOSECONDS), limit.unit, Arc::default())
+}
+
+/// In nanoseconds after a start time, before which every bucket has had time to fill.
+fn at(seconds: f64) -> u64 {
+    ((100.0 + seconds) * 1e9).round() as u64
+}
+
+const ONE_WORKER: usize = 1;
+
+/// How many of `packets` packets of `bytes` bytes pass.
+fn passed(meter: &mut Meter, packets: usize, bytes: usize, now: u64) -> usize {
+    (0..packets).filter(|_| meter.passes(bytes, now)).count()
+}
+
+#[test]
+fn meter_passes_burst_then_rate() {
+    let limit = limit(1000, Unit::Packets, 50);
+    let mut meter = meter(&limit, Arc::default(), ONE_WORKER);
+    assert_eq!(passed(&mut meter, 200, 60, at(0.0)), 50);
+    assert_eq!(passed(&mut meter, 200, 60, at(0.0101)), 10);
+    assert_eq!(passed(&mut meter, 200, 60, at(0.0106)), 0);
+    // An idle period of any length earns at most the burst.
+    assert_eq!(passed(&mut meter, 200, 60, at(90.0)), 50);
+}
+
+#[test]
+fn meter_limits_bits_per_second() {
+    // Ten frames of 1250 bytes per second.
+    let limit = limit(100_000, Unit::Bits, 20_000);
+    let mut meter = meter(&limit, Arc::default(), ONE_WORKER);
+    let passed: usize =
+        (0..100).map(|tenth| passed(&mut meter, 10, 1250, at(f64::from(tenth) / 10.0))).sum();
+    // The first two frames come from the burst.
+    assert!((99..=102).contains(&passed), "{passed}");
+}
+
+#[test]
+fn frame_larger_than_burst_passes_at_rate() {
+    let limit = limit(121_120, Unit::Bits, 100);
+    let mut meter = meter(&limit, Arc::default(), ONE_WORKER);
+    // Ten frames of 1514 bytes per second. The clock starts at 0, as at boot.
+    let at_millisecond = |millisecond: u64| millisecond * 1_000_000;
+    let passed: usize = (0..10_000)
+        .map(|millisecond| passed(&mut meter, 1, 1514, at_millisecond(millisecond)))
+        .sum();
+    assert!((98..=102).contains(&passed), "{passed}");
+}
+
+#[test]
+fn new_bucket_is_full_right_after_boot() {
+    let limit = limit(1, Unit::Packets, 1000);
+    let since_boot = 5;
+    let mut meter = meter(&limit, Arc::default(), ONE_WORKER);
+    assert_eq!(passed(&mut meter, 2000, 60, since_boot), 1000);
+}
+
+#[test]
+fn workers_share_one_bucket() {
+    let limit = limit(100_000, Unit::Packets, 1000);
+    let bucket = Arc::new(Bucket::default());
+    let mut workers: Vec<_> = (0..4).map(|_| meter(&limit, Arc::clone(&bucket), 4)).collect();
+    let mut total = 0;
+    for step in 0..1000 {
+        for meter in &mut workers {
+            total += passed(meter, 60, 60, at(f64::from(step) / 1000.0));
+        }
+    }
+    // One second's tokens plus the burst, minus those that workers have not spent.
+    assert!((100_500..=101_000).contains(&total), "{total}");
+}
+
+#[test]
+fn idle_worker_takes_few_tokens_from_others() {
+    let limit = limit(1000, Unit::Packets, 8);
+    let bucket = Arc::new(Bucket::default());
+    let mut idle = meter(&limit, Arc::clone(&bucket), 2);
+    let mut busy = meter(&limit, Arc::clone(&bucket), 2);
+    assert!(idle.passes(60, at(0.0)));
+    assert!(passed(&mut busy, 20, 60, at(0.0)) >= 6);
+}
+
+#[test]
+fn source_prefixes_have_separate_buckets() {
+    let limit = limit(10, Unit::Packets, 5);
+    let sources = SourceBuckets::new(&limit, 24, Ticks::NANOSECONDS);
+    let from = |source: u32| xdpfwd_filter::Addresses::V4 { source, destination: 1 };
+    let passed =
+        |source: u32| (0..20).filter(|_| sources.passes(&from(source), 60, at(0.0))).count();
+    assert_eq!(passed(0x0a00_0001), 5);
+    assert_eq!(passed(0x0a00_0002), 0, "expected two addresses of a /24 to share its bucket");
+    assert_eq!(passed(0x0a00_0101), 5);
+    let v6 = |source: u128| xdpfwd_filter::Addresses::V6 { source, destination: 1 };
+    assert_eq!((0..20).filter(|_| sources.passes(&v6(1 << 110), 60, at(0.0))).count(), 5);
+}
+
+/// Compares a limit with a bucket of fractions, computed on packets at every nanosecond around those
+/// at which tokens are due.
+#[test]
+fn dry_run_limit_equals_exact_token_bucket() {
+    // Primes and rates that do not divide a second; the last costs many tokens a nanosecond.
+    for (rate, burst) in [(3, 1), (7, 2), (99_991, 5), (999_999_937, 3), (4_000_000_000, 64)] {
+        let mut meter = dry_run_meter(&limit(rate, Unit::Packets, burst));
+        // In tokens times nanoseconds per second.
+        let second = 1_000_000_000_u128;
+        let (mut level, mut last) = (u128::from(burst) * second, 0);
+        let mut now = 0_u64;
+        for step in 0..20_000_u64 {
+            let interval = (second / u128::from(rate)) as u64;
+            now += [interval, 0, interval + 1, interval.saturating_sub(1)][step as usize % 4];
+            level += u128::from(now - last) * u128::from(rate);
+            level = level.min(u128::from(burst) * second);
+            last = now;
+            let expected = level >= second;
+            if expected {
+                level -= second;
+            }
+            assert_eq!(meter.passes(60, now), expected, "{rate} pps, step {step}");
+        }
+    }
+}
+
+#[test]
+fn dry_run_limit_accepts_every_packet_at_its_rate() {
+    let mut meter = dry_run_meter(&limit(100, Unit::Packets, 1));
+    assert_eq!((0..5_000).filter(|packet| meter.passes(60, packet * 10_000_000)).count(), 5_000);
+    // One nanosecond earlier is too early.
+    assert!(!meter.passes(60, 5_000 * 10_000_000 - 1));
+    assert!(meter.passes(60, 5_000 * 10_000_000));
+}
+
+#[test]
+fn limit_with_largest_numbers_does_not_overflow() {
+    let mut meter = dry_run_meter(&limit(u64::MAX, Unit::Bits, u64::MAX));
+    assert!([0, 1, u64::MAX - 1, u64::MAX].into_iter().all(|now| meter.passes(1 << 18, now)));
+}
+
+#[test]
+fn dry_run_replaces_the_same_source_prefixes_each_time() {
+    let limit = limit(1, Unit::Packets, 1);
+    let verdicts = || {
+        let sources = SourceBuckets::for_dry_run(&limit, 32);
+        let from = |source: u32| xdpfwd_filter::Addresses::V4 { source, destination: 1 };
+        (0..100_000).map(|source| sources.passes(&from(source), 60, 0)).collect::<Vec<_>>()
+    };
+    let first = verdicts();
+    assert!(first.contains(&false), "no set of the table is full: the test needs more sources");
+    assert_eq!(first, verdicts());
+}

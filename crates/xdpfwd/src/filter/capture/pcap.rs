@@ -1,0 +1,159 @@
+//! The pcap format: <https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-05.html>, and variants
+//! of it that libpcap or tshark read.
+
+use anyhow::Result;
+
+use super::input::{End, Input};
+use super::{
+    ByteOrder, LinkLayer, MAX_PACKET_BYTES, MAX_RECORD_BYTES, Record, check_length, interface,
+    record,
+};
+
+/// A variant of the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Format {
+    order: ByteOrder,
+    /// Per second of the capture time's second part.
+    nanoseconds_per_unit: u32,
+    /// Bytes after the file header that tshark skips, too.
+    extra_file_header: usize,
+    /// Bytes after each record header.
+    extra_record_header: usize,
+}
+
+impl Format {
+    pub(super) fn from_magic(magic: [u8; 4]) -> Option<Self> {
+        let from_order = |order: ByteOrder| {
+            let (nanoseconds_per_unit, extra_file_header, extra_record_header) =
+                match order.u32(magic) {
+                    0xa1b2_c3d4 => (1000, 0, 0),
+                    0xa1b2_3c4d => (1, 0, 0),
+                    // Kuznetzov's modified pcap: each record has interface, protocol and direction.
+                    0xa1b2_cd34 => (1000, 0, 8),
+                    // Ixia's lcap, of hardware and of software.
+                    0x1c00_01ac | 0x1c00_01ab => (1, 4, 0),
+                    _ => return None,
+                };
+            Some(Self { order, nanoseconds_per_unit, extra_file_header, extra_record_header })
+        };
+        from_order(ByteOrder::Little).or_else(|| from_order(ByteOrder::Big))
+    }
+}
+
+/// Bytes after each record header in variants with the same magic, which only tshark reads: for pcap
+/// by Red Hat 6.1 and Nokia, and for Kuznetzov's by SuSE 6.3.
+const OTHER_EXTRA_BYTES: [(usize, &[usize]); 2] = [(0, &[8, 4]), (8, &[12])];
+
+impl Format {
+    /// Returns the variant whose records fit `start`, the first bytes of the file. `is_whole`: the
+    /// file has no others.
+    fn detect_variant(self, start: &[u8], length_order: LengthOrder, is_whole: bool) -> Self {
+        let fits = |format: &Self| format.fits(start, length_order, is_whole);
+        if fits(&self) {
+            return self;
+        }
+        let variants =
+            OTHER_EXTRA_BYTES.iter().filter(|(extra, _)| *extra == self.extra_record_header);
+        let mut variants = variants.flat_map(|(_, others)| *others);
+        let variant = variants.find_map(|&extra_record_header| {
+            Some(Self { extra_record_header, ..self }).filter(fits)
+        });
+        variant.unwrap_or(self)
+    }
+
+    fn fits(&self, start: &[u8], length_order: LengthOrder, is_whole: bool) -> bool {
+        let mut rest = start.get(FILE_HEADER + self.extra_file_header..).unwrap_or_default();
+        let mut last_seconds = None;
+        while let Some((header, data)) = rest.split_first_chunk::<RECORD_HEADER>() {
+            let record = RecordHeader::new(header, self.order, length_order);
+            let is_plausible = record.captured as usize <= MAX_PACKET_BYTES
+                && record.original <= MAX_RECORD_BYTES
+                && u64::from(record.units) * u64::from(self.nanoseconds_per_unit) < 1_000_000_000;
+            if !is_plausible {
+                return false;
+            }
+            let length = self.extra_record_header + record.captured as usize;
+            let Some(next) = data.get(length..) else { break };
+            (rest, last_seconds) = (next, Some(record.seconds));
+        }
+        // The rest may be the start of a record that was truncated: of about the same time.
+        let is_record = last_seconds.is_some_and(|last: u32| {
+            const DAY: u32 = 86_400;
+            self.order.u32_at(rest, 0).abs_diff(last) <= DAY
+        });
+        rest.is_empty() || !is_whole || is_record
+    }
+}
+
+const FILE_HEADER: usize = 24;
+const RECORD_HEADER: usize = 16;
+
+struct RecordHeader {
+    seconds: u32,
+    units: u32,
+    captured: u32,
+    original: u32,
+}
+
+impl RecordHeader {
+    fn new(header: &[u8; RECORD_HEADER], order: ByteOrder, length_order: LengthOrder) -> Self {
+        let [seconds, units, first, second] =
+            [0, 4, 8, 12].map(|offset| order.u32_at(header, offset));
+        let (captured, original) = match length_order {
+            LengthOrder::CapturedFirst => (first, second),
+            LengthOrder::OriginalFirst => (second, first),
+            LengthOrder::Unknown => (first.min(second), first.max(second)),
+        };
+        Self { seconds, units, captured, original }
+    }
+}
+
+/// How a file stores the two lengths of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LengthOrder {
+    CapturedFirst,
+    OriginalFirst,
+    /// Version 2.3: the smaller one is the captured length.
+    Unknown,
+}
+
+pub(super) fn read(
+    mut input: Input,
+    format: Format,
+    handle: &mut dyn FnMut(Record) -> Result<()>,
+) -> Result<(), End> {
+    let order = format.order;
+    let (start, is_whole) = input.buffered()?;
+    let version = (order.u16_at(start, 4), order.u16_at(start, 6));
+    let length_order = match version {
+        (2, 0..=2) | (543, 0) => LengthOrder::OriginalFirst,
+        (2, 3) => LengthOrder::Unknown,
+        _ => LengthOrder::CapturedFirst,
+    };
+    let format = format.detect_variant(start, length_order, is_whole);
+    let header: [u8; FILE_HEADER] = input.read_array()?;
+    let network = order.u32_at(&header, 20);
+    let has_fcs = network & 0x0400_0000 != 0;
+    let layer = LinkLayer {
+        link_type: network & 0x03ff_ffff,
+        fcs_bytes: if has_fcs { (network >> 28) as usize * 2 } else { 0 },
+    };
+    handle(interface("", layer))?;
+    let mut bytes = Vec::new();
+    input.read_into(&mut bytes, format.extra_file_header)?;
+    loop {
+        let offset = input.offset();
+        let mut header = [0; RECORD_HEADER];
+        if !input.read_or_end(&mut header)? {
+            return Ok(());
+        }
+        let RecordHeader { seconds, units, captured, original } =
+            RecordHeader::new(&header, order, length_order);
+        let length = check_length(captured, offset)?;
+        input.read_into(&mut bytes, format.extra_record_header)?;
+        input.read_into(&mut bytes, length)?;
+        let time = i128::from(seconds) * 1_000_000_000
+            + i128::from(units) * i128::from(format.nanoseconds_per_unit);
+        handle(record(layer, Some(time), &bytes, original))?;
+    }
+}

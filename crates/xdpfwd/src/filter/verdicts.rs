@@ -1,0 +1,193 @@
+//! Verdicts on the packets of a capture, and their output.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use xdpfwd_stages::filter::{Filter, Outcome, PacketException, Program};
+use xdpfwd_wire::Headers;
+
+use super::capture::CapturedPacket;
+use crate::output::CANNOT_WRITE;
+
+/// A line of `--json`.
+#[derive(Serialize)]
+struct PacketVerdict<'a> {
+    /// From 0.
+    index: u64,
+    verdict: &'static str,
+    /// From 0; null if no rule decided.
+    rule: Option<u32>,
+    /// The drop reason, or the packet exception whose key accepted the packet.
+    reason: Option<&'static str>,
+    /// Why the packet was skipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<&'a str>,
+}
+
+/// Judges packets and prints each verdict.
+pub(super) struct Judge<W: Write> {
+    program: Arc<Program>,
+    filter: Filter,
+    clock: CaptureClock,
+    index: u64,
+    truncated: u64,
+    /// The number of packets by rule, reason and verdict.
+    by_outcome: BTreeMap<(Option<u32>, Option<&'static str>, &'static str), u64>,
+    /// The number of skipped packets by reason.
+    skipped: BTreeMap<String, u64>,
+    json: bool,
+    stdout: W,
+    /// Whether each verdict is printed at once.
+    flush: bool,
+}
+
+impl<W: Write> Judge<W> {
+    pub(super) fn new(program: &Arc<Program>, json: bool, stdout: W, flush: bool) -> Self {
+        Self {
+            program: Arc::clone(program),
+            filter: Filter::for_dry_run(Arc::clone(program)),
+            clock: CaptureClock::default(),
+            index: 0,
+            truncated: 0,
+            by_outcome: BTreeMap::new(),
+            skipped: BTreeMap::new(),
+            json,
+            stdout,
+            flush,
+        }
+    }
+
+    pub(super) fn judge(&mut self, packet: &CapturedPacket) -> Result<()> {
+        let CapturedPacket { time, bytes, truncated } = packet;
+        self.truncated += u64::from(*truncated);
+        let inspection = self.program.inspect(bytes, &Headers::parse(bytes));
+        let now = self.clock.elapsed(*time);
+        let Outcome { drop, rule, exception } = self.filter.decide(inspection, bytes.len(), now);
+        let line = PacketVerdict {
+            index: self.index,
+            verdict: if drop.is_none() { "accept" } else { "drop" },
+            rule,
+            reason: drop.or(exception.map(PacketException::reason)).map(|reason| reason.name()),
+            skipped: None,
+        };
+        *self.by_outcome.entry((line.rule, line.reason, line.verdict)).or_default() += 1;
+        let decided_by = rule.map_or("no rule".to_owned(), |rule| format!("rule {rule}"));
+        let reason = line.reason.map_or(String::new(), |reason| format!(" ({reason})"));
+        self.print(&line, &format!("{decided_by}{reason}"))
+    }
+
+    /// Counts a packet that cannot be judged.
+    pub(super) fn skip(&mut self, why: String) -> Result<()> {
+        let line = PacketVerdict {
+            index: self.index,
+            verdict: "skip",
+            rule: None,
+            reason: None,
+            skipped: Some(&why),
+        };
+        self.print(&line, &why)?;
+        *self.skipped.entry(why).or_default() += 1;
+        Ok(())
+    }
+
+    fn print(&mut self, line: &PacketVerdict<'_>, text: &str) -> Result<()> {
+        let line = if self.json {
+            serde_json::to_string(line)? + "\n"
+        } else {
+            format!("{:>8}  {:<6}  {text}\n", line.index, line.verdict)
+        };
+        self.index += 1;
+        self.stdout.write_all(line.as_bytes()).context(CANNOT_WRITE)?;
+        if self.flush {
+            self.stdout.flush().context(CANNOT_WRITE)?;
+        }
+        Ok(())
+    }
+
+    /// The number of packets in the capture, and of those that were skipped.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.index, self.skipped.values().sum())
+    }
+
+    /// Prints the counts, unless the output is JSON.
+    pub(super) fn finish(mut self) -> Result<()> {
+        if !self.json {
+            let summary = self.summary();
+            self.stdout.write_all(summary.as_bytes()).context(CANNOT_WRITE)?;
+        }
+        self.stdout.flush().context(CANNOT_WRITE)
+    }
+
+    fn summary(&self) -> String {
+        let (packets, skipped) = self.counts();
+        let notes = [
+            (self.truncated, "truncated by the capture"),
+            (self.clock.earlier, "with an earlier timestamp than a packet before"),
+            (skipped, "skipped"),
+        ];
+        let notes: String = notes
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, note)| format!(", {count} of them {note}"))
+            .collect();
+        let mut text = format!("\n{packets} packets{notes}\n");
+        for ((rule, reason, verdict), count) in &self.by_outcome {
+            let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
+            let decided_by = match rule {
+                Some(rule) => format!(
+                    "rule {rule}: {}",
+                    self.program.rule(*rule).map_or(String::new(), ToString::to_string)
+                ),
+                None => "no rule".to_owned(),
+            };
+            text += &format!("{count:>8}  {verdict:<6}  {decided_by}{reason}\n");
+        }
+        for (why, count) in &self.skipped {
+            text += &format!("{count:>8}  skip    {why}\n");
+        }
+        text
+    }
+}
+
+/// The time of rate limits. It starts with the first timestamp and never runs backwards.
+#[derive(Debug, Default)]
+struct CaptureClock {
+    /// In nanoseconds since 1970.
+    first: Option<i128>,
+    /// In nanoseconds since `first`.
+    elapsed: u64,
+    /// Packets with an earlier timestamp than a packet before.
+    earlier: u64,
+}
+
+impl CaptureClock {
+    /// Returns the time at which a packet with this timestamp is judged. A packet without a
+    /// timestamp, or with an earlier one than a packet before, is judged at the latest time so far.
+    fn elapsed(&mut self, timestamp: Option<i128>) -> u64 {
+        let Some(timestamp) = timestamp else { return self.elapsed };
+        let since_first = timestamp - *self.first.get_or_insert(timestamp);
+        self.earlier += u64::from(since_first < i128::from(self.elapsed));
+        // 64 bits hold 584 years.
+        self.elapsed = self.elapsed.max(u64::try_from(since_first.max(0)).unwrap_or(u64::MAX));
+        self.elapsed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capture_clock_never_runs_backwards() {
+        let mut clock = CaptureClock::default();
+        assert_eq!(clock.elapsed(None), 0);
+        let times = [5, 7, 7, 6, -9, 8, i128::from(u64::MAX) + 100, 9];
+        let elapsed = times.map(|time| clock.elapsed(Some(time)));
+        assert_eq!(elapsed, [0, 2, 2, 2, 2, 3, u64::MAX, u64::MAX]);
+        assert_eq!(clock.elapsed(None), u64::MAX);
+        assert_eq!(clock.earlier, 3);
+    }
+}
