@@ -225,7 +225,7 @@ fn forward_output(output: impl Read, prefix: &str) -> io::Result<()> {
 fn forward_stderr(stderr: impl Read) {
     let lines = BufReader::new(stderr).lines().map_while(Result::ok);
     for line in lines.filter(|line| !line.ends_with("is not connected to host network")) {
-        crate::output::print_error(&format!("{line}"));
+        crate::output::print_error(&line);
     }
 }
 

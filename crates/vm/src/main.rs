@@ -24,7 +24,7 @@ use clap::{Args, Parser, Subcommand};
 
 use kernel::Kernel;
 use machine::Machine;
-use output::print_line;
+use output::{INTERNAL_ERROR, print_line};
 use suite::{CiTests, Suite};
 
 /// Run test suites on other Linux kernels, in an emulated machine.
@@ -111,9 +111,6 @@ impl Boot {
         Duration::from_secs(self.timeout)
     }
 }
-
-/// Exit status if xdpfwd-vm itself fails, not the command.
-const INTERNAL_ERROR: u8 = 125;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

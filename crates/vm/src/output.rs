@@ -5,6 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
+/// xdpfwd-vm itself failed, not the command.
+pub(crate) const INTERNAL_ERROR: u8 = 125;
+
 /// Writes a line to stdout. Also succeeds if the reader has closed its end (`| head`).
 pub(crate) fn print_line(line: &str) -> Result<()> {
     ignore_closed(writeln!(io::stdout(), "{line}")).context("cannot write to stdout")
@@ -26,7 +29,7 @@ pub(crate) fn print_usage(error: &clap::Error) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             print_error(&format!("cannot write to stdout: {error}"));
-            ExitCode::from(crate::INTERNAL_ERROR)
+            ExitCode::from(INTERNAL_ERROR)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The filter stage.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -224,8 +225,11 @@ impl Stage for Filter {
     }
 
     fn row_counters_in(&self, rows: Range<usize>) -> Vec<u64> {
-        let default = rows.contains(&self.hits.len()).then_some(self.defaulted);
-        let end = rows.end.min(self.hits.len());
-        self.hits.get(rows.start..end).unwrap_or_default().iter().copied().chain(default).collect()
+        let rules = self.hits.len();
+        let counted = self.hits.get(rows.start.min(rules)..rows.end.min(rules)).unwrap_or_default();
+        let after_rules = iter::once(self.defaulted).chain(self.exceptions.rows());
+        let [skipped, end] = [rows.start, rows.end].map(|row| row.saturating_sub(rules));
+        let after_rules = after_rules.skip(skipped).take(end.saturating_sub(skipped));
+        counted.iter().copied().chain(after_rules).collect()
     }
 }

@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use super::input::{End, Input};
-use super::{
+use super::record::{
     ByteOrder, LinkLayer, MAX_PACKET_BYTES, MAX_RECORD_BYTES, Record, check_length, interface,
     record,
 };

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::input::{End, Input};
-use super::{ByteOrder, LinkLayer, Record, check_length, interface, record};
+use super::record::{ByteOrder, LinkLayer, Record, check_length, interface, record};
 
 // Block types.
 pub(super) const SECTION_HEADER: u32 = 0x0a0d_0d0a;

@@ -5,6 +5,7 @@ use std::io::{Cursor, Write as _};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use super::record::{ByteOrder, MAX_PACKET_BYTES};
 use super::*;
 
 /// Bytes of both byte orders.
