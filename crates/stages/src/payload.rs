@@ -143,8 +143,8 @@ impl Payload {
     fn decide(&mut self, frame: &[u8], headers: &Headers, now: u64) -> Option<Reason> {
         let compiled = &*self.compiled;
         let default_drop = (compiled.default == Verdict::Drop).then_some(Reason::SIGNATURE);
-        // The key has the fields that rules match. An `Exception` can mislead a filter; only IPv4
-        // options and later fragments have a key nevertheless.
+        // The key has the fields that rules match. An `Exception` can mislead a filter. Only
+        // with IPv4 options, a routing header or a later fragment does it have a key nevertheless.
         let (Inspection::Key(key) | Inspection::Exception(_, Some(key))) = inspect(frame, headers)
         else {
             self.unreadable += 1;

@@ -43,7 +43,7 @@ fn end(folder: &Folder, index: usize, case: &Value, kind: &'static str) -> End {
     );
     let first = case["first"].as_u64().unwrap();
     if first > 1 {
-        // A run adds the SA to the file, in which its number is then changed.
+        // Let a plan add the SA to the state file, then change the SA's number there.
         drop(plan(kind, &table));
         let (key, number) =
             if kind == "esp-seal" { ("next", first) } else { ("highest", first - 1) };
@@ -52,7 +52,7 @@ fn end(folder: &Folder, index: usize, case: &Value, kind: &'static str) -> End {
     End { kind, table, state_file }
 }
 
-/// Only once, because scapy is slow.
+/// The cases. The script runs only once, because scapy is slow.
 static CASES: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let lines = scapy("cases", "");
     let cases: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -148,7 +148,7 @@ fn open_restores_packets_sealed_by_esp_seal() {
     }
 }
 
-/// Sends one by one, because the result can depend on earlier frames.
+/// Sends frames one by one, because the result can depend on earlier frames.
 #[test]
 fn open_restores_or_drops_unusual_packets_as_expected() {
     let folder = Folder::new();
@@ -276,7 +276,8 @@ fn tcp_mss_lowers_mss_of_syns_as_scapy_does() {
     }
 }
 
-/// Only AES-GCM without extended sequence numbers: tshark in Debian 12 cannot decrypt the others.
+/// Tests only AES-GCM without extended sequence numbers: tshark in Debian 12 can decrypt nothing
+/// else.
 #[test]
 fn tshark_decrypts_sealed_packets() {
     let folder = Folder::new();
@@ -315,7 +316,7 @@ fn tshark_decrypts_sealed_packets() {
     let preferences =
         ["esp.enable_encryption_decode", "esp.enable_authentication_check", "ip.check_checksum"];
     command.args(preferences.map(|name| format!("-o{name}:TRUE")));
-    // Inner payloads are random.
+    // Show inner payloads as data, because they are random.
     command.args(["-d", "udp.port==2000,data", "-T", "fields"]);
     let fields = [
         "esp.spi",
@@ -344,7 +345,7 @@ fn tshark_decrypts_sealed_packets() {
     }
 }
 
-/// As tshark prints them.
+/// Returns the inner addresses as tshark prints them.
 fn inner_addresses(frame: &[u8]) -> [String; 2] {
     let headers = xdpfwd_wire::Headers::parse(frame);
     let addresses = headers.addresses(frame).unwrap();

@@ -21,7 +21,7 @@ fn filter_equals_linear_search_on_ten_million_packets() {
     compare(10_240);
 }
 
-/// `set_count` random rule sets with [`PACKETS`] packets each.
+/// Compares the results for `set_count` random rule sets with [`PACKETS`] packets each.
 fn compare(set_count: usize) {
     let seed = xdpfwd_testkit::random_filter::seed();
     let mut rng = SplitMix64::new(seed);

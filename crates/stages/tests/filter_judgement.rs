@@ -1,5 +1,6 @@
-//! Which packets the stage `filter` matches against rules, and which its keys for packet exceptions
-//! decide: VLAN tags of every type, IPv6 extension headers, packets other than IP.
+//! Tests which packets the stage `filter` matches against rules, and about which packets its keys
+//! for packet exceptions decide: VLAN tags of every type, IPv6 extension headers, packets other
+//! than IP.
 
 use std::any::Any;
 use std::path::Path;
@@ -44,19 +45,20 @@ fn is_dropped_by_rule(rule: &str, frame: &[u8]) -> bool {
 
 const TCP_PORT_22: [u8; 20] = [4, 0, 0, 22, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0];
 
-/// `types_and_tags` is everything between the MAC addresses and the IP header.
+/// Returns an Ethernet frame. `types_and_tags` is everything between the MAC addresses and the IP
+/// header.
 fn frame(types_and_tags: &[u8], l3: &[u8]) -> Vec<u8> {
     [b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01", types_and_tags, l3].concat()
 }
 
-/// TCP to port 22.
+/// Returns an IPv4 packet with TCP to port 22.
 fn ipv4() -> Vec<u8> {
     let header = [0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
     [&header[..], &TCP_PORT_22].concat()
 }
 
-/// TCP to port 22 after extension headers: their types, and the contents after the next-header
-/// field.
+/// Returns an IPv6 packet with TCP to port 22 after extension headers. Each has a type, and its
+/// content after the next-header field.
 fn ipv6(extensions: &[(u8, &[u8])]) -> Vec<u8> {
     let next = |index: usize| extensions.get(index).map_or(6, |(kind, _)| *kind);
     let chain: Vec<u8> = extensions
@@ -78,7 +80,8 @@ fn ipv6_frame(extensions: &[(u8, &[u8])]) -> Vec<u8> {
 const OPTIONS: &[u8] = &[0, 1, 4, 0, 0, 0, 0];
 const AH: &[u8] = &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const FIRST_FRAGMENT: &[u8] = &[0, 0, 1, 0, 0, 0, 9];
-/// Rest of a routing header of this type, with this number of segments left.
+
+/// Returns the content of a routing header after the next-header field.
 fn routing(kind: u8, segments_left: u8) -> [u8; 7] {
     [0, kind, segments_left, 0, 0, 0, 0]
 }
@@ -109,7 +112,7 @@ fn rules_match_ip_after_tags_of_every_type() {
 #[test]
 fn vlan_rule_skips_priority_tags() {
     for [a, b] in TAG_TYPES {
-        // Tags 0 (priority 7) then 10; 10 then 0; 0 then 0.
+        // VLANs of the two tags: 0 (with priority 7) and 10; 10 and 0; 0 and 0.
         let hidden = frame(&[a, b, 0xe0, 0, 0x81, 0, 0, 10, 8, 0], &ipv4());
         let followed = frame(&[0x81, 0, 0, 10, a, b, 0, 0, 8, 0], &ipv4());
         let none = frame(&[a, b, 0, 0, 0x81, 0, 0, 0, 8, 0], &ipv4());
@@ -137,7 +140,7 @@ fn routing_header_with_segments_left_has_its_own_key_and_reason() {
         assert_eq!(drop_by(judged, &left), Some(Reason::POLICY));
         let accepted = r#"routing_header = "accept", rules = ["drop"]"#;
         assert_eq!(drop_by(accepted, &left), None);
-        // Also without any upper header that rules could compare.
+        // The key also applies without an upper header (next header 59) that rules could compare.
         let last = frame(&[0x86, 0xdd], &{
             let mut packet = ipv6(&[(43, &routing(kind, 255))]);
             packet[40] = 59;
@@ -159,8 +162,8 @@ fn routing_header_inside_gtpu_is_found() {
     let total = (udp.len() as u16 + 20).to_be_bytes();
     let outer = [0x45, 0, total[0], total[1], 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
     let packet = frame(&[0x91, 0, 0, 7, 0x81, 0, 0, 8, 8, 0], &[&outer[..], &udp].concat());
-    let inner = r#"gtpu = "inner", rules = []"#;
-    assert_eq!(drop_by(inner, &packet), Some(Reason::ROUTING_HEADER));
+    let no_rule = r#"gtpu = "inner", rules = []"#;
+    assert_eq!(drop_by(no_rule, &packet), Some(Reason::ROUTING_HEADER));
     let rule = r#"gtpu = "inner", routing_header = "judge",
                   rules = ["drop vlan 7 inner-vlan 8 ipv6 proto 43 "]"#;
     assert_eq!(drop_by(rule, &packet), Some(Reason::POLICY));
@@ -189,7 +192,7 @@ fn protocol_of_extension_header_matches_any_header_of_ipv6() {
             let others: Vec<_> = all.into_iter().filter(|(other, _)| *other != kind).collect();
             assert!(!is_dropped_by_rule(&rule, &ipv6_frame(&others)), "{rule}");
             assert!(!is_dropped_by_rule(&rule, &frame(&[8, 0], &ipv4())), "{rule}");
-            // In IPv4, the protocol must be this one.
+            // In IPv4, the rule compares only the protocol field.
             let mut packet = ipv4();
             packet[9] = kind;
             assert!(is_dropped_by_rule(&rule, &frame(&[8, 0], &packet)), "{rule}");
@@ -199,7 +202,7 @@ fn protocol_of_extension_header_matches_any_header_of_ipv6() {
         assert!(is_dropped_by_rule("drop proto tcp dport 22", &packet), "{kind}");
         assert!(is_dropped_by_rule("drop ipv6 flags syn", &packet), "{kind}");
     }
-    // A later fragment: the fragment header names a header that only the first fragment has.
+    // In a later fragment, the fragment header names a header that only the first fragment has.
     let later = ipv6_frame(&[(44, &[0, 0, 8, 0, 0, 0, 9])]);
     let mut named = later.clone();
     named[54] = 51;
@@ -218,18 +221,18 @@ fn default_drop_accepts_only_arp_of_packets_that_are_not_ip() {
     let rarp = frame(&[0x80, 0x35], &[0; 28]);
     let outcome = |settings: &str, packet: &[u8]| decide(&format!("{{ {settings} }}"), packet);
     let by_exception = |drop, exception| Outcome { drop, rule: None, exception: Some(exception) };
-    for drop_default in [
+    for settings in [
         r#"default = "drop", rules = []"#,
         r#"default = "drop", rules = ["accept"]"#,
         r#"default = "accept", rules = [], not_ip = "arp""#,
     ] {
         for packet in [&arp, &tagged_arp] {
             let expected = by_exception(None, PacketException::Arp);
-            assert_eq!(outcome(drop_default, packet), expected);
+            assert_eq!(outcome(settings, packet), expected);
         }
         for packet in [&pppoe, &mpls, &llc, &rarp] {
             let expected = by_exception(Some(Reason::NOT_IP), PacketException::NotIp);
-            assert_eq!(outcome(drop_default, packet), expected, "{packet:02x?}");
+            assert_eq!(outcome(settings, packet), expected, "{packet:02x?}");
         }
     }
     for packet in [&arp, &pppoe] {
@@ -242,7 +245,7 @@ fn default_drop_accepts_only_arp_of_packets_that_are_not_ip() {
             assert_eq!(outcome(accept, packet).drop, None);
         }
     }
-    // Accepted by the default: no exception.
+    // A packet that the default accepts is no exception.
     let accepted = outcome(r#"default = "accept", rules = []"#, &frame(&[8, 0], &ipv4()));
     assert_eq!(accepted, Outcome { drop: None, rule: None, exception: None });
 }

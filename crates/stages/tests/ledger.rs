@@ -23,7 +23,7 @@ fn stages(count: usize) -> Stages {
     all.into_iter().take(count).collect()
 }
 
-/// Each of the stages changes it.
+/// Returns a packet that each of the stages changes.
 fn packet() -> Vec<u8> {
     let mut packet = vec![0; 64];
     packet[..34].copy_from_slice(
@@ -32,7 +32,7 @@ fn packet() -> Vec<u8> {
     packet
 }
 
-/// One iteration of the worker with `packets` packets.
+/// Runs one iteration of the worker with `packets` packets.
 fn forward(worker: &mut Worker<Stages>, wires: &Wires, packets: usize) {
     let packet = packet();
     for _ in 0..packets {
@@ -55,7 +55,7 @@ fn ledger_total_equals_elapsed_cycles() {
     }
 }
 
-/// The cycles in a busy worker's ledger, as a fraction of the elapsed cycles.
+/// Returns the cycles in a busy worker's ledger, as a fraction of the elapsed cycles.
 fn accounted_fraction(stage_count: usize) -> f64 {
     let (report_sender, reports) = mpsc::sync_channel::<LedgerReport>(0);
     let (request_sender, requests) = mpsc::channel::<()>();

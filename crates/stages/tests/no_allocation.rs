@@ -23,7 +23,8 @@ fn udp() -> Vec<u8> {
 #[test]
 fn worker_does_not_allocate_per_packet() {
     let set_mac = || SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
-    // Enough `drop` rules for hash tables, and two rate limits. `continue` gives no verdict.
+    // Enough `drop` rules for the classifier's hash tables, and two rate limits. `continue` gives
+    // no verdict.
     let filter = || {
         let drop_rules: String = (0..200)
             .map(|n| format!("\"drop src 172.16.{n}.0/24 proto udp dport {n}\","))
@@ -36,7 +37,7 @@ fn worker_does_not_allocate_per_packet() {
         let plan = xdpfwd_testkit::plan("filter", &table, &cx).unwrap();
         NamedStage::build("filter", &*plan, &BuildCx::default())
     };
-    // Nested patterns of the packet's bytes, with and without an offset.
+    // Signatures with nested patterns of the packet's bytes, with and without an offset.
     let payload = || {
         let signatures: String = (1..20)
             .map(|n| format!("'continue hex \"{}\" offset {}',", "00".repeat(n), n % 3))
@@ -52,7 +53,7 @@ fn worker_does_not_allocate_per_packet() {
         vec![ttl, filter(), payload(), swap]
     };
 
-    // `fixed` is chosen at compile time, `boxed` at run time.
+    // The stages of `fixed` are chosen at compile time, those of `boxed` at run time.
     let (mut fixed, fixed_wires) =
         cross_connect((Ttl::default(), MacSwap, set_mac()), (Ttl::default(), MacSwap, set_mac()));
     let (mut boxed, boxed_wires) = cross_connect(boxed_stages(), boxed_stages());
@@ -80,7 +81,7 @@ fn worker_does_not_allocate_per_packet() {
     );
 }
 
-/// Tunnel mode over IPv6, tunnel mode over IPv4 and UDP, and transport mode.
+/// Tests tunnel mode over IPv6, tunnel mode over IPv4 and UDP, and transport mode.
 #[test]
 fn esp_does_not_allocate_per_packet() {
     let folder = esp::Folder::new();

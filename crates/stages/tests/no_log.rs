@@ -39,7 +39,7 @@ impl Subscriber for LineCounter {
     fn exit(&self, _: &Id) {}
 }
 
-/// Causes one of seven failures with some packets.
+/// A stage that causes a failure with 7 of every 16 packets, each time another one.
 #[derive(Default)]
 struct FaultyStage {
     /// Frames of another UMEM, which replace received frames.
@@ -89,7 +89,7 @@ fn packets_cause_no_log_line() {
     let lan_to_wan = (faulty(foreign.collect()), Ttl::default(), MacSwap, set_mac());
     let wan_to_lan = (faulty(vec![]), Ttl::default(), MacSwap, set_mac());
 
-    // Enough to fill an egress queue even if many are held or lost.
+    // Enough frames to fill an egress queue, even if many frames are held or lost.
     let umem = UmemConfig { frames: 4096, ..umem_config() };
     tracing::subscriber::with_default(counter.clone(), || {
         let (mut worker, wires) =
@@ -114,7 +114,7 @@ fn packets_cause_no_log_line() {
                 lost += u64::from(wires.wan.deliver(&packet(n)).is_err());
             }
             lost += u64::from(wires.lan.deliver(&[0; 3000]).is_err());
-            // Outside of the UMEM, across the end of a chunk, and too long.
+            // Invalid descriptors: outside of the UMEM, across the end of a chunk, and too long.
             for (address, len) in [(u64::MAX, 60), (2048 + 2000, 60), (0, u32::MAX)] {
                 invalid_sent += u64::from(wires.lan.deliver_descriptor(address, len));
             }
@@ -209,7 +209,7 @@ fn valid_and_invalid_packets_in_esp_stages_cause_no_log_line() {
                 "{reason}: {drops:?}"
             );
         }
-        // Warns of soft limits, but only once, and not on the data path.
+        // `maintain`, which is not called on the data path, warns only once of a soft limit.
         plans.iter().for_each(esp::maintain);
         let after = counter.0.load(Ordering::Relaxed);
         assert!(after > before, "`maintain` logged no warning of a soft limit");
@@ -218,7 +218,8 @@ fn valid_and_invalid_packets_in_esp_stages_cause_no_log_line() {
     });
 }
 
-/// At least 14 bytes, in most cases malformed. `n` determines length and headers.
+/// Returns a frame of at least 14 bytes, in most cases malformed. `n` determines length and
+/// headers.
 fn malformed(n: u64) -> Vec<u8> {
     let mut packet = vec![(n % 251) as u8; 14 + (n % 97) as usize];
     packet[..12].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01");

@@ -64,7 +64,8 @@ fn invalid_table_error_states_accepted_values() {
     );
 }
 
-/// Packets built by scapy, each with what the stage `ttl` must send; `None` for a drop.
+/// Returns packets built by scapy, each with the packet that the stage `ttl` must send, or `None`
+/// if it must drop the packet.
 fn scapy_cases() -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     const SCRIPT: &str = r#"
 from scapy.all import *
@@ -106,7 +107,7 @@ for ttl in (0, 1, 2, 3, 64, 128, 255):
     panic!("cannot run scapy (Debian: python3-scapy; `make test` installs it)\n{failures}");
 }
 
-/// The packet, and the expected packet or `-`.
+/// Parses a line with a packet, and the expected packet or `-`.
 fn parse_case(line: &str) -> (Vec<u8>, Option<Vec<u8>>) {
     let bytes = |hex: &str| {
         (0..hex.len())

@@ -25,7 +25,8 @@ pub(super) fn warnings(
     state.into_iter().chain(neighbors).chain(bypass.warning()).map(warning).collect()
 }
 
-/// Only a start opens the file, because opening it uses up sequence numbers.
+/// Returns a warning if the state file is missing or inaccessible. Does not open the file, because
+/// that would lock it and write a new epoch.
 fn missing_state_file(path: &Path) -> Option<String> {
     let error = fs::symlink_metadata(path).err()?;
     let problem = match error.kind() {
@@ -56,7 +57,7 @@ fn dropped_neighbor_packets(
         has_ipv4 |= address.is_ipv4();
         has_ipv6 |= address.is_ipv6();
     }
-    // Without any address, the packets may be of either version; IPv4 is more common.
+    // Without any address, the packets may be of either version. Assume IPv4, which is more common.
     has_ipv4 |= !has_ipv6;
     let has = |kind| bypass.contains(&kind);
     let message = |kind: &str, protocol: &str| {

@@ -19,16 +19,16 @@ pub(super) struct Bypass {
     /// Whether any of the kinds above is set.
     any: bool,
     endpoints: Vec<Endpoints>,
-    /// The prefixes of all SAs; `None` without any.
+    /// The selector prefixes of all SAs; `None` if no SA has any.
     claimed: Option<Selector>,
-    /// Whether `claimed` also applies to destinations: in `esp-seal`.
+    /// Whether `claimed` also applies to destinations, as in `esp-seal`.
     claims_destinations: bool,
 }
 
 /// The outer addresses of an SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Endpoints {
-    /// `None` for any.
+    /// `None` for any address.
     pub(super) source: Option<IpAddr>,
     pub(super) destination: IpAddr,
 }
@@ -42,7 +42,7 @@ const NAT_T_PORT: u16 = 4500;
 const ND_TYPES: std::ops::RangeInclusive<u8> = 133..=137;
 
 impl Bypass {
-    /// `selectors` are those of all SAs.
+    /// `endpoints` and `selectors` are those of all SAs.
     pub(super) fn new<'s>(
         kinds: &[Bypassed],
         endpoints: impl Iterator<Item = Endpoints>,
@@ -64,7 +64,7 @@ impl Bypass {
         }
     }
 
-    /// Returns why IKE passes between fewer endpoints than the configuration suggests, if so.
+    /// Returns a warning if `ike` is configured, but IKE cannot pass between all endpoints.
     pub(super) fn warning(&self) -> Option<String> {
         if !self.ike {
             return None;
@@ -89,8 +89,8 @@ impl Bypass {
         ))
     }
 
-    /// Returns whether a packet's kind lets it pass unchanged, even if an SA matches. Not for the
-    /// kind `unmatched`: see [`Self::passes_unmatched`].
+    /// Returns whether a packet's kind lets it pass unchanged, even if an SA matches. For the
+    /// kind `unmatched`, use [`Self::passes_unmatched`].
     #[inline]
     pub(super) fn matches(&self, frame: &[u8], headers: &Headers) -> bool {
         self.any && self.matches_kind(frame, headers)
@@ -117,6 +117,7 @@ impl Bypass {
         self.unmatched && !self.is_claimed(frame, headers)
     }
 
+    /// Returns whether a selector contains, or could contain, the packet's source.
     fn is_claimed(&self, frame: &[u8], headers: &Headers) -> bool {
         let Some(claimed) = &self.claimed else { return false };
         match headers.addresses(frame) {
@@ -138,8 +139,8 @@ impl Bypass {
             && !(self.claims_destinations && is_claimed(End::Destination))
     }
 
-    /// Returns whether a frame without an IP header can carry an IP packet, whose source a selector
-    /// can contain.
+    /// Returns whether a frame without an IP header can carry an IP packet whose source is inside a
+    /// selector.
     fn may_hide_claimed(&self, frame: &[u8], headers: &Headers) -> bool {
         self.claimed.is_some() && can_carry_ip(headers.ethertype.0, headers.l3(frame))
     }
@@ -149,7 +150,8 @@ impl Bypass {
 fn can_carry_ip(ethertype: u16, payload: &[u8]) -> bool {
     const MIN_ETHERTYPE: u16 = 0x600;
     match ethertype {
-        // LLC: IP's own SAP, or SNAP (RFC 1042) with an Ethertype.
+        // A smaller value is the length of an LLC frame, which carries IP by the SAP of IP, or by
+        // SNAP (RFC 1042) with an Ethertype.
         ..MIN_ETHERTYPE => match payload {
             [0x06, ..] => true,
             [0xaa, 0xaa, _, _, _, _, high, low, rest @ ..] => {
@@ -158,9 +160,10 @@ fn can_carry_ip(ethertype: u16, payload: &[u8]) -> bool {
             }
             _ => false,
         },
-        // VLAN tags of other types; MPLS; PPPoE sessions and PPP; Ethernet in Ethernet; provider
-        // backbone bridges; TRILL; NSH; HSR.
+        // VLAN tags.
         0x8100 | 0x88a8 | 0x9100 | 0x9200 | 0x9300 => true,
+        // MPLS, PPPoE sessions, PPP, Ethernet in Ethernet, provider backbone bridges, TRILL, NSH,
+        // HSR.
         0x8847 | 0x8848 | 0x8864 | 0x880b | 0x6558 | 0x88e7 | 0x22f3 | 0x894f | 0x892f => true,
         _ => false,
     }
@@ -170,8 +173,9 @@ fn is_ip(ethertype: u16) -> bool {
     [EtherType::IPV4.0, EtherType::IPV6.0].contains(&ethertype)
 }
 
-/// A router cannot have forwarded such a message: its hop limit must be 255 (RFC 4861). No extension
-/// header may come before it, so that a routing header cannot direct it elsewhere.
+/// Returns whether a packet is a Neighbor Discovery message that no router has forwarded: its hop
+/// limit is 255 (RFC 4861). No extension header may come before the message, so that a routing
+/// header cannot direct it elsewhere.
 fn is_nd(frame: &[u8], headers: &Headers) -> bool {
     const NEXT_HEADER_OFFSET: usize = 6;
     const HOP_LIMIT_OFFSET: usize = 7;

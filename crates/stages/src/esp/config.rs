@@ -119,11 +119,11 @@ impl Element for Spanned<InboundTable> {
 
 /// Maximum number of SAs per stage.
 const MAX_SAS: usize = 1024;
-/// In bytes.
+/// Default of the key `mtu`, in bytes.
 const DEFAULT_MTU: u64 = 1500;
-/// In messages per second.
+/// Default of the key `icmp_rate`, in messages per second.
 const DEFAULT_ICMP_RATE: u64 = 100;
-/// In packets.
+/// Default of the key `window`, in packets.
 const DEFAULT_WINDOW: u32 = 1024;
 const DEFAULT_TTL: u64 = 64;
 
@@ -360,7 +360,7 @@ struct CommonKeys<'a> {
 }
 
 impl CommonKeys<'_> {
-    /// Also reads the key file.
+    /// Reads the key file, and creates the SA.
     fn association(
         &self,
         backend: Backend,

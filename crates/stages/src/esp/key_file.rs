@@ -124,7 +124,7 @@ pub enum KeyFileCreateError {
 }
 
 /// Reads a key file that only this user can access, without following symbolic links. Disables core
-/// dumps of the process, locks its memory if it may, and wipes the file's text from memory.
+/// dumps of the process, tries to lock its memory, and wipes the file's text from memory.
 pub fn read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileReadError> {
     try_read(path, transform).map_err(|problem| KeyFileReadError { path: path.to_owned(), problem })
 }
@@ -145,7 +145,7 @@ fn try_read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFilePro
         return Err(KeyFileProblem::Mode { mode, path: path.to_owned() });
     }
     forbid_core_dumps().map_err(KeyFileProblem::CoreDumps)?;
-    // The start reports a failure; `--check` does not need the lock.
+    // Ignore a failure: the start of xdpfwd reports it, and `--check` does not need the lock.
     let _ = lock_memory();
     // A growing buffer would leave copies of the key in memory. The extra byte detects a file that
     // is too large.
@@ -186,7 +186,8 @@ fn file_kind(file_type: fs::FileType) -> &'static str {
 }
 
 /// Creates a file with a random key, accessible only to this user, and returns the key's
-/// fingerprint. Leaves an existing file unchanged, and fails. Disables core dumps of the process.
+/// fingerprint. If the file exists, leaves it unchanged and fails. Disables core dumps of the
+/// process.
 pub fn create(path: &Path, transform: Transform) -> Result<Fingerprint, KeyFileCreateError> {
     let io_error = |error| KeyFileCreateError::Io { path: path.to_owned(), error };
     forbid_core_dumps().map_err(io_error)?;

@@ -93,7 +93,7 @@ impl StagePlan for Plan<Open> {
     }
 
     fn longest_packet(&self, mtu: u32) -> u32 {
-        // In transport mode over IPv4, without UDP and padding.
+        // The overhead in transport mode over IPv4, without UDP and padding.
         const MIN_OVERHEAD: u32 = (HEADER_LEN + ICV_LEN) as u32 + 2;
         if self.0.bypass.has_unmatched() { mtu } else { mtu.saturating_sub(MIN_OVERHEAD) }
     }

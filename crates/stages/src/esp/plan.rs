@@ -30,7 +30,7 @@ pub(super) struct Settings<D: StageDirection> {
     pub(super) state_path: PathBuf,
     /// `None` before `acquire` and after `release`.
     pub(super) state: ArcSwapOption<StateFile>,
-    /// The fault of the state file when it was closed.
+    /// The state file after `release`, to report its fault.
     pub(super) closed: OnceLock<ClosedState>,
     /// Also set by an `acquire` that failed; stays set after `release`.
     pub(super) was_acquired: AtomicBool,
@@ -258,7 +258,8 @@ fn check_key(
     Ok(())
 }
 
-/// Reading the keys has tried to lock them in memory.
+/// Locks the keys in memory again: reading them has ignored a failure of the lock. Returns an error
+/// only if the machine has swap space.
 fn check_memory_lock() -> Result<(), ResourceError> {
     let Err(error) = lock_memory() else { return Ok(()) };
     let message = format!(

@@ -45,7 +45,8 @@ pub(super) fn has_swap() -> bool {
     fs::read_to_string("/proc/swaps").map_or(true, |swaps| swaps.lines().count() > 1)
 }
 
-/// Does not follow a symbolic link, and does not block on a FIFO without a writer.
+/// Opens a file for reading. Does not follow a symbolic link, and does not block on a FIFO without
+/// a writer.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(OPEN_FLAGS.bits()).open(path)
 }
@@ -57,7 +58,7 @@ pub(super) fn open_to_write(path: &Path) -> io::Result<File> {
 
 const OPEN_FLAGS: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_NONBLOCK);
 
-/// The causes with error messages of their own, and `Other`.
+/// Why a file could not be opened: the causes with error messages of their own, and `Other`.
 pub(super) enum OpenFailure {
     Missing,
     Link,
@@ -86,14 +87,14 @@ pub(super) fn try_lock(file: File) -> io::Result<Option<Flock<File>>> {
     }
 }
 
-/// Creates a file that survives a crash once this function returns `Ok`. Leaves an existing file
-/// unchanged, and fails.
+/// Creates a file that survives a crash once this function returns `Ok`. If the file exists, leaves
+/// it unchanged and fails.
 pub(super) fn create_durably(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = create_new(path)?;
     let result =
         file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| sync_folder_of(path));
     result.inspect_err(|_| {
-        // Otherwise the next attempt would find the file.
+        // Otherwise, the next attempt would find the file.
         let _ = fs::remove_file(path);
     })
 }

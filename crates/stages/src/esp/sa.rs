@@ -32,7 +32,7 @@ pub(super) struct SaStatus {
     backend: &'static str,
     /// Highest number used or received.
     sequence: u64,
-    /// Since xdpfwd started or the SA was added.
+    /// Packets since xdpfwd started or the SA was added.
     packets: u64,
     /// Bytes of inner packets; for an outbound SA, also those of earlier runs.
     bytes: u64,
@@ -115,7 +115,7 @@ impl SaStatus {
     }
 }
 
-/// `None` is no limit.
+/// The limits of an SA; `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) soft_packets: Option<u64>,
@@ -151,7 +151,7 @@ pub(super) trait SecurityAssociation: Sized + Send + Sync + 'static {
         others: impl Iterator<Item = &'a Self>,
     ) -> Result<(), StateFileError>;
 
-    /// Returns a text. Two SAs with equal texts drop the same packets.
+    /// Returns a text by which SAs can be compared: two SAs with equal texts drop the same packets.
     fn verdict_key(&self) -> String;
 
     fn status(&self) -> SaStatus;
@@ -169,7 +169,7 @@ pub(super) struct Outbound {
     shared: OnceLock<Arc<OutboundShared>>,
 }
 
-/// State that survives a reload.
+/// An outbound SA's state, which survives a reload.
 pub(super) struct OutboundShared {
     pub(super) numbers: Arc<OutboundNumbers>,
     pub(super) counts: Counts,
@@ -189,13 +189,13 @@ pub(super) struct Inbound {
     shared: OnceLock<Arc<InboundShared>>,
 }
 
-/// State that survives a reload.
+/// An inbound SA's state, which survives a reload.
 pub(super) struct InboundShared {
     /// The anti-replay window, in a lock-free slot that is empty while a worker holds the window.
     window: ArrayQueue<Window>,
     pub(super) progress: Arc<InboundProgress>,
     pub(super) counts: Counts,
-    /// Decapsulated since xdpfwd started or the SA was added.
+    /// Bytes decapsulated since xdpfwd started or the SA was added.
     pub(super) bytes: AtomicU64,
 }
 
@@ -320,7 +320,7 @@ impl Outbound {
         Self { sa, outer, udp, shared: OnceLock::new() }
     }
 
-    /// `None` before acquisition.
+    /// Returns the shared state; `None` before `acquire`.
     #[inline]
     pub(super) fn shared(&self) -> Option<&Arc<OutboundShared>> {
         self.shared.get()
@@ -397,7 +397,7 @@ impl Inbound {
         Self { sa, source, destination, udp_port, window, queue, shared: OnceLock::new() }
     }
 
-    /// `None` before acquisition.
+    /// Returns the shared state; `None` before `acquire`.
     #[inline]
     pub(super) fn shared(&self) -> Option<&Arc<InboundShared>> {
         self.shared.get()
@@ -418,7 +418,7 @@ impl Inbound {
         Some(HeldWindow { window: Some(window), shared })
     }
 
-    /// The queue on which packets must arrive, and the flow for `ethtool -N`.
+    /// Returns the queue on which packets must arrive, and the flow for `ethtool -N`.
     pub(super) fn queue_binding(&self) -> QueueBinding {
         let destination =
             self.destination.map_or(String::new(), |destination| format!(" dst-ip {destination}"));
@@ -514,7 +514,7 @@ impl HeldWindow {
 
 impl Drop for HeldWindow {
     fn drop(&mut self) {
-        // Changes nothing unless a panic has interrupted a batch.
+        // `publish` changes nothing here unless a panic has interrupted a batch.
         self.publish(clock::cycles());
         if let Some(window) = self.window.take() {
             let returned = self.shared.window.push(window);

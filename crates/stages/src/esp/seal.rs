@@ -37,7 +37,7 @@ pub struct EspSeal {
 struct Sealer {
     /// `None` if no IV range has been free so far.
     ivs: Option<IvRange>,
-    /// Whether the SAs have the limits of this worker's plan.
+    /// Whether this stage has applied its plan's limits to the SAs.
     has_set_limits: bool,
     icmp: IcmpErrors,
     jobs: Box<[Job; BATCH]>,
@@ -107,7 +107,8 @@ impl StagePlan for Plan<Seal> {
     }
 
     fn longest_packet(&self, mtu: u32) -> u32 {
-        // Outer IPv6 header, UDP, padding with its two length fields.
+        // Outer IPv6 header, UDP header, ESP header and ICV, up to 3 bytes of padding, and the pad
+        // length and next-header fields.
         const MAX_OVERHEAD: u32 = 40 + 8 + (HEADER_LEN + ICV_LEN) as u32 + 3 + 2;
         let limit = u32::try_from(self.0.direction.mtu).unwrap_or(u32::MAX);
         let sealed = mtu.saturating_add(MAX_OVERHEAD).min(limit);
@@ -167,7 +168,8 @@ impl Stage for EspSeal {
         COUNTERS.into_iter().zip(self.sealer.counters).collect()
     }
 
-    /// Empty, because the SAs keep the state; but a reload calls `restore` only with a snapshot.
+    /// Returns an empty snapshot, because the SAs keep the state. Without a snapshot, a reload
+    /// would not call `restore`.
     fn snapshot(&self) -> Option<Vec<u8>> {
         Some(Vec::new())
     }

@@ -11,7 +11,7 @@ pub(super) struct SpiTable {
 }
 
 impl SpiTable {
-    /// The SPIs are in the order of the SA indices.
+    /// Creates a table. `spis` are in the order of the SA indices.
     pub(super) fn new(spis: impl ExactSizeIterator<Item = u32>) -> Self {
         let slots = (2 * spis.len()).next_power_of_two().max(2);
         let mut table = Self { slots: vec![None; slots], shift: 32 - slots.trailing_zeros() };

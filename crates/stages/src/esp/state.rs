@@ -66,7 +66,7 @@ pub enum StateError {
     /// The last line is missing.
     #[error("the last line, {END:?}, is missing")]
     CutOff,
-    /// The header is not as written.
+    /// The header was changed after it was written.
     #[error("its header is damaged")]
     Header,
     /// No file of this length has two slots.
@@ -182,13 +182,13 @@ impl State {
         Ok(Self { epoch, sas: sas.collect::<Result<_, _>>()? })
     }
 
-    /// Returns the text of a state file of version 1. Numbers above [`Self::MAX_NUMBER`] become that
-    /// number.
+    /// Returns the text of a state file of version 1. Numbers above [`Self::MAX_NUMBER`] become
+    /// that number.
     pub fn to_text(&self) -> String {
         format!("{TITLE}\nversion = 1\n{}{END}\n", self.body())
     }
 
-    /// Returns the text of epoch and SAs.
+    /// Returns the text of the epoch and the SAs, without version and last line.
     pub(super) fn body(&self) -> String {
         let mut text = format!("epoch = {}\n", self.epoch);
         let storable = |number: u64| number.min(Self::MAX_NUMBER);

@@ -53,7 +53,7 @@ enum NotIpVerdict {
     Drop,
 }
 
-/// The verdict on a packet exception to which rules can apply. `Judge` applies them.
+/// The verdict on a packet exception to which rules can apply. `Judge` applies the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 enum VerdictOrRules {
@@ -318,7 +318,8 @@ fn kernel_error(mut reasons: Vec<PlanDiagnostic>) -> PlanError {
 }
 
 impl FilterConfig {
-    /// In the order of [`PacketException::WITH_KEY`]; `None` for a key that is not set.
+    /// Returns the configured actions in the order of [`PacketException::WITH_KEY`]; `None` for a
+    /// key that is not set.
     fn configured_exceptions(&self) -> [Option<ConfiguredAction>; 7] {
         PacketException::WITH_KEY.map(|exception| match exception {
             PacketException::NotIp | PacketException::Arp => configured(self.not_ip.as_ref()),
@@ -337,8 +338,8 @@ impl FilterConfig {
         let [not_ip, ..] = &mut actions;
         not_ip.get_or_insert(match self.default {
             ConfiguredVerdict::Accept => ExceptionAction::Accept,
-            // Whoever drops by default expects that no packet passes without a rule; but without
-            // ARP, IPv4 stops.
+            // With `default = "drop"`, no packet should pass without a rule. But without ARP, hosts
+            // cannot use IPv4.
             ConfiguredVerdict::Drop => ExceptionAction::AcceptArp,
         });
         ExceptionPolicy(actions.map(|action| action.unwrap_or(ExceptionAction::Drop)))

@@ -131,7 +131,7 @@ impl ExceptionPolicy {
     }
 }
 
-/// The packets that each exception's key accepted and dropped.
+/// For each packet exception, the packets that its key accepted and dropped.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ExceptionCounters([[u64; 2]; PacketException::WITH_KEY.len()]);
 
@@ -140,7 +140,8 @@ impl ExceptionCounters {
         self.0[exception.position()][usize::from(verdict == Verdict::Drop)] += 1;
     }
 
-    /// Returns the counters in the order of [`counter_keys`]. The XDP program has the same order.
+    /// Returns the counters in the order of [`counter_keys`], which is also that of the XDP
+    /// program's counters.
     pub(super) fn rows(self) -> impl Iterator<Item = u64> {
         self.0.into_iter().flatten()
     }
@@ -157,7 +158,7 @@ pub(super) fn counter_keys() -> impl Iterator<Item = String> {
     })
 }
 
-/// The columns are `exception`, `accepted` and `dropped`.
+/// Returns the inspection table with the columns `exception`, `accepted` and `dropped`.
 pub(super) fn table(counters: &[u64]) -> Table {
     let mut table = Table::new("exceptions", &[])
         .columns(["exception"])

@@ -1,5 +1,5 @@
-//! A filter in the XDP program (`place = "kernel"`). `bpf/filter.h` and `bpf/classify.h` read this
-//! data.
+//! Builds the data of a filter for the XDP program (`place = "kernel"`): the constants and maps
+//! that `bpf/filter.h` and `bpf/classify.h` read.
 
 use std::sync::Arc;
 
@@ -31,7 +31,8 @@ impl XdpOffload for Offload {
     }
 }
 
-/// Returns the image, or one diagnostic for each part that the XDP program does not support.
+/// Returns the image, or one diagnostic for each part that the XDP program does not support. Two
+/// filters with the same `verdict_key` give the same verdicts.
 #[allow(clippy::too_many_arguments, reason = "the parts of a filter; called only once")]
 pub(super) fn image(
     rules: &[Rule],
@@ -66,13 +67,14 @@ pub(super) fn image(
     let mut tables = map_contents(image);
     let filter_struct = filter_struct(rules, default, exceptions);
     tables.read_only.push((".rodata.filter".to_owned(), filter_struct));
-    // The loader compares these with the XDP program's constants.
+    // Constants that the XDP program also has. The loader compares them with those in its section
+    // `.rodata.in_step`, because both must be equal (in step).
     let shared_constants = Image::SHARED_CONSTANTS.into_iter().flat_map(u32::to_ne_bytes).collect();
     Ok(Arc::new(XdpImage {
         program: IMAGE_PROGRAM,
         constants: vec![(".rodata.in_step", shared_constants)],
         tables,
-        // One per rule, one for the default, then those of the exceptions. Cannot overflow:
+        // One per rule, one for the default, then those of the packet exceptions. Cannot overflow:
         // `Classifier::image` rejects too many rules.
         counters: ("hits", rules.len() as u32 + 1 + exception::COUNTERS as u32),
         verdict_key,
@@ -85,6 +87,7 @@ pub fn map_contents(image: Image) -> XdpTables {
     for (version, space) in [("v4", image.v4), ("v6", image.v6)] {
         let SpaceImage { space, first, parts, sets, tags, firsts, entries } = space;
         tables.read_only.push((format!(".rodata.{version}"), space));
+        // Each map has the name of its field in `SpaceImage`, which describes the content.
         let maps = [
             ("first", first),
             ("parts", parts),

@@ -15,24 +15,24 @@ use portable_atomic::AtomicU128;
 use xdpfwd_filter::{Limit, Unit};
 use xdpfwd_xsk::clock;
 
-/// The clock of the times at which packets are judged.
+/// The clock that gives the times of packets, by its ticks per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticks {
     per_second: u64,
 }
 
 impl Ticks {
-    /// Timestamps of a capture.
+    /// The clock of the timestamps in a capture.
     pub(crate) const NANOSECONDS: Self = Self { per_second: 1_000_000_000 };
 
-    /// Cycles of [`clock::cycles`].
+    /// Returns the clock [`clock::cycles`].
     pub(crate) fn cycles() -> Self {
         Self { per_second: clock::cycles_per_second() as u64 }
     }
 }
 
-/// A rate, with times in steps. One tick of the clock has `tokens_per_second` steps, so that a token
-/// takes exactly `ticks_per_second` steps: no division rounds.
+/// A rate, with times in steps. One tick of the clock has `tokens_per_second` steps, so that a
+/// token takes exactly `ticks_per_second` steps: no division rounds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
     ticks_per_second: u64,
@@ -45,7 +45,7 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    /// Without extra draws.
+    /// Creates a rate without extra draws.
     pub(super) fn new(limit: &Limit, ticks: Ticks) -> Self {
         let fill_time = u128::from(limit.burst) * u128::from(ticks.per_second);
         Self {
@@ -56,7 +56,7 @@ impl Rate {
         }
     }
 
-    /// For several workers.
+    /// Allows extra draws, for a bucket that `workers` workers share.
     pub(super) fn with_extra_draw(self, limit: &Limit, workers: usize) -> Self {
         // Draw at most the tokens of one millisecond in advance: if this worker becomes idle,
         // others cannot use them.
@@ -161,7 +161,8 @@ impl SourceBuckets {
         Self::with_seed(limit, prefix_len, ticks, RandomState::new().hash_one(0_u64))
     }
 
-    /// Always replaces the same prefixes, so that a dry run can be repeated.
+    /// Creates buckets for a dry run. They always replace the same prefixes, so that the same
+    /// packets get the same verdicts each time.
     pub(super) fn for_dry_run(limit: &Limit, prefix_len: u8) -> Self {
         Self::with_seed(limit, prefix_len, Ticks::NANOSECONDS, 0)
     }

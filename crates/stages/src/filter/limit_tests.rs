@@ -15,14 +15,15 @@ fn dry_run_meter(limit: &Limit) -> Meter {
     Meter::new(Rate::new(limit, Ticks::NANOSECONDS), limit.unit, Arc::default())
 }
 
-/// In nanoseconds after a start time, before which every bucket has had time to fill.
+/// Returns the time `seconds` after a start time, in nanoseconds. Until the start time, every
+/// bucket has had time to fill.
 fn at(seconds: f64) -> u64 {
     ((100.0 + seconds) * 1e9).round() as u64
 }
 
 const ONE_WORKER: usize = 1;
 
-/// How many of `packets` packets of `bytes` bytes pass.
+/// Returns how many of `packets` packets of `bytes` bytes pass.
 fn passed(meter: &mut Meter, packets: usize, bytes: usize, now: u64) -> usize {
     (0..packets).filter(|_| meter.passes(bytes, now)).count()
 }
@@ -108,14 +109,14 @@ fn source_prefixes_have_separate_buckets() {
     assert_eq!((0..20).filter(|_| sources.passes(&v6(1 << 110), 60, at(0.0))).count(), 5);
 }
 
-/// Compares a limit with a bucket of fractions, computed on packets at every nanosecond around those
-/// at which tokens are due.
+/// Compares a limit with an exact token bucket. Packets arrive when tokens are due, and one
+/// nanosecond before and after.
 #[test]
 fn dry_run_limit_equals_exact_token_bucket() {
-    // Primes and rates that do not divide a second; the last costs many tokens a nanosecond.
+    // Most of these rates do not divide a second evenly. The last earns 4 tokens per nanosecond.
     for (rate, burst) in [(3, 1), (7, 2), (99_991, 5), (999_999_937, 3), (4_000_000_000, 64)] {
         let mut meter = dry_run_meter(&limit(rate, Unit::Packets, burst));
-        // In tokens times nanoseconds per second.
+        // `level` is in billionths of a token: each nanosecond earns `rate` of them.
         let second = 1_000_000_000_u128;
         let (mut level, mut last) = (u128::from(burst) * second, 0);
         let mut now = 0_u64;

@@ -92,7 +92,7 @@ impl SampleQueue {
             if is_closed {
                 return;
             }
-            // Returns at once if a sample was added since the queue was drained.
+            // `park` returns at once if a sample was added since the queue was drained.
             thread::park();
         }
     }

@@ -13,7 +13,7 @@ use xdpfwd_pipeline::PlanError;
 pub(crate) struct Limits {
     /// Each limit: the index of its rule, the configured limit, and its buckets.
     all: Vec<(u32, Limit, SharedLimit)>,
-    /// `None` in a dry run, where nothing is drawn in advance.
+    /// Number of workers; `None` in a dry run, where meters draw no tokens in advance.
     workers: Option<usize>,
     log: LogWriter,
 }

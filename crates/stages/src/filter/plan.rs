@@ -22,7 +22,7 @@ pub struct FilterPlan {
     /// The rule file, if there is one.
     pub(super) file: Option<PathBuf>,
     pub(super) warnings: Vec<PlanDiagnostic>,
-    /// `None` if the filter cannot run in the XDP program.
+    /// `None` if the filter runs only in user space.
     pub(super) offload: Option<Offload>,
     /// Why the XDP program cannot run a filter with `place = "auto"`.
     pub(super) not_in_kernel: Option<String>,

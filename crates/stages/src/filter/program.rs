@@ -45,7 +45,8 @@ impl Program {
         Self { rules, classifier, default, exceptions, limits, gtpu_inner, flow_cache }
     }
 
-    /// Returns a text. Two filters with equal texts give the same verdicts.
+    /// Returns a text by which filters can be compared: two filters with equal texts give the same
+    /// verdicts.
     pub(super) fn verdict_key(&self) -> String {
         let Self { rules, default, exceptions, gtpu_inner, .. } = self;
         let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();

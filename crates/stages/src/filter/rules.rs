@@ -27,12 +27,12 @@ pub(crate) fn table<R: fmt::Display>(rules: &[R], counters: &[u64]) -> Table {
     table
 }
 
-/// The [`table`] without rows.
+/// Returns the [`table`] without rows.
 pub(crate) fn head() -> Table {
     Table::new("rules", &[("rule", None), ("packets", Some(Unit::Packets)), ("text", None)])
 }
 
-/// A row of the [`table`].
+/// Returns a row of the [`table`].
 pub(crate) fn row<R: fmt::Display>(rules: &[R], index: usize, packets: u64) -> Vec<Cell> {
     match rules.get(index) {
         Some(_) => vec![Cell::Number(index as u64), packets.into(), key(rules, index).into()],
@@ -40,7 +40,7 @@ pub(crate) fn row<R: fmt::Display>(rules: &[R], index: usize, packets: u64) -> V
     }
 }
 
-/// One of the [`counter_keys`].
+/// Returns one of the [`counter_keys`].
 pub(crate) fn key<R: fmt::Display>(rules: &[R], index: usize) -> String {
     rules.get(index).map_or_else(|| DEFAULT.to_owned(), ToString::to_string)
 }
@@ -54,7 +54,7 @@ mod tests {
         let rules = ["drop", "accept dscp 0"];
         assert_eq!(counter_keys(&rules), ["drop", "accept dscp 0", "(default)"]);
         assert_eq!(row_counters(&[1, 2], 3), [1, 2, 3]);
-        // Single rows are those of the table.
+        // `row` and `key` return single elements of `table` and `counter_keys`.
         let rows_and_keys = (0..3).map(|index| (row(&rules, index, 7), key(&rules, index)));
         let expected = table(&rules, &[7, 7, 7]).rows.into_iter().zip(counter_keys(&rules));
         assert!(rows_and_keys.eq(expected));

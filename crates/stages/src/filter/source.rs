@@ -121,7 +121,7 @@ impl Source {
     }
 }
 
-/// In bytes; enough for over a million rules.
+/// Maximum size of a file in bytes; enough for over a million rules.
 const MAX_FILE_SIZE: u64 = 64 << 20;
 
 /// Rejects other files than regular ones, because reading them can block or never end.
@@ -130,7 +130,7 @@ fn read_file(path: &Path) -> io::Result<String> {
         true => Ok(()),
         false => Err(io::Error::other("not a regular file")),
     };
-    // Opening a FIFO can block.
+    // Also check before opening, because opening a FIFO can block.
     check_regular(fs::metadata(path)?)?;
     let file = File::open(path)?;
     check_regular(file.metadata()?)?;

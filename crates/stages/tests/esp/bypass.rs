@@ -10,11 +10,12 @@ use super::support::*;
 const LOCAL: [u8; 4] = [192, 0, 2, 2];
 const PEER: [u8; 4] = [192, 0, 2, 1];
 const STRANGER: [u8; 4] = [198, 51, 100, 9];
-/// Inside the selectors below.
+/// Inside the selectors of inbound SAs below, such as 10.1.0.0/16.
 const INSIDE: [u8; 4] = SOURCE_V4;
 const PASSED: bool = true;
 
-/// Messages of IKE in UDP, from or to port 500, or 4500 with a marker.
+/// Returns frames with IKE messages: UDP from or to port 500, or to port 4500 with the non-ESP
+/// marker.
 fn ike(source: [u8; 4], destination: [u8; 4]) -> Vec<Vec<u8>> {
     let with_marker = [&[0; 4][..], b"a message of IKE"].concat();
     let datagrams = [
@@ -45,7 +46,7 @@ fn open_passes_ike_only_to_endpoint_and_from_outside_of_selector() {
     let keys = ", bypass = ['ike']";
     let selector = "selector = ['10.1.0.0/16', '192.168.0.0/16']";
     let cases = [
-        // Without `source`, from any address outside of the selector.
+        // Without `source`, IKE passes from any address outside of the selector.
         (format!("destination = '192.0.2.2', {selector}"), [PASSED, PASSED, false, false]),
         ("destination = '192.0.2.2'".to_owned(), [PASSED, PASSED, PASSED, false]),
         (
@@ -74,6 +75,7 @@ fn open_passes_ike_only_to_endpoint_and_from_outside_of_selector() {
 fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
     let folder = Folder::new();
     let keys = ", bypass = ['ike']";
+    // The outbound SA has the opposite endpoints of the inbound one.
     let (local, peer) = (PEER, LOCAL);
     let selected = format!("{SEAL}, selector = ['10.2.0.0/16']");
     let mut seal = bench(&plan_seal(&folder, &selected, keys));
@@ -85,9 +87,10 @@ fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
             check(&mut seal, &frame, false, "no_sa", "not between endpoints");
         }
     }
-    // A selector that contains the peer's endpoint claims it, too.
+    // The selector of `all` contains the endpoints.
     let all = table(&folder, "all.state", &[&format!("{SEAL}, selector = ['0.0.0.0/0']")], keys);
     let mut all = bench(&plan("esp-seal", &all));
+    // IKE to another address inside the selector is encapsulated.
     for source in [INSIDE, local] {
         for frame in ike(source, DESTINATION_V4) {
             let Disposition::Passed(sealed) = seal.send_one(&frame) else {
@@ -96,11 +99,12 @@ fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
             assert_eq!((sealed[23], spi(&sealed)), (50, SPI));
         }
     }
+    // So is IKE between the endpoints if the selector contains them.
     for frame in ike(local, peer) {
         let Disposition::Passed(sealed) = all.send_one(&frame) else { panic!("{:?}", all.drops()) };
         assert_eq!((sealed[23], spi(&sealed)), (50, SPI));
     }
-    // Endpoints of different SAs are no pair.
+    // IKE does not pass from an endpoint of one SA to an endpoint of another.
     let other = SEAL.replace("192.0.2", "203.0.113").replace("0x12345678", "4097");
     let sas = [&selected, &format!("{other}, selector = ['10.3.0.0/16']")[..]];
     let mut two = bench(&plan("esp-seal", &table(&folder, "two.state", &sas, keys)));
@@ -188,8 +192,9 @@ fn nd_passes_only_directly_after_ipv6_header() {
     let solicitation = [&[135, 0, 0, 0][..], &[0; 20]].concat();
     let with_code = [&[135, 1, 0, 0][..], &[0; 20]].concat();
     let after = |header: &[u8]| [header, &solicitation].concat();
-    // A routing header with a segment left, hop-by-hop options, and destination options.
+    // A routing header with a segment left.
     let routing = after(&[&[58, 2, 4, 1, 0, 0, 0, 0][..], &[7; 16]].concat());
+    // Hop-by-hop or destination options.
     let options = after(&[58, 0, 1, 4, 0, 0, 0, 0]);
     let packets = [
         ("solicitation", 58, &solicitation, PASSED),

@@ -171,8 +171,8 @@ fn packet_is_encapsulated_by_first_sa_with_matching_selector() {
             })
             .collect();
         let sas: Vec<&str> = sas.iter().map(String::as_str).collect();
-        // The previous case's state file has its time as epoch (upper half of the IVs), so `plan`
-        // would wait for the clock to pass this time.
+        // The epoch (upper half of the IVs) in the state file is the time of the previous case:
+        // without a new file, `plan` would wait until that second has passed.
         folder.state("selectors.state");
         let mut bench = bench(&plan("esp-seal", &table(&folder, "selectors.state", &sas, "")));
         for (is_v6, low) in packets {
@@ -245,7 +245,7 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
     let packet = udp_v4(20);
     let sealed: Vec<Vec<u8>> = (0..seals.len())
         .map(|index| {
-            // The key depends on the index of the SA, so add others before it.
+            // The key depends on the index of the SA, so add other SAs before it.
             let sas: Vec<String> = (0..=index)
                 .map(|sa_index| {
                     if sa_index == index {

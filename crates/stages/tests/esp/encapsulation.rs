@@ -42,6 +42,7 @@ fn fragments_are_encapsulated_in_tunnel_mode_only() {
         build(&plan_open(&folder, OPEN, "")),
     ];
     let mut tunnel = EspBench::new(stages);
+    // In transport mode, an SA has no addresses: use the SA of `OPEN`, which has none.
     let mut transport = bench(&plan_seal(&folder, &format!("{OPEN}, mode = 'transport'"), ""));
     for (name, frame) in cases {
         assert_eq!(transport.send_one(&frame), Disposition::Dropped("esp_fragment"), "{name}");
@@ -78,6 +79,7 @@ fn malformed_packet_is_not_encapsulated() {
         [15, 40, 53, v6.len() - 1]
             .map(|len| (format!("IPv6, truncated to {len} bytes"), v6[..len].to_vec())),
     );
+    // In transport mode, an SA has no addresses: use the SA of `OPEN`, which has none.
     for (sa_index, sa) in
         [SEAL.to_owned(), format!("{OPEN}, mode = 'transport'")].iter().enumerate()
     {

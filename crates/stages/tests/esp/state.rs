@@ -34,7 +34,7 @@ fn paths_and_workers_never_share_iv_or_number() {
     let folder = Folder::new();
     let mut seen = Seen::default();
     let workers = 2;
-    // Even within the same second, epochs (upper 32 bits of IVs) must differ.
+    // The epochs (upper 32 bits of IVs) of the runs must differ, even within the same second.
     for run in 0..3 {
         let plan =
             plan_for("esp-seal", &table(&folder, "seal.state", &[SEAL], ""), workers).unwrap();

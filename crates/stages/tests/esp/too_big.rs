@@ -12,7 +12,7 @@ type AddressPair = [Option<&'static str>; 2];
 fn too_big_packet_is_answered_with_mtu_that_fits() {
     let folder = Folder::new();
     // The key `icmp_source`, the addresses of the port, and the expected sources of ICMP messages.
-    // `None` is the destination of the packet.
+    // An expected source of `None` is the destination of the packet.
     let sources: [(&str, AddressPair, AddressPair); 4] = [
         (
             ", icmp_source = ['192.0.2.77', '2001:db8::77']",
@@ -97,7 +97,8 @@ fn too_big_packet_is_answered_with_mtu_that_fits() {
     assert_eq!((mtus.next(), answered.len()), (None, 12 * 2 * 2));
 }
 
-/// Forbidden by RFC 1122, section 3.2.2; RFC 1812, section 4.3.2.7; RFC 4443, section 2.4 (e).
+/// The RFCs forbid these messages: RFC 1122, section 3.2.2; RFC 1812, section 4.3.2.7; RFC 4443,
+/// section 2.4 (e).
 #[test]
 fn forbidden_icmp_message_is_not_sent() {
     let payload = vec![0; 1500];
@@ -181,7 +182,7 @@ fn icmp_rate_limits_number_of_messages() {
     }
 }
 
-/// The ICMP message would quote in clear text what arrived encrypted.
+/// An ICMP message would quote the decrypted packet in clear text.
 #[test]
 fn decapsulated_packet_that_is_too_big_gets_no_icmp_message() {
     let folder = Folder::new();

@@ -21,13 +21,13 @@ use xdpfwd_testkit::wires::{WireAccounting, Wires, cross_connect_on, umem_config
 
 /// Key files and state files in a folder.
 pub trait EspFiles {
-    /// Returns the path.
+    /// Writes a key file. Returns the path.
     fn key(&self, name: &str, digits: &str) -> String;
 
-    /// Writes a file without SAs. Returns the path.
+    /// Writes a state file (version 1) without SAs. Returns the path.
     fn state(&self, name: &str) -> String;
 
-    /// Sets `next` or `highest` of the only SA.
+    /// Sets `next` or `highest` of the only SA in a state file.
     fn set_number(&self, name: &str, key: &str, number: u64);
 
     fn read(&self, name: &str) -> String;
@@ -65,7 +65,7 @@ impl EspFiles for Folder {
     }
 }
 
-/// One JSON object per SA of the inspection table.
+/// Returns one JSON object for each SA in the inspection table.
 pub fn sas(plan: &Arc<dyn StagePlan>) -> Vec<Value> {
     let [table] = <[_; 1]>::try_from(plan.as_inspectable().unwrap().tables(&[])).unwrap();
     let object = |row: &Vec<Cell>| {
@@ -81,7 +81,7 @@ pub fn maintain(plan: &Arc<dyn StagePlan>) {
     plan.as_maintained().unwrap().maintain();
 }
 
-/// Opens the state file, for ESP. `others` are the plans in use.
+/// Acquires the resources of a plan: for ESP, its state file. `others` are the plans in use.
 pub fn acquire(
     plan: &Arc<dyn StagePlan>,
     others: &[Arc<dyn StagePlan>],
@@ -90,7 +90,7 @@ pub fn acquire(
     plan.as_resource_owner().unwrap().acquire(&others)
 }
 
-/// Does not acquire resources.
+/// Plans a stage without acquiring its resources.
 pub fn plan_for(kind: &str, table: &str, workers: usize) -> PlanResult<toml::de::Error> {
     let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), workers);
     xdpfwd_testkit::plan(kind, table, &cx)
@@ -200,7 +200,7 @@ impl EspBench {
             .collect()
     }
 
-    /// A counter of the first stage from lan to wan.
+    /// Returns a counter of the first stage from lan to wan.
     pub fn counter(&mut self, name: &str) -> u64 {
         let report = self.worker.report();
         let counters = &report.paths[0].stages[0].counters;
@@ -211,7 +211,7 @@ impl EspBench {
             .1
     }
 
-    /// Every packet was sent or dropped, and no buffer was lost.
+    /// Checks that every packet was sent or dropped, and that no frame was lost.
     #[track_caller]
     pub fn assert_balanced(mut self) {
         self.accounting.balance(&mut self.worker, &self.wires);
@@ -219,7 +219,8 @@ impl EspBench {
     }
 }
 
-/// Directly in IP or in UDP, without VLAN tags and IP options.
+/// Returns the offset of ESP, directly in IP or in UDP. The frame must have no VLAN tags and IP
+/// options.
 pub fn esp_offset(frame: &[u8]) -> usize {
     let (ip, protocol) = if frame[12..14] == [8, 0] { (34, frame[23]) } else { (54, frame[20]) };
     match protocol {
@@ -233,7 +234,7 @@ pub fn spi(frame: &[u8]) -> u32 {
     u32::from_be_bytes(frame[esp_offset(frame)..][..4].try_into().unwrap())
 }
 
-/// Only the lower 32 bits.
+/// Returns the lower 32 bits of the sequence number.
 pub fn sequence_number(frame: &[u8]) -> u32 {
     u32::from_be_bytes(frame[esp_offset(frame) + 4..][..4].try_into().unwrap())
 }
@@ -253,7 +254,8 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Uses Debian's Python, which has scapy; the first `python3` in the PATH may be another.
+/// Runs `esp_stage_by_scapy.py` with Debian's Python, which has scapy; the first `python3` in the
+/// PATH may be another.
 pub fn scapy(argument: &str, input: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_stage_by_scapy.py");
     let mut command = Command::new("/usr/bin/python3");
@@ -326,7 +328,7 @@ pub fn ipv6(
     )
 }
 
-/// Without a checksum.
+/// Returns a UDP datagram without a checksum.
 pub fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
     let length = 8 + payload.len() as u16;
     [&source.to_be_bytes()[..], &destination.to_be_bytes(), &length.to_be_bytes(), &[0, 0], payload]
@@ -342,12 +344,12 @@ pub const KEY_128: &str = "000102030405060708090a0b0c0d0e0f10111213";
 pub const KEY_256: &str =
     "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223";
 
-/// Hexadecimal digits of key and salt.
+/// Returns the hexadecimal digits of key and salt.
 pub fn key_of(transform: &str) -> &'static str {
     if transform.contains("128") { KEY_128 } else { KEY_256 }
 }
 
-/// UDP over IPv4 with `size` bytes of payload.
+/// Returns a frame with UDP over IPv4 and `size` bytes of payload.
 pub fn udp_v4(size: usize) -> Vec<u8> {
     let payload: Vec<u8> = (0..size).map(|n| n as u8).collect();
     ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0, &udp(1000, 2000, &payload))
@@ -366,7 +368,7 @@ pub const SPI: u32 = 0x1234_5678;
 pub const SEAL: &str =
     "spi = 0x12345678, transform = 'aes-128-gcm', source = '192.0.2.1', destination = '192.0.2.2'";
 
-/// The same SA for `esp-open`.
+/// The same SA for `esp-open`, without addresses.
 pub const OPEN: &str = "spi = 0x12345678, transform = 'aes-128-gcm'";
 
 pub const TRANSFORMS: [&str; 5] =
@@ -413,8 +415,8 @@ pub fn tagged(frame: &[u8], tag_count: usize) -> Vec<u8> {
     [&frame[..12], tags, &frame[12..]].concat()
 }
 
-/// 12 SAs for `esp-seal`: two transforms, with and without UDP, in tunnel mode over IPv4, tunnel
-/// mode over IPv6, and transport mode.
+/// Returns 12 SAs for `esp-seal`: two transforms, with and without UDP, in tunnel mode over IPv4,
+/// tunnel mode over IPv6, and transport mode.
 pub fn encapsulations() -> Vec<String> {
     let mut encapsulations = vec![];
     for transform in ["aes-128-gcm", "null-aes-256-gmac"] {
@@ -431,7 +433,7 @@ pub fn encapsulations() -> Vec<String> {
     encapsulations
 }
 
-/// An IP packet of `size` bytes that routers must not fragment.
+/// Returns a frame with an IP packet of `size` bytes that routers must not fragment.
 pub fn packet_of_size(size: usize, is_v6: bool) -> Vec<u8> {
     let payload = vec![0x55; size - if is_v6 { 48 } else { 28 }];
     if is_v6 {
@@ -441,8 +443,8 @@ pub fn packet_of_size(size: usize, is_v6: bool) -> Vec<u8> {
     }
 }
 
-/// Most frames have headers that may match an SA, then random bytes; the others only random bytes
-/// after the MAC addresses or the Ethernet header.
+/// Generates frames. Most have headers that may match an SA, then random bytes. The rest have only
+/// random bytes after the MAC addresses or the Ethernet header.
 pub fn random_frame() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
     let bytes = prop::collection::vec(any::<u8>(), 0..200);
     let spi = prop_oneof![3 => Just(SPI), 1 => any::<u32>(), 1 => Just(0)];

@@ -79,7 +79,7 @@ enum Step {
     Receive(u64),
     Write,
     NextEpoch,
-    /// In thousandths of [`MAX_UNWRITTEN`].
+    /// Advances the time, in thousandths of [`MAX_UNWRITTEN`].
     Wait(u64),
     Fail {
         after: usize,
@@ -101,8 +101,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..25)
 }
 
-/// The crash at the end of a run: operations of the last write that succeed before it, and what
-/// remains of those.
+/// The crash at the end of a run: the number of operations of the last write that succeed before
+/// it, and what it leaves of the unsynced writes.
 fn crashes() -> impl Strategy<Value = (usize, Crash)> {
     (0_usize..6, prop_oneof![Just(Crash::Kill), any::<u64>().prop_map(Crash::PowerLoss)])
 }
@@ -121,7 +121,7 @@ fn check_runs(runs: Vec<(Vec<Step>, (usize, Crash))>) -> Result<(), TestCaseErro
         };
         let disk = FakeDisk::new(bytes.clone());
         let Some(mut run) = Run::start(&disk, content) else { continue };
-        // In the order of their times.
+        // `received`, and so `forgotten`, is in the order of the times.
         let forgotten = received.drain(..).filter(|(number, _)| *number > run.inbound.highest());
         let forgotten: Vec<_> = forgotten.collect();
         if let (Some((_, first)), Some((_, last))) = (forgotten.first(), forgotten.last()) {
@@ -181,7 +181,7 @@ proptest! {
     }
 }
 
-/// Writes twice, so that both slots have the SAs.
+/// Returns a run that has written twice, so that both slots have the SAs.
 fn running() -> (FakeDisk, Run) {
     let disk = FakeDisk::new(empty_file());
     let mut run = Run::start(&disk, layout::parse(&empty_file()).unwrap()).unwrap();
@@ -192,7 +192,7 @@ fn running() -> (FakeDisk, Run) {
 
 #[test]
 fn failed_write_is_marked_until_a_write_succeeds() {
-    // Neither the slot nor, in the second case, the mark can be written.
+    // First, writing the slot fails; then, syncing it.
     for operation in 0..2 {
         let (disk, mut run) = running();
         let is_marked =
@@ -217,7 +217,7 @@ fn fault_names_mark_that_cannot_be_written() {
     let fault = run.shared.fault().unwrap();
     assert!(fault.contains("cannot record this failure either (no storage space)"), "{fault}");
     assert!(fault.contains("create new keys and a new state file before"), "{fault}");
-    // The mark is tried again.
+    // The next failed write tries again to set the mark.
     disk.fail_after(0, false);
     assert!(!run.write(clock::cycles(), true));
     let fault = run.shared.fault().unwrap();
@@ -250,7 +250,7 @@ fn inbound_sa_is_overdue_only_while_old_numbers_are_unwritten() {
     run.inbound.set_highest(1, traffic);
     assert!(!run.inbound.is_overdue(traffic + second / 2));
     assert!(run.inbound.is_overdue(traffic + second + 1));
-    // A write covers what was received before it started.
+    // After a write, numbers that were received before its start are not overdue.
     let written_at = traffic + second / 2;
     run.write(written_at, false);
     assert!(!run.inbound.is_overdue(traffic + 10 * second));
@@ -261,7 +261,7 @@ fn inbound_sa_is_overdue_only_while_old_numbers_are_unwritten() {
     assert!(!run.inbound.is_overdue(written_at + second));
     assert!(run.inbound.is_overdue(written_at + second + 2));
     disk.repair();
-    // With constant traffic, numbers always wait for the next write.
+    // With constant traffic, some number always waits for the next write, but never a second.
     for quarter in 0..20 {
         let now = written_at + 2 * second + quarter * second / 4;
         assert!(run.write(now, false));

@@ -1,4 +1,4 @@
-//! The state file on disk, locked.
+//! The locked state file on disk.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -25,7 +25,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Also locks the file and reads its content.
+    /// Opens and locks the file, and reads its content.
     pub(super) fn open(given: &Path) -> Result<(Self, Content), StateFileProblem> {
         report_size_limit_as_error();
         let path = canonicalize(given).map_err(|error| read_problem(error, given))?;
@@ -34,12 +34,12 @@ impl Disk {
         Ok((Self { path, current }, content))
     }
 
-    /// Creates a file with an empty state. Leaves an existing file unchanged, and fails.
+    /// Creates a file with `state`. If the file exists, leaves it unchanged and fails.
     pub(super) fn create(path: &Path, state: &State) -> io::Result<()> {
         report_size_limit_as_error();
         let (content, _) = layout::file(state, 1, state.sas.len());
         drop(create_with(path, &content)?);
-        // Otherwise the next attempt would find the file.
+        // After a failed sync, remove the file: otherwise the next attempt would find it.
         sync_folder_of(path).inspect_err(|_| drop(fs::remove_file(path)))
     }
 
@@ -79,14 +79,14 @@ impl Storage for Disk {
         name.push(".new");
         let new_path = Path::new(&name);
         match fs::remove_file(new_path) {
-            // The normal case: the new file exists only after a crash.
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            // Normally `NotFound`, because only a crash leaves a new file.
             _ => {}
         }
         let file = create_with(new_path, content)?;
         let flags = if is_missing { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
         let rename = |file| {
-            // Lock before the rename lets other processes open it.
+            // Lock the new file before the rename lets other processes open it.
             let file = try_lock(file)?.ok_or(io::ErrorKind::WouldBlock)?;
             rustix::fs::renameat_with(CWD, new_path, CWD, &self.path, flags)?;
             Ok::<_, io::Error>(file)
@@ -100,20 +100,21 @@ impl Storage for Disk {
     }
 }
 
-/// Creates a file and writes all of its blocks, so that later writes need no further ones.
+/// Creates a file and writes all of its blocks, so that later writes need no new blocks.
 fn create_with(path: &Path, content: &[u8]) -> io::Result<File> {
     let mut file = create_new(path)?;
-    // Btrfs would write every change to another block. Other file systems do not know the flag.
+    // Without `NOCOW`, Btrfs would write every change to another block. Other file systems do not
+    // know the flag, so ignore failures.
     if let Ok(flags) = rustix::fs::ioctl_getflags(&file) {
         let _ = rustix::fs::ioctl_setflags(&file, flags | IFlags::NOCOW);
     }
-    // The disk may be full.
+    // If the write fails, for example because the disk is full, remove the file.
     let written = file.write_all(content).and_then(|()| file.sync_all());
     written.inspect_err(|_| drop(fs::remove_file(path)))?;
     Ok(file)
 }
 
-/// Makes writes beyond RLIMIT_FSIZE fail. By default, they end the process.
+/// Makes writes beyond RLIMIT_FSIZE return an error. By default, they end the process (SIGXFSZ).
 fn report_size_limit_as_error() {
     static HANDLER: LazyLock<()> = LazyLock::new(|| {
         let (signal, flag) = (nix::sys::signal::Signal::SIGXFSZ, Arc::default());
@@ -136,7 +137,7 @@ fn read_problem(error: io::Error, path: &Path) -> StateFileProblem {
         OpenFailure::Link => StateFileProblem::Link(path.to_owned()),
         OpenFailure::NotRegular => StateFileProblem::NotRegular,
         OpenFailure::Other(error) => match error.kind() {
-            // The file is opened for writing.
+            // The file is opened for writing, so report that it cannot be written.
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 WriteFailure::from(error).problem(path)
             }
@@ -145,7 +146,8 @@ fn read_problem(error: io::Error, path: &Path) -> StateFileProblem {
     }
 }
 
-/// Tries again if the file is replaced before it is locked. `given` is the path for messages.
+/// Opens and locks the file. Tries again if the file is replaced before it is locked. `given` is
+/// the path for messages.
 fn open_and_lock(path: &Path, given: &Path) -> Result<Flock<File>, StateFileProblem> {
     // Each failed attempt means that another process has replaced the file. After this many
     // replacements, report that the file is in use.

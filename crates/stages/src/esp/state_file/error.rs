@@ -10,7 +10,7 @@ use xdpfwd_ipsec::EpochError;
 use crate::esp::private_file::folder_of;
 use crate::esp::state::{State, StateError};
 
-/// How long a caller waits for a write.
+/// Maximum time for which a caller waits for a write.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A failure to open, create or write a state file.
@@ -139,7 +139,7 @@ pub enum StateFileProblem {
         .0.display(), .0.display(), .0.display()
     )]
     WriteFailed(PathBuf),
-    /// The last write has not returned yet.
+    /// A write has not returned for a second.
     #[error("is not written: a write takes longer than a second; check its disk")]
     Slow,
     /// A write took too long.
@@ -154,7 +154,7 @@ pub enum StateFileProblem {
 }
 
 /// Describes a problem of a state file in use, and its consequence. `mark_failure` is why the file
-/// does not record the problem.
+/// does not record the problem; `is_last` is true if no later write follows.
 pub(super) fn fault_text(
     path: &Path,
     problem: &StateFileProblem,

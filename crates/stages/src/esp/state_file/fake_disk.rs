@@ -5,19 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::slots::{Condition, Storage};
 
-/// Disks write this many bytes atomically.
+/// Length of a sector in bytes. Disks write a sector atomically.
 const SECTOR: usize = 512;
 
-/// Clones share the disk.
+/// A disk with one file. Clones share the disk.
 #[derive(Clone, Debug)]
 pub(super) struct FakeDisk(Arc<Mutex<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
     file: File,
-    /// The file that still has the path on the disk, until the folder is synced.
+    /// The replaced file. Until the folder is synced, a crash can bring it back.
     previous: Option<File>,
-    /// Operations until one fails.
+    /// Number of operations that succeed before one fails; `None` if none fails.
     fail_after: Option<usize>,
     /// Whether operations fail for ever after the first failure.
     stays_broken: bool,
@@ -27,16 +27,16 @@ struct Inner {
 #[derive(Clone, Debug, Default)]
 struct File {
     durable: Vec<u8>,
-    /// Since the last sync.
+    /// Writes since the last sync: offset and bytes.
     pending: Vec<(usize, Vec<u8>)>,
 }
 
 /// What a crash leaves of the writes since the last sync.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Crash {
-    /// Only the process ended: everything.
+    /// Only the process ends, so all writes remain.
     Kill,
-    /// Any sectors: those whose bits are set in the seed, repeated.
+    /// Only some sectors remain. A bit of the seed decides about each sector; the bits repeat.
     PowerLoss(u64),
 }
 
@@ -66,7 +66,7 @@ impl FakeDisk {
         self.lock().fail_after = None;
     }
 
-    /// Whether the disk has room for another file.
+    /// Sets whether the disk has room for another file.
     pub(super) fn set_room(&self, has_room: bool) {
         self.lock().has_room = has_room;
     }
@@ -102,7 +102,7 @@ impl FakeDisk {
 }
 
 impl Inner {
-    /// Counts an operation.
+    /// Counts an operation. Returns an error if it must fail.
     fn operate(&mut self) -> io::Result<()> {
         match &mut self.fail_after {
             None => Ok(()),

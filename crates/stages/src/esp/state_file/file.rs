@@ -34,11 +34,11 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 pub struct StateFile {
     pub(super) shared: Arc<Shared>,
     pub(super) writer: Thread,
-    /// `None` once dropped.
+    /// `None` once `drop` has taken it.
     handle: Option<JoinHandle<()>>,
 }
 
-/// A state file that is closed, or that other references keep open.
+/// A state file after [`StateFile::close`]. Other references may still keep it open.
 #[derive(Debug)]
 pub struct ClosedState(Arc<Shared>);
 
@@ -70,7 +70,7 @@ impl StateFile {
         Self::with_writer(path, slots, state, epoch)
     }
 
-    /// Starts the writer thread. The file has `state`.
+    /// Starts the writer thread. The file already contains `state` and `epoch`.
     pub(super) fn with_writer<S: Storage + Send + 'static>(
         path: PathBuf,
         slots: Slots<S>,
@@ -106,7 +106,7 @@ impl StateFile {
 
     /// Creates a state file for keys that were never used. Leaves an existing file unchanged.
     pub fn create(path: &Path) -> Result<(), StateFileError> {
-        // So the first run uses a later epoch: the time of its start.
+        // One second ago, so that the epoch of the first run (the time of its start) is later.
         let epoch = u32::try_from(now()).unwrap_or(u32::MAX).saturating_sub(1);
         Disk::create(path, &State { epoch, sas: Vec::new() }).map_err(|error| {
             let problem = match error.kind() {
@@ -168,7 +168,8 @@ impl StateFile {
         self.make_room(key)?;
         let mut entries = self.shared.lock();
         let (next, bytes) = match entries.sas.get(&key) {
-            // The new stage applies its limits when it starts.
+            // The caller's stage applies its own limit when it starts: see the doc comment of
+            // `outbound`.
             Some(Entry::Out(numbers)) => return Ok(Arc::clone(numbers)),
             Some(Entry::Unused(SequenceState::Out { next, bytes })) => (*next, *bytes),
             _ if entries.sas.len() >= State::MAX_SAS => return Err(StateFileProblem::Full),
@@ -186,7 +187,7 @@ impl StateFile {
             let mut entries = self.shared.lock();
             let needed = entries.sas.len() + 1;
             let has_room = needed <= entries.capacity || entries.sas.contains_key(&sa);
-            // Beyond the maximum, adding the SA fails.
+            // Beyond the maximum, the caller rejects the SA.
             if has_room || needed > State::MAX_SAS {
                 return Ok(());
             }
@@ -281,7 +282,7 @@ impl Drop for StateFile {
             thread::sleep(Duration::from_millis(1));
         }
         let failure = if !handle.is_finished() {
-            // The thread, and with it the lock, ends with the process.
+            // The thread, which holds the lock, ends with the process.
             Some(io::Error::from(io::ErrorKind::TimedOut))
         } else if handle.join().is_err() {
             Some(io::Error::other("the writer thread panicked"))

@@ -11,7 +11,7 @@ use crate::esp::state::{SequenceState, State, StateError};
 /// Length of the header. The mark of a failed write is in its first 512 bytes, which disks write
 /// atomically.
 pub(super) const HEADER_LEN: usize = 4096;
-/// Slots are a multiple of this length, and so is each write.
+/// The length of each slot, and of each write, is a multiple of this length.
 const BLOCK: usize = 4096;
 /// Maximum length of the text before and after the SAs in a slot.
 const SLOT_OVERHEAD: usize = 256;
@@ -19,6 +19,7 @@ const SLOT_OVERHEAD: usize = 256;
 const TITLE: &str = "# Written by xdpfwd. Do not edit or copy: two processes that continue from \
     one state repeat nonces.\n# Two copies of the state follow. The one with the higher generation \
     counts.\nversion = 2\nwrite_failed = ";
+/// The two values of `write_failed`, the mark of a failed write.
 const FAILED: [&str; 2] = ["false\n", "true\n"];
 const GENERATION: &str = "generation = ";
 const END: &str = "\n# end ";
@@ -52,8 +53,8 @@ impl Position {
     }
 }
 
-/// Returns the length of slots with room for `sas` SAs: at least twice the minimum beyond the
-/// shortest slot, so that a file with many SAs is seldom replaced.
+/// Returns the length of slots with room for `sas` SAs: a power of two. So the length at least
+/// doubles whenever the file grows, and a file with many SAs is seldom replaced.
 pub(super) fn slot_len_for(sas: usize) -> usize {
     let text_len = SLOT_OVERHEAD + sas.min(State::MAX_SAS) * State::MAX_SA_LEN;
     text_len.next_power_of_two().max(BLOCK)
@@ -91,7 +92,8 @@ pub(super) fn slot(state: &State, generation: u64) -> Vec<u8> {
     pad(text.into_bytes(), len)
 }
 
-/// Returns a whole file with the same state in both slots, and its position.
+/// Returns a whole file with the same state in both slots, and the position of the newest one. The
+/// slots have room for `sas` SAs, and at least for those of the state.
 pub(super) fn file(state: &State, generation: u64, sas: usize) -> (Vec<u8>, Position) {
     let slot_len = slot_len_for(sas.max(state.sas.len()));
     let mut bytes = header(false);
@@ -109,6 +111,7 @@ pub(super) fn is_marked(header: &[u8]) -> bool {
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Content, StateError> {
     let Some(mark) = bytes.strip_prefix(TITLE.as_bytes()) else {
+        // A file of version 1.
         let state = State::parse(bytes)?;
         return Ok(Content { state, has_failed: false, slots: None });
     };
@@ -133,15 +136,16 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Content, StateError> {
         (Err(error), Err(_)) => return Err(error),
     };
     if is_alone {
-        // Usually, a crash has interrupted the write of the other slot, and its numbers were never
-        // used. In case a completed write was damaged later, skip the numbers that it could have
-        // reserved.
+        // Usually, a crash has interrupted the write of the other slot, so no worker has used the
+        // numbers of that write. But perhaps the write was completed and its slot was damaged
+        // later: skip the numbers that it could have reserved.
         skip_one_write(&mut state);
     }
     let slots = Some(Position { slot_len, newest, generation });
     Ok(Content { state, has_failed: failed == 1, slots })
 }
 
+/// Skips the epoch and the sequence numbers that one write can reserve.
 fn skip_one_write(state: &mut State) {
     state.epoch = state.epoch.saturating_add(1);
     for sa in &mut state.sas {

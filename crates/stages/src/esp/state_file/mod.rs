@@ -2,12 +2,14 @@
 //! disk before use.
 //!
 //! A process locks the [`StateFile`] that it opens. A thread writes the state to the two slots of
-//! the file in turn, in place, so that no write needs space on the disk. Only then may workers use
-//! the stored values, which the thread publishes through atomics, so workers never wait. A worker
-//! requests the next write when half of the values are used. Inbound SAs refuse packets if the
-//! thread does not write their progress in time.
+//! the file in turn, in place, so that no write needs space on the disk. After each write, the
+//! thread publishes the stored values through atomics. Workers use only published values, so they
+//! never wait. A worker requests the next write when half of the values are used. Inbound SAs
+//! refuse packets if the thread does not write their progress (the highest received number) in
+//! time.
 //!
-//! `layout` has the format of the file, `slots` the order of writes, `disk` the system calls.
+//! The module `layout` defines the format of the file, `slots` the order of writes; `disk` makes
+//! the system calls.
 
 mod disk;
 mod epoch;

@@ -10,7 +10,7 @@ use xdpfwd_xsk::clock;
 
 use crate::esp::state::State;
 
-/// Unused sequence numbers that are reserved after a write.
+/// Number of unused sequence numbers that a write reserves.
 pub(super) const STEP: u64 = 1 << 20;
 /// A write is requested when fewer reserved numbers are left.
 const LOW_WATER: u64 = STEP / 2;
@@ -135,12 +135,12 @@ fn storable(limit: Option<u64>) -> u64 {
 #[derive(Debug)]
 pub struct InboundProgress {
     highest: AtomicU64,
-    /// In the file; `u64::MAX` if the SA is not in the file yet.
+    /// The highest number in the file; `u64::MAX` if the SA is not in the file yet.
     written: AtomicU64,
-    /// The time of the last completed write, when `highest` was read for it. In clock cycles, as all
-    /// times.
+    /// The time at which `highest` was read for the last completed write. All times are in clock
+    /// cycles.
     written_at: AtomicU64,
-    /// When `highest` last became higher than `written`.
+    /// The time at which `highest` last became higher than `written`.
     unwritten_since: AtomicU64,
     /// [`MAX_UNWRITTEN`] in clock cycles.
     max_unwritten: u64,
@@ -162,8 +162,8 @@ impl InboundProgress {
         }
     }
 
-    /// Sets the highest number, received at the time `now` in clock cycles. Only for the worker that
-    /// owns the SA.
+    /// Sets the highest number, received at the time `now` in clock cycles. Only for the worker
+    /// that owns the SA.
     #[inline]
     pub fn set_highest(&self, number: u64, now: u64) {
         let highest = self.highest.load(Ordering::Relaxed);
@@ -183,13 +183,13 @@ impl InboundProgress {
         if !self.differs_from_file(self.highest.load(Ordering::Relaxed)) {
             return false;
         }
-        // All numbers in `highest` before either time are in the file.
+        // The file has all numbers that were received before either time.
         let written_at = self.written_at.load(Ordering::Acquire);
         let since = self.unwritten_since.load(Ordering::Relaxed).max(written_at);
         now.saturating_sub(since) > self.max_unwritten
     }
 
-    /// After a restart, all numbers up to this one count as received.
+    /// Returns the highest number. After a restart, all numbers up to it count as received.
     pub fn highest(&self) -> u64 {
         self.highest.load(Ordering::Relaxed)
     }
@@ -198,7 +198,7 @@ impl InboundProgress {
         highest != self.written.load(Ordering::Relaxed)
     }
 
-    /// The file has `highest`, which was read at the time `at`.
+    /// Records that the file has `highest`, which was read at the time `at`.
     pub(super) fn set_written(&self, highest: u64, at: u64) {
         self.written.store(highest, Ordering::Relaxed);
         self.written_at.store(at, Ordering::Release);

@@ -19,7 +19,7 @@ use crate::esp::state::{Direction, SequenceState, State};
 /// thread lock `entries`.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// Without symbolic links.
+    /// The path, without symbolic links.
     pub(super) path: PathBuf,
     /// The epoch (upper 32 bits of IVs) in the file. Workers may use its IVs.
     epoch: AtomicU32,
@@ -44,14 +44,15 @@ pub(super) struct Entries {
     pub(super) completed: u64,
     /// Failure of the last write; `None` if it succeeded.
     pub(super) failure: Option<WriteFailure>,
-    /// Why the file does not record this failure; `None` if it does.
+    /// Why the file does not record `failure`; `None` if it does, or if there is none.
     pub(super) mark_failure: Option<WriteFailure>,
     /// Start of the write in progress.
     pub(super) write_started: Option<Instant>,
-    /// Number of SAs for which the file has room, and for which a caller needs room.
+    /// Number of SAs for which the file has room.
     pub(super) capacity: usize,
+    /// Number of SAs for which a caller needs room; 0 without a request.
     pub(super) wanted_capacity: usize,
-    /// Why the file has no room for them.
+    /// Why the last request for room failed; `None` if it succeeded.
     pub(super) growth_failure: Option<WriteFailure>,
 }
 

@@ -1,4 +1,5 @@
-//! Writes of a state file: to its slots in turn, without another block of the disk.
+//! The order of writes: to the two slots of a state file in turn, in blocks that the file already
+//! has.
 
 use std::io;
 
@@ -6,7 +7,7 @@ use super::error::WriteFailure;
 use super::layout::{self, Content, Position};
 use crate::esp::state::State;
 
-/// The file below [`Slots`].
+/// The file that [`Slots`] writes.
 pub(super) trait Storage {
     /// Returns whether the file is at its path, with the expected length.
     fn condition(&self, len: usize) -> io::Result<Condition>;
@@ -17,8 +18,8 @@ pub(super) trait Storage {
     /// Once this function returns `Ok`, earlier writes survive a crash.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Puts a new file with this content at the path, atomically. If `is_missing`, fails if there is
-    /// a file by now. The new file survives a crash only after `sync_folder`.
+    /// Puts a new file with this content at the path, atomically. If `is_missing`, fails if a file
+    /// has appeared there. The new file survives a crash only after `sync_folder`.
     fn replace(&mut self, content: &[u8], is_missing: bool) -> io::Result<()>;
 
     fn sync_folder(&mut self) -> io::Result<()>;
@@ -66,8 +67,8 @@ impl<S: Storage> Slots<S> {
         self.position.map_or(0, |position| layout::capacity(position.slot_len))
     }
 
-    /// Replaces the file by one with room for `sas` SAs. Does not mark a failure, which endangers
-    /// nothing: the old or the new file has the state.
+    /// Replaces the file by one with room for `sas` SAs. After a failure, needs no mark, because
+    /// the old or the new file has the state.
     pub(super) fn grow(&mut self, state: &State, sas: usize) -> Result<(), WriteFailure> {
         let is_missing = match self.condition()? {
             Condition::Replaced => return Err(WriteFailure::Replaced),
@@ -83,7 +84,8 @@ impl<S: Storage> Slots<S> {
         match (self.condition()?, self.position) {
             (Condition::Replaced, _) => return Err(WriteFailure::Replaced),
             (Condition::Intact, Some(position)) => self.write_slot(state, position)?,
-            // This process has the latest state, so restore the file.
+            // The file is missing, has another length, or has the format of version 1: replace it,
+            // because this process has the latest state.
             (condition, _) => self.replace(state, 0, condition == Condition::Missing)?,
         }
         if self.is_folder_dirty {
@@ -120,7 +122,7 @@ impl<S: Storage> Slots<S> {
         let slot = 1 - position.newest;
         let bytes = layout::slot(state, generation);
         if bytes.len() > position.slot_len {
-            // Cannot happen, because `grow` made room; it would overwrite the other slot.
+            // Cannot happen, because `grow` made room. The write would overwrite the other slot.
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
         }
         self.storage.write_at(position.slot_offset(slot), &bytes)?;

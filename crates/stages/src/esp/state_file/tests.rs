@@ -170,7 +170,7 @@ fn open_rejects_file_that_is_locked_elsewhere() {
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
     assert!(open_error(&path).contains("is in use"));
-    // After a write, the new file is locked too.
+    // After a write, the file is still locked.
     file.outbound(300, fingerprint("1"), ESN, None).unwrap();
     assert!(open_error(&path).contains("is in use"));
     let can_other_process_lock =
@@ -200,7 +200,7 @@ fn replaced_file_cannot_be_locked() {
     write_state(&path, 7);
     let reopen = || OpenOptions::new().read(true).open(&path).unwrap();
     let (old, file) = (reopen(), StateFile::open(&path).unwrap());
-    // `StateFile::open` has replaced `old`, which has the old format. No process has locked it.
+    // `StateFile::open` has replaced `old`, because it has version 1. No process has locked `old`.
     assert!(lock(old, &path, &path).unwrap().is_none());
     assert!(lock(reopen(), &path, &path).unwrap_err().to_string().contains("in use"));
     drop(file);
@@ -212,7 +212,7 @@ fn replaced_file_cannot_be_locked() {
     thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..100 {
-                // To restore its length, the writer replaces the file.
+                // Change the length, so that the writer replaces the file.
                 OpenOptions::new().append(true).open(&path).unwrap().write_all(b"\n").unwrap();
                 file.write_and_wait().unwrap();
             }
@@ -290,7 +290,7 @@ fn truncated_or_overwritten_file_is_restored_by_next_write() {
     let file = StateFile::open(&path).unwrap();
     let inbound = file.inbound(400, fingerprint("2")).unwrap();
     for (highest, content) in [(5, &b""[..]), (6, b"other"), (7, &old)] {
-        // Like `cp`, into the same file.
+        // Overwrite the same file (inode), as `cp` does.
         fs::write(&path, content).unwrap();
         inbound.set_highest(highest, clock::cycles());
         assert!(file.write_and_wait().unwrap().is_none());
@@ -305,7 +305,7 @@ fn marked_file_is_rejected_until_it_is_accepted() {
     let path = create_state(&folder);
     assert!(!StateFile::accept(&path).unwrap());
     let text = fs::read_to_string(&path).unwrap();
-    // As long as the original.
+    // The new text is as long as the original.
     fs::write(&path, text.replacen("write_failed = false\n", "write_failed = true\n\n", 1))
         .unwrap();
     let error = open_error(&path);
@@ -419,7 +419,7 @@ fn new_limit_of_shared_numbers_applies_only_after_call_of_limit() {
         "expected the old limit until `limit` is called"
     );
     again.limit(ESN, Some(12));
-    // Only after the writer has reserved the numbers in the file.
+    // The numbers are available only after the writer has reserved them in the file.
     assert_eq!(reserve_when_written(&outbound, 64), Ok(11..13));
     assert!(!Arc::ptr_eq(&outbound, &file.outbound(301, fingerprint("1"), ESN, None).unwrap()));
     again.limit(ESN, Some(5));
@@ -448,7 +448,7 @@ fn inbound_progress_is_written_only_after_change() {
     assert_eq!(read_content(&path), before, "the file was written without a change");
 }
 
-/// Also stops other threads after a failed assertion.
+/// Sets the flag on drop, so that other threads stop also after a failed assertion.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -591,13 +591,13 @@ fn leftover_file_or_link_at_temporary_path_is_removed() {
     let path = folder.join("wan.state");
     let (new, elsewhere) = (folder.join("wan.state.new"), folder.join("elsewhere"));
     fs::write(&new, "half").unwrap();
-    // A file of version 1 is replaced.
+    // `open` replaces a file of version 1, through the temporary file.
     write_state(&path, 7);
     let file = StateFile::open(&path).unwrap();
     assert!(!new.exists());
     fs::write(&elsewhere, "other data").unwrap();
     symlink(&elsewhere, &new).unwrap();
-    // A file without room for an SA is replaced.
+    // The file has no room for 30 SAs, so it is replaced again.
     for spi in 300..330 {
         file.outbound(spi, fingerprint("1"), ESN, None).unwrap();
     }

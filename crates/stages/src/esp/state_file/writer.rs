@@ -14,14 +14,14 @@ use super::shared::{Entry, Shared};
 use super::slots::{Slots, Storage};
 use crate::esp::state::{SaState, SequenceState, State};
 
-/// If the progress of inbound SAs has changed. A write may take as long as is left of
-/// [`MAX_UNWRITTEN`](super::numbers::MAX_UNWRITTEN) before packets are refused.
+/// Time between writes of the progress of inbound SAs, if it has changed. A write may then take the
+/// rest of [`MAX_UNWRITTEN`](super::numbers::MAX_UNWRITTEN) before packets are refused.
 pub(super) const INBOUND_INTERVAL: Duration = Duration::from_millis(250);
 const RETRY_AFTER: Duration = Duration::from_millis(250);
-/// How often a failure that persists is logged again.
+/// Time after which a failure that persists is logged again.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Once `stopping` is set, the thread writes a last time and ends.
+/// Starts the writer thread. Once `stopping` is set, the thread writes a last time and ends.
 pub(super) fn spawn<S: Storage + Send + 'static>(
     shared: Arc<Shared>,
     slots: Slots<S>,
@@ -51,7 +51,7 @@ pub(super) struct Snapshot {
     /// Whether a worker or a caller needs the write.
     is_due: bool,
     inbound_changed: bool,
-    /// In clock cycles, before `inbound` was read.
+    /// A time before `inbound` was read, in clock cycles.
     pub(super) taken_at: u64,
 }
 
@@ -86,7 +86,7 @@ impl<S: Storage> Writer<S> {
             }
             let tick = (!snapshot.inbound.is_empty()).then_some(tick);
             let wake = retry_at.into_iter().chain(tick).min();
-            // Returns at once if a write was requested since the snapshot.
+            // `park` returns at once if a write was requested since the snapshot.
             match wake {
                 Some(at) => thread::park_timeout(at.saturating_duration_since(Instant::now())),
                 None => thread::park(),
@@ -106,7 +106,7 @@ impl<S: Storage> Writer<S> {
         let failure = self.grow(&Snapshot::take(&self.shared, false).state, wanted).err();
         let mut entries = self.shared.lock();
         entries.capacity = self.slots.capacity();
-        // Another attempt needs another request.
+        // Only another request causes another attempt.
         entries.wanted_capacity = 0;
         entries.growth_failure = failure;
     }
@@ -115,13 +115,15 @@ impl<S: Storage> Writer<S> {
         self.slots.grow(state, sas)
     }
 
-    /// On success, allows the numbers and the epoch of the snapshot. On failure, marks the file.
+    /// Writes a snapshot. On success, allows the use of its numbers and its epoch, and returns
+    /// true. On failure, marks the file.
     pub(super) fn write(&mut self, snapshot: &Snapshot) -> bool {
         let is_last = self.shared.stopping.load(Ordering::Acquire);
         self.shared.lock().write_started = Some(Instant::now());
         let failure = self.slots.write(&snapshot.state).err();
         if failure.is_none() && is_last {
-            // The other slot, too, so that the file has one state. The first write was enough.
+            // Write the other slot, too, so that both slots have the same state. This write may
+            // fail, because the first one has stored the state.
             let _ = self.slots.write(&snapshot.state);
         }
         let mark_failure = failure.as_ref().and_then(|_| self.slots.mark_failed().err());
@@ -160,7 +162,8 @@ impl<S: Storage> Writer<S> {
 }
 
 impl Snapshot {
-    /// If `is_last`, stops giving out numbers, and takes the next unused number of each SA.
+    /// Takes a snapshot. If `is_last`, also stops giving out numbers; the snapshot then has the
+    /// next unused number of each SA.
     pub(super) fn take(shared: &Shared, is_last: bool) -> Self {
         let taken_at = clock::cycles();
         let entries = shared.lock();
