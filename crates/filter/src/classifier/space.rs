@@ -14,7 +14,7 @@ pub(super) const NONE: u32 = u32::MAX;
 
 #[cfg(test)]
 thread_local! {
-    /// Entries compared by this thread.
+    /// Number of entries that this thread has compared.
     pub(super) static COMPARISONS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 

@@ -128,7 +128,8 @@ mod tests {
         }
     }
 
-    /// For example, `rules = "/etc/shadow"`.
+    /// Errors must not reveal secret files that a configuration names, for example with `rules =
+    /// "/etc/shadow"`.
     #[test]
     fn errors_about_other_files_quote_few_characters() {
         let shadow = "root:$6$salt$hash:19000::\ndaemon:*:19000::\n";
