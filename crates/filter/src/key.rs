@@ -159,8 +159,7 @@ pub(crate) mod tag_word {
 }
 
 impl Key {
-    /// Creates the key of a packet that is not fragmented, without VLANs and extension headers, with
-    /// DSCP 0.
+    /// Creates the key of an unfragmented packet with DSCP 0, without VLANs and extension headers.
     pub const fn new(addresses: Addresses, protocol: u8, l4: L4) -> Self {
         Self {
             addresses,

@@ -13,15 +13,15 @@ const GET_FAMILY: u8 = 3;
 const FAMILY_ID: u16 = 1;
 const FAMILY_NAME: u16 = 2;
 
-/// In bytes: length, type, flags, sequence number, port.
+/// Length of a netlink header in bytes: length, type, flags, sequence number, port.
 const HEADER_LEN: usize = 16;
-/// In bytes: command, version, two reserved bytes.
+/// Length of a generic netlink header in bytes: command, version, two reserved bytes.
 const GENERIC_HEADER_LEN: usize = 4;
 /// Message types (linux/netlink.h).
 const DONE: u16 = 3;
 const ERROR: u16 = 2;
 
-/// In bytes. The longest reply, with the names of an interface's offloads, takes a few thousand.
+/// Size in bytes. The longest reply, with the names of an interface's offloads, has a few thousand.
 const RECEIVE_BUFFER_LEN: usize = 1 << 16;
 
 pub(crate) struct Family {

@@ -29,9 +29,9 @@ pub struct Lockout {
 /// The result of [`lockouts`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lockouts {
-    /// The traffic.
+    /// The traffic that this host may need.
     pub found: Vec<Lockout>,
-    /// Why SSH sessions of this host may be missing in `found`.
+    /// Why SSH sessions of this host may be missing in `found`, if they could not be read.
     pub sessions_error: Option<String>,
 }
 
@@ -153,7 +153,7 @@ fn has_vlan(keep: &Keep) -> bool {
 }
 
 /// Returns all TCP connections to port 22 of this network namespace, and the session of this
-/// process; and why connections may be missing.
+/// process. Also returns why connections may be missing, if they could not be read.
 fn ssh_sessions() -> (BTreeSet<Session>, Option<String>) {
     const SSH: u16 = 22;
     // Without IPv6, the kernel has no /proc/net/tcp6.

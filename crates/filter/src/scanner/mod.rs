@@ -9,10 +9,10 @@
 //!   [`Classifier`] finds the classes that match the packet. If no class matches, the payload is
 //!   not scanned.
 //! - **Once per packet.** A pattern is a node, whose parent is the longest pattern that is a proper
-//!   suffix. The scan visits only nodes that can still give a result. A visit of a node also visits
-//!   its parent, and so on. An occurrence that starts before the `offset` of a signature does not
-//!   count for this signature. So the scan visits a node once more when it reaches the next offset
-//!   of the node's signatures, or of those of its suffixes.
+//!   suffix. The scan visits only nodes that can still give a result. After a node, the scan visits
+//!   its parent if that can still give a result, and so on. An occurrence that starts before the
+//!   `offset` of a signature does not count for this signature. So the scan visits a node once more
+//!   when it reaches the next offset of the node's signatures, or of those of its suffixes.
 //! - **Nothing that is already decided.** After a match of a signature with a verdict, later
 //!   signatures cannot change the outcome. The scan ends when no earlier signature can match.
 //! - **A limit on overlap** ([`bound`]). [`Scanner::new`] rejects signatures with which a packet
@@ -284,8 +284,8 @@ impl Scanner {
                 memory.visited.push(node);
             }
             memory.wakes[node as usize] = NONE;
-            // All signatures of this pattern and of its suffixes come after the best match, so they
-            // cannot change the outcome.
+            // No signature of this pattern or of its suffixes comes before the best match, so none
+            // can change the outcome.
             if current.first_signature >= memory.best {
                 memory.steps += 1;
                 break;
