@@ -129,8 +129,9 @@ fn needed_rules(local: SocketAddr) -> Keep {
     Keep::from([neighbors, KeepRule::Tcp(local.port())])
 }
 
-/// `is_stacked`: the local address is on an interface above the port's, such as a VLAN. Then any
-/// `vlan` rule is assumed to name that VLAN, and is sufficient.
+/// Returns whether the rules `keep` pass everything that the rules `needed` pass. If `is_stacked`,
+/// the local address is on an interface above the port's, such as a VLAN. Then any `vlan` rule is
+/// assumed to name that VLAN, and is sufficient.
 fn is_sufficient(keep: &Keep, needed: &Keep, is_stacked: bool) -> bool {
     let passed_by_local =
         |rule: &KeepRule| matches!(rule, KeepRule::Tcp(_)) && keep.contains(&KeepRule::Local);

@@ -58,7 +58,7 @@ impl DataPlane {
         Ok(Probe { modes: started.modes.clone(), fallback: started.fallback.clone() })
     }
 
-    /// If `deliver` is false, no packets reach the sockets.
+    /// Like [`start`](Self::start), but if `deliver` is false, no packets reach the sockets.
     fn start_with(plan: Plan, control: &Control, deliver: bool) -> Result<Self, StartError> {
         if plan.workers.is_empty() {
             return Err(StartError::Empty("workers"));
