@@ -29,7 +29,10 @@ enum reason {
 	REASON_MASK = 7, /* for the verifier; at least REASONS - 1 */
 };
 
-/* Actions for packet exceptions, packets that can mislead a filter (all reasons but POLICY). */
+/*
+ * Actions for packet exceptions: packets that can mislead a filter. Each reason except
+ * REASON_POLICY is an exception.
+ */
 enum exception_action { EXCEPTION_MATCH_RULES, EXCEPTION_ACCEPT, EXCEPTION_DROP, EXCEPTION_ACCEPT_ARP };
 
 /* Maximum number of rules without a verdict (`continue`); user space refuses more such rules. */
@@ -66,9 +69,9 @@ const volatile __u32 in_step[] SEC(".rodata.in_step") = {
 };
 
 /*
- * The number of packets that matched each rule, then the number of packets that got the default
- * action, then the numbers of accepted and of dropped packets of each exception. The loader sets the
- * number of entries.
+ * For each rule, the number of packets that matched it; then the number of packets that got the
+ * default action; then, for each exception, the numbers of accepted and of dropped packets. The
+ * loader sets the number of entries.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -87,8 +90,9 @@ static __always_inline void hit(__u32 rule)
 }
 
 /*
- * Counts a packet with this exception. Returns ACCEPTED or, if the settings do not accept such
- * packets, the drop reason.
+ * Counts a packet with the exception `reason`. Returns ACCEPTED or, if the settings do not accept
+ * such packets, the drop reason. `is_arp` states whether the packet is ARP, for
+ * EXCEPTION_ACCEPT_ARP.
  */
 static __always_inline __u32 exception_result(enum reason reason, bool is_arp)
 {
@@ -214,8 +218,8 @@ static __always_inline __u32 apply_rules_v6(const struct key_v6 *key)
 }
 
 /*
- * Returns the drop reason, or ACCEPTED. The IP header starts at offset `l3`. `vlans` is the last
- * key word, in which only the bits of the VLANs are set yet.
+ * Returns the drop reason, or ACCEPTED. The IP header starts at offset `l3`. `vlans` contains the
+ * VLAN bits of the last key word; all other bits are 0.
  */
 static __always_inline __u32 filter_ipv4(struct xdp_md *ctx, __u32 l3, __u64 vlans)
 {
@@ -278,7 +282,10 @@ __noinline int filter_ipv6(struct xdp_md *ctx, __u32 l3, __u64 vlans)
 	return apply_rules_v6(&key);
 }
 
-/* Returns the bits of a VLAN in the last key word, without their shift; 0 without a VLAN. */
+/*
+ * Returns the bits of a VLAN for the last key word, not yet shifted by VLAN_SHIFT or
+ * INNER_VLAN_SHIFT. Returns 0 if there is no VLAN (`vlan` is 0).
+ */
 static __always_inline __u64 tag_bits(__u16 vlan)
 {
 	return vlan ? IS_TAGGED | vlan : 0;

@@ -37,9 +37,10 @@
 #define EXTENSION_SHIM6 140
 
 /*
- * The IPv6 extension headers that are parsed, each with a bit. ExtensionHeaders in
- * crates/filter/src/key.rs has the same bits. A table instead of a switch, because then the verifier
- * does not check the rest of the loop in read_ipv6 separately for each header.
+ * The bit of each IPv6 extension header that is parsed, by protocol number; 0 for other protocols.
+ * ExtensionHeaders in crates/filter/src/key.rs has the same bits. This is a table instead of a
+ * switch: with a switch, the verifier would check the rest of the loop in read_ipv6 separately for
+ * each header.
  */
 static const volatile __u8 extension_bits[256] = {
 	[EXTENSION_HOP_BY_HOP] = 1 << 0,
@@ -69,9 +70,9 @@ enum status {
 struct link {
 	__u32 l3;	 /* offset of the payload */
 	__u16 ethertype; /* a length if below 0x600 */
-	/* Identifiers of the first and second VLAN, or 0. Priority tags (identifier 0) are skipped. */
+	/* IDs of the first and second VLAN, or 0. Priority tags (ID 0) are skipped. */
 	__u16 vlan, inner_vlan;
-	bool tagged; /* also by a priority tag */
+	bool tagged; /* true also if all tags are priority tags */
 };
 
 enum fragment { WHOLE, FIRST_FRAGMENT, LATER_FRAGMENT };
@@ -87,7 +88,7 @@ struct upper {
 	__u8 fragment_protocol;
 	/* True if a routing header has segments left: the destination is then not the final one. */
 	bool routed;
-	__u8 extensions; /* IPv6 extension headers, as in `extension_bits` */
+	__u8 extensions; /* bits of the IPv6 extension headers, from `extension_bits` */
 };
 
 static __always_inline struct frame whole_frame(struct xdp_md *ctx)
@@ -120,7 +121,7 @@ static __always_inline bool is_vlan(__u16 ethertype)
 	switch (ethertype) {
 	case ETH_P_8021Q:
 	case ETH_P_8021AD:
-	/* Types of outer tags that switches used before 802.1ad. */
+	/* Types of outer tags that switches used before 802.1ad, and still offer. */
 	case ETH_P_QINQ1:
 	case ETH_P_QINQ2:
 	case ETH_P_QINQ3:

@@ -287,7 +287,8 @@ impl StartError {
         }
     }
 
-    /// `workers` is the number of workers, each with its own packet memory.
+    /// Creates the error for a worker that cannot open its sockets or memory. `workers` is the
+    /// number of all workers; each has its own packet memory.
     pub(crate) fn open_failed(worker: usize, workers: usize, source: OpenError) -> Self {
         match source {
             // The pool of huge pages must be large enough for all workers.

@@ -75,7 +75,7 @@ impl FromStr for KeepRule {
             return Ok(*rule);
         }
         let (kind, number) = text.split_once('/').ok_or(KeepRuleError)?;
-        // Reject signs, leading zeros and 0: `parse` accepts them.
+        // Reject signs, leading zeros and 0, because `parse` alone would accept them.
         if !number.bytes().all(|byte| byte.is_ascii_digit()) || number.starts_with('0') {
             return Err(KeepRuleError);
         }

@@ -32,7 +32,8 @@ impl ExtensionHeaders {
     /// [`from_bits`]: Self::from_bits
     pub const PROTOCOLS: [u8; 8] = [0, 43, 44, 51, 60, 135, 139, 140];
 
-    /// Creates a set from one bit for each protocol, the lowest for the first.
+    /// Creates a set from one bit for each of [`PROTOCOLS`](Self::PROTOCOLS). The lowest bit stands
+    /// for the first protocol.
     #[inline]
     pub const fn from_bits(bits: u8) -> Self {
         Self(bits)
@@ -158,8 +159,7 @@ pub(crate) mod tag_word {
 }
 
 impl Key {
-    /// Creates the key of a packet that is not fragmented, without VLANs and extension headers, with
-    /// DSCP 0.
+    /// Creates the key of an unfragmented packet with DSCP 0, without VLANs and extension headers.
     pub const fn new(addresses: Addresses, protocol: u8, l4: L4) -> Self {
         Self {
             addresses,

@@ -52,9 +52,11 @@ pub struct Match {
     pub icmp_type: Option<u8>,
     /// Code of ICMP or ICMPv6.
     pub icmp_code: Option<u8>,
-    /// VLAN identifier of the first tag that is no priority tag. Packets without one do not match.
+    /// VLAN identifier of the first tag that is no priority tag. Packets without such a tag do not
+    /// match.
     pub vlan: Option<u16>,
-    /// VLAN identifier of the second such tag. Packets without one do not match.
+    /// VLAN identifier of the second tag that is no priority tag. Packets without such a tag do not
+    /// match.
     pub inner_vlan: Option<u16>,
     /// Matching fragments; `None` matches all packets.
     pub fragment: Option<FragmentMatch>,

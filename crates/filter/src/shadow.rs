@@ -17,14 +17,16 @@ pub struct Shadowed {
     pub by: u32,
 }
 
-/// Maximum number of earlier rules to compare with a rule. Shadowing by others is not detected.
+/// Maximum number of earlier rules to compare with a rule. Shadowing by any further rule is not
+/// detected.
 const MAX_COMPARED: usize = 256;
 
 /// Returns the rules that one earlier rule with a verdict shadows, but not those that several rules
 /// shadow only together. `classifier` must have been compiled from `rules`.
 pub fn shadowed(rules: &[Rule], classifier: &Classifier) -> Vec<Shadowed> {
     let find = |(number, rule): (u32, &Rule)| {
-        // A rule that covers this one matches the example, so compare only matching rules.
+        // A rule that covers this rule also matches an example packet of this rule, so compare only
+        // rules that match the example.
         classifier
             .matches(&rule.matches.example(), 0)
             .take_while(|&earlier| earlier < number)

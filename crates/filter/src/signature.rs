@@ -20,8 +20,8 @@ pub struct Signature {
     pub depth: Option<u16>,
 }
 
-/// In the syntax of [`parse_signature`](crate::parse_signature). Parsing the text returns an equal
-/// signature.
+/// Writes the signature in the syntax of [`parse_signature`](crate::parse_signature). Parsing the
+/// text returns an equal signature.
 impl Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.rule, pattern_text(&self.bytes, self.no_case))?;
@@ -32,7 +32,7 @@ impl Display for Signature {
     }
 }
 
-/// Returns a pattern in the signature language.
+/// Returns a pattern and its `nocase` keyword in the signature language.
 pub(crate) fn pattern_text(bytes: &[u8], no_case: bool) -> String {
     let printable = bytes.iter().all(|byte| matches!(byte, b' '..=b'~'));
     let mut text = String::from(if printable { "text \"" } else { "hex \"" });

@@ -151,8 +151,8 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
         String::new()
     }
 
-    /// Returns settings that decide about packets, with their defaults, as keys and values for
-    /// `--check`.
+    /// Returns the settings that decide about packets, as keys and values, for `--check`. Includes
+    /// settings that have their default values.
     fn settings(&self) -> Vec<(&'static str, &'static str)> {
         Vec::new()
     }

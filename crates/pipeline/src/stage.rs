@@ -63,7 +63,7 @@ pub trait Stage: Any {
     }
 
     /// Returns the row counters with these indices, as far as they exist. Override it if the stage
-    /// can have many, because copying all at once keeps packets waiting.
+    /// can have many row counters: the default copies all of them each time, while packets wait.
     fn row_counters_in(&self, rows: Range<usize>) -> Vec<u64> {
         self.row_counters().into_iter().skip(rows.start).take(rows.len()).collect()
     }

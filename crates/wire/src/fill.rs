@@ -90,7 +90,7 @@ fn fill_ipv6(packet: &mut [u8]) -> Result<bool, Error> {
     fill_upper_checksum(upper.protocol, addresses, upper_packet)
 }
 
-/// Whether a routing header has segments left (RFC 8200, section 4.4).
+/// Returns whether a routing header has segments left (RFC 8200, section 4.4).
 fn has_segments_left<T: AsRef<[u8]>>(packet: &ipv6::Packet<T>) -> bool {
     packet.extensions().map_while(Result::ok).any(|header| {
         header.kind == IpProtocol::ROUTING && header.content.get(1).is_some_and(|&left| left != 0)

@@ -16,7 +16,8 @@ const SEEDS: [u64; 5] = [
     0x4528_21e6_38d0_1377,
 ];
 
-/// Pass 0 for the ports of a packet without ports, and `None` for an unknown protocol.
+/// Hashes a flow. Pass 0 for the ports of a packet without ports, and `None` for an unknown
+/// protocol.
 #[inline]
 pub(super) fn hash(
     addresses: Addresses,
@@ -42,7 +43,7 @@ pub(super) fn hash(
     }
 }
 
-/// For a frame without IP addresses.
+/// Hashes the MAC addresses of a frame without IP addresses.
 #[inline]
 pub(super) fn hash_macs(destination: MacAddr, source: MacAddr) -> u32 {
     finish(multiply(widen(destination) ^ SEEDS[0], widen(source) ^ SEEDS[1]))

@@ -10,7 +10,8 @@ pub const MAX_TAGS: usize = 2;
 /// [`Error::ExtensionChainTooLong`].
 ///
 /// RFC 8200, section 4.1, recommends at most one header of each type, and two for destination
-/// options. These are six headers of the five types that most packets use; two more are allowed.
+/// options. That makes six headers of the five types hop-by-hop, destination options, routing,
+/// fragment and AH. The parser allows two more.
 ///
 /// [`Error::ExtensionChainTooLong`]: crate::Error::ExtensionChainTooLong
 pub const MAX_EXTENSIONS: usize = 8;

@@ -93,7 +93,7 @@ impl fmt::Display for ParseMacAddrError {
 
 impl core::error::Error for ParseMacAddrError {}
 
-/// `u8::from_str_radix` alone would accept `+1`.
+/// Parses two hexadecimal digits. `u8::from_str_radix` alone would accept `+1`.
 fn parse_octet(group: &str) -> Option<u8> {
     if group.len() != 2 || !group.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;

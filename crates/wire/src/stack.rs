@@ -11,10 +11,10 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 ///
 /// - **Lengths.** The stack replaces the `payload_len` of every `Repr`.
 /// - **Types.** The EtherType of Ethernet and VLAN, and the protocol or next header of IP, become
-///   the type of the next header. Before a VLAN tag, [`EtherType::VLAN`] and
-///   [`EtherType::SERVICE_VLAN`] are kept; any other value becomes `SERVICE_VLAN` if two tags
-///   follow, else `VLAN`. The last header keeps its type, but an EtherType of 0 (the default)
-///   becomes that of IPv4 or IPv6 if the first four bits of the payload are 4 or 6.
+///   the type of the next header. Before a VLAN tag, the type of a VLAN tag (see
+///   [`EtherType::is_vlan`]) is kept; any other value becomes `SERVICE_VLAN` if two tags follow,
+///   else `VLAN`. The last header keeps its type, but an EtherType of 0 (the default) becomes that
+///   of IPv4 or IPv6 if the first four bits of the payload are 4 or 6.
 /// - **Checksums** of IPv4, UDP, TCP and ICMP. To send UDP over IPv4 without a checksum, use
 ///   [`Header::UdpWithoutChecksum`].
 ///
@@ -157,7 +157,7 @@ impl Header<'_> {
         }
     }
 
-    /// Whether the header may follow `outer`, or be first if that is `None`.
+    /// Returns whether the header may follow `outer`, or be the first header if `outer` is `None`.
     fn may_follow(&self, outer: Option<&Header<'_>>) -> bool {
         use Header::{Ethernet, Gtpu, Icmp, Ipv4, Ipv6, Tcp, Udp, UdpWithoutChecksum, Vlan};
         match self {
@@ -234,8 +234,8 @@ impl Header<'_> {
     }
 }
 
-/// The EtherType before `headers` and `payload` (see [`HeaderStack`]). `fallback` is that of the
-/// `Repr`.
+/// Returns the EtherType before `headers` and `payload` (see [`HeaderStack`]). `fallback` is the
+/// EtherType in the `Repr`.
 fn ethertype_of(headers: &[Header<'_>], payload: &[u8], fallback: EtherType) -> EtherType {
     let version = payload.first().map(|byte| byte >> 4);
     match headers {
@@ -250,8 +250,9 @@ fn ethertype_of(headers: &[Header<'_>], payload: &[u8], fallback: EtherType) -> 
     }
 }
 
-/// The protocol of the first of `headers`, else `fallback`, that of the `Repr`. `version` is that
-/// of the IP header before `headers`.
+/// Returns the protocol of the first of `headers`. Without one that has a protocol number, returns
+/// `fallback`, the protocol in the `Repr`. `version` is the version of the IP header before
+/// `headers`.
 fn protocol_of(headers: &[Header<'_>], version: IpVersion, fallback: IpProtocol) -> IpProtocol {
     match (headers.first(), version) {
         (Some(Header::Udp(_) | Header::UdpWithoutChecksum(_)), _) => IpProtocol::UDP,

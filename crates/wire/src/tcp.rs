@@ -335,7 +335,7 @@ impl<'a> Repr<'a> {
     }
 }
 
-/// RFC 9293, section 3.2.
+/// Kinds of options, and a length (RFC 9293, section 3.2).
 mod option {
     pub(super) const END: u8 = 0;
     pub(super) const NO_OPERATION: u8 = 1;
@@ -343,8 +343,9 @@ mod option {
     pub(super) const MSS_LEN: usize = 4;
 }
 
-/// The first maximum segment size after offset `at` of `header`, where an option begins. Returns
-/// [`Error::Malformed`] for an invalid option before it.
+/// Returns the position of the value in the first maximum segment size option from the offset `at`
+/// of `header` on, where an option begins. Returns [`Error::Malformed`] if this option or one
+/// before it is invalid.
 fn next_mss(header: &[u8], mut at: usize) -> Result<Option<Field>, Error> {
     while let Some(rest) = header.get(at..) {
         match *rest {

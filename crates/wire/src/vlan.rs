@@ -19,8 +19,9 @@ pub use crate::limits::MAX_TAGS;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VlanId(NonZeroU16);
 
-/// A view of a tag, which begins *after* the EtherType 0x8100 or 0x88a8, as the payload of a tagged
-/// [`ethernet::Frame`](super::ethernet::Frame) does.
+/// A view of a tag, which begins *after* the EtherType that announces it (see
+/// [`EtherType::is_vlan`]), as the payload of a tagged [`ethernet::Frame`](super::ethernet::Frame)
+/// does.
 #[derive(Debug, Clone, Copy)]
 pub struct Tag<T> {
     buffer: T,
@@ -95,7 +96,8 @@ impl VlanId {
         self.0.get() & Self::MASK
     }
 
-    /// The upper four bits of `control` are priority and drop eligibility.
+    /// Returns the identifier in the tag control information. The upper four bits of `control` are
+    /// priority and drop eligibility.
     #[inline]
     const fn from_control(control: u16) -> VlanId {
         // `unwrap` would still compile to a panic branch.

@@ -178,7 +178,7 @@ impl Attachment {
         Ok(Some(linked.program.set_current(successor)))
     }
 
-    /// The program stays loaded and its maps stay readable.
+    /// Detaches the XDP program, which stays loaded. Its maps stay readable.
     pub(crate) fn detach(&mut self) {
         if let Self::Xdp(linked) = self {
             linked.link = None;
@@ -250,7 +250,7 @@ mod tests {
             }
             assert!(is_native_xdp_refusal(&io::Error::from_raw_os_error(errno)));
         }
-        // Generic XDP accepts any MTU, and needs no driver.
+        // Generic XDP accepts any MTU, and needs no support by the driver.
         for mode in [Mode::Skb, Mode::Auto] {
             assert!(error_text(EINVAL, mode).contains("Invalid argument"));
             let text = error_text(EOPNOTSUPP, mode);

@@ -25,7 +25,7 @@ pub struct AttachedProgram {
     pub name: Option<String>,
     /// Attach mode, as in `ip link`: `xdp` (native), `xdpgeneric` or `xdpoffload`.
     pub mode: &'static str,
-    /// What keeps it attached.
+    /// What keeps the program attached.
     pub holder: AttachmentHolder,
 }
 
@@ -36,12 +36,12 @@ pub enum AttachmentHolder {
     /// A BPF link that these processes have open. The kernel detaches the program when the last of
     /// them ends.
     Processes(Vec<Process>),
-    /// A BPF link (its ID) that no visible process has open.
+    /// A BPF link that no visible process has open, with the link's ID.
     Link(u32),
-    /// Nothing: attached over netlink, until explicitly detached. These processes have the program
-    /// open and may have attached it.
+    /// Nothing: the program was attached over netlink, and stays until it is explicitly detached.
+    /// These processes have the program open and may have attached it.
     Netlink(Vec<Process>),
-    /// Not visible to this process.
+    /// The holder is not visible to this process.
     Unknown,
 }
 
@@ -58,11 +58,12 @@ pub struct Process {
     pub in_other_namespace: bool,
 }
 
-/// The processes that may hold an AF_XDP queue: all others that map AF_XDP rings. Only kernels with
-/// CONFIG_XDP_SOCKETS_DIAG report which one holds it, and few have this option.
+/// The processes that may hold an AF_XDP queue: all processes except this one that map AF_XDP
+/// rings. Only kernels with CONFIG_XDP_SOCKETS_DIAG report which one holds it, and few have this
+/// option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueHolders {
-    /// Those in this thread's network namespace first.
+    /// The processes. Those in this thread's network namespace come first.
     pub processes: Vec<Process>,
     /// Whether there may be processes that cannot be inspected.
     pub some_hidden: bool,
@@ -72,12 +73,12 @@ pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedPro
     try_find_attached_program(interface).ok().flatten()
 }
 
-/// Fails if the interface cannot be queried.
+/// Like [`find_attached_program`], but fails if the interface cannot be queried.
 fn try_find_attached_program(interface: &Interface) -> io::Result<Option<AttachedProgram>> {
     let mut found = query_program(interface.index)?.map(|found| (interface.clone(), found));
     if found.is_none() {
         for above in interfaces_above(interface)? {
-            // It may be gone by now.
+            // The upper interface may have been deleted since it was listed.
             if let Ok(Some(program)) = query_program(above.index) {
                 found = Some((above, program));
                 break;
@@ -87,7 +88,8 @@ fn try_find_attached_program(interface: &Interface) -> io::Result<Option<Attache
     Ok(found.map(|(interface, (id, mode))| describe_program(interface, id, mode)))
 }
 
-/// Returns the interfaces directly above: the kernel looks for programs only there.
+/// Returns the interfaces directly above an interface. The kernel does not look for programs
+/// further above.
 fn interfaces_above(interface: &Interface) -> io::Result<Vec<Interface>> {
     let links = Links::read()?;
     let controller = links.get(interface.index).and_then(|link| link.controller);
@@ -165,8 +167,9 @@ pub(crate) fn find_queue_holders() -> QueueHolders {
     QueueHolders { processes, some_hidden }
 }
 
-/// An interface cannot have both a native and a generic program; of a native and an offloaded one,
-/// returns the native one.
+/// Returns the ID and the attach mode of the interface's program. If the interface has a native and
+/// an offloaded program, returns the native one. It cannot have both a native and a generic
+/// program.
 fn query_program(ifindex: u32) -> io::Result<Option<(u32, &'static str)>> {
     // `Xdp::new` needs a file descriptor, but the query does not use it: pass stdin.
     let stdin = io::stdin();

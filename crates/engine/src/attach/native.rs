@@ -1,4 +1,4 @@
-//! Errors of an attach because the driver refuses native XDP.
+//! The errors with which drivers refuse native XDP.
 
 use std::io;
 
@@ -6,7 +6,7 @@ pub(crate) const EINVAL: i32 = 22;
 pub(crate) const ENOSPC: i32 = 28;
 pub(crate) const ERANGE: i32 = 34;
 pub(crate) const EOPNOTSUPP: i32 = 95;
-/// Kernel-internal, but some drivers return it to user space.
+/// This error number is internal to the kernel, but some drivers return it to user space.
 const ENOTSUPP: i32 = 524;
 
 /// Returns whether the driver does not support native XDP, or refuses it in the current
@@ -19,8 +19,8 @@ pub(crate) fn is_native_xdp_refusal(error: &io::Error) -> bool {
 /// Returns why the current configuration of an interface makes the driver refuse native XDP, and a
 /// remedy. Returns `None` for other errors, such as that of a driver without native XDP.
 ///
-/// A guess from the error number: the kernel gives a text only over netlink and in the tracepoint
-/// `bpf_xdp_link_attach_failed`.
+/// The result is a guess from the error number: the kernel gives a text only over netlink and in
+/// the tracepoint `bpf_xdp_link_attach_failed`.
 pub(crate) fn why_not_native(error: &io::Error, interface: &str) -> Option<(&'static str, String)> {
     // 3506 is from `veth_xdp_set`, for programs without multi-buffer support: page − headroom −
     // `skb_shared_info` − Ethernet header.

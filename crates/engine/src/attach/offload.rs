@@ -76,7 +76,7 @@ fn find_map<'o>(object: &'o Object, name: &str) -> Result<Map<'o>, libbpf_rs::Er
     object.maps().find(|map| map.name() == name).ok_or_else(|| missing_map(name))
 }
 
-/// One entry per counter, in the order of
+/// The map of row counters, with one entry per counter, in the order of
 /// [`Stage::row_counters`](xdpfwd_pipeline::Stage::row_counters).
 pub(crate) struct RowCounterMap {
     map: MapHandle,

@@ -25,7 +25,7 @@ static PROGRAMS: [(&str, &[u8]); 2] = [
     ("xdpfwd_filter", include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd_filter.bpf.o"))),
 ];
 
-/// In the order of `enum reason` in `bpf/filter.h`.
+/// The drop reasons of the program, in the order of `enum reason` in `bpf/filter.h`.
 const REASONS: [Reason; 8] = [
     Reason::POLICY,
     Reason::NOT_IP,
@@ -267,14 +267,15 @@ impl LoadedObject {
     }
 }
 
-/// Shared with a successor; they belong to no stage.
+/// The maps that a program shares with its successor. They belong to no stage.
 const SHARED_MAPS: [&str; 8] =
     ["xsks", "counters", "keep", "own_macs", "own_vlans", "own_ipv4", "own_ipv6", "fragments"];
 
 /// From `enum xdp_action` in linux/bpf.h.
 const XDP_DROP: u32 = 1;
 
-/// Without an image, opens [`PROGRAM_WITHOUT_STAGE`].
+/// Opens the program with the stage of the image; without an image, opens
+/// [`PROGRAM_WITHOUT_STAGE`].
 fn open(
     image: Option<&Arc<XdpImage>>,
     has_keep_rules: bool,
@@ -313,7 +314,8 @@ fn load(
     Ok(LoadedObject { object, offload: Some((Arc::clone(image), counters)) })
 }
 
-/// At the debug level, because users already see the error of the failed call.
+/// Logs a line of libbpf at the debug level, because users already see the error of the failed
+/// call.
 fn log(_: PrintLevel, line: String) {
     tracing::debug!("{}", line.trim_end());
 }

@@ -59,7 +59,8 @@ pub struct AddressUse {
 }
 
 impl Host {
-    /// If links or addresses change meanwhile, entries may be missing or duplicated.
+    /// Reads the state of this host. If links or addresses change meanwhile, entries may be missing
+    /// or duplicated.
     pub(crate) fn read() -> io::Result<Self> {
         let mut host = Self { links: Links::read()?, ..Self::default() };
         for reply in dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))?.replies {
@@ -105,7 +106,7 @@ impl Host {
         own
     }
 
-    /// Omits tentative addresses.
+    /// Describes a port with this interface for stages. Omits tentative addresses.
     pub(crate) fn describe(&self, index: u32, port: &PortPlan) -> PortInfo {
         let link = self.links.get(index);
         let own =
@@ -190,9 +191,9 @@ pub(crate) fn default_routes() -> io::Result<BTreeSet<(u32, bool)>> {
     Ok(links)
 }
 
-/// Returns none if the routing table does not exist. With `CONFIG_IP_MULTIPLE_TABLES`, the kernel
-/// creates a table with its first route, so a network namespace whose loopback is down has no table
-/// `local`.
+/// Returns the routes of a routing table: none if the table does not exist. With
+/// `CONFIG_IP_MULTIPLE_TABLES`, the kernel creates a table with its first route, so a network
+/// namespace whose loopback is down has no table `local`.
 fn routes(request: RouteMessage) -> io::Result<Vec<RouteMessage>> {
     match dump(&RouteNetlinkMessage::GetRoute(request)) {
         Ok(dump) => {

@@ -13,15 +13,15 @@ const GET_FAMILY: u8 = 3;
 const FAMILY_ID: u16 = 1;
 const FAMILY_NAME: u16 = 2;
 
-/// In bytes: length, type, flags, sequence number, port.
+/// Length of a netlink header in bytes: length, type, flags, sequence number, port.
 const HEADER_LEN: usize = 16;
-/// In bytes: command, version, two reserved bytes.
+/// Length of a generic netlink header in bytes: command, version, two reserved bytes.
 const GENERIC_HEADER_LEN: usize = 4;
 /// Message types (linux/netlink.h).
 const DONE: u16 = 3;
 const ERROR: u16 = 2;
 
-/// In bytes. The longest reply, with the names of an interface's offloads, takes a few thousand.
+/// Size in bytes. The longest reply, with the names of an interface's offloads, has a few thousand.
 const RECEIVE_BUFFER_LEN: usize = 1 << 16;
 
 pub(crate) struct Family {
@@ -110,7 +110,7 @@ fn message_header(messages: &[u8]) -> Option<(usize, u16)> {
     (length >= HEADER_LEN && length <= messages.len()).then_some((padded, kind))
 }
 
-/// Pads to a multiple of 4 bytes.
+/// Returns the bytes of an attribute, padded to a multiple of 4 bytes.
 pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = 4 + value.len();
     let mut bytes = Vec::with_capacity(length.next_multiple_of(4));
@@ -121,7 +121,7 @@ pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Returns types and values, up to the first malformed attribute.
+/// Returns the types and values of attributes, up to the first malformed attribute.
 pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes)
         .map_while(Result::ok)
@@ -138,7 +138,7 @@ pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(other, _)| *other == kind).map(|(_, value)| value)
 }
 
-/// Returns `None` also if the value is not 4 bytes long.
+/// Like [`find`], for a number of 32 bits. Returns `None` also if the value is not 4 bytes long.
 pub(crate) fn find_u32(bytes: &[u8], kind: u16) -> Option<u32> {
     Some(u32::from_ne_bytes(find(bytes, kind)?.try_into().ok()?))
 }

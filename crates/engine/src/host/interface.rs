@@ -30,7 +30,7 @@ pub struct NoInterface {
 }
 
 impl Interface {
-    /// `port` is named in the error.
+    /// Finds an interface by its name. The error names `port`.
     pub(crate) fn find(port: &str, name: &str) -> Result<Self, NoInterface> {
         match if_nametoindex(name) {
             Ok(index) => Ok(Self { name: name.to_owned(), index }),
@@ -42,7 +42,7 @@ impl Interface {
         }
     }
 
-    /// Returns true if this cannot be determined.
+    /// Returns whether the interface still exists. Returns true if this cannot be determined.
     pub(crate) fn exists(&self) -> bool {
         // Search for the index: the name may have changed, but sockets and the XDP program are
         // bound to the index. (`if_indextoname` of nix returns an empty name for a missing index.)
@@ -57,7 +57,8 @@ fn interface_names() -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// For preferred busy polling: sysfs files and their previous NAPI settings, restored on drop.
+/// Deferred interrupts of an interface, for preferred busy polling: sysfs files and their previous
+/// NAPI settings, which are restored on drop.
 /// <https://docs.kernel.org/networking/napi.html#irq-mitigation>
 pub(crate) struct DeferredInterrupts(Vec<(PathBuf, String)>);
 

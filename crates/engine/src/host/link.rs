@@ -16,7 +16,7 @@ use xdpfwd_wire::MacAddr;
 
 use crate::host::netlink::{dump, query};
 
-/// All links at one time.
+/// All links of this network namespace at one time.
 #[derive(Clone, Debug, Default)]
 pub struct Links(Vec<Link>);
 
@@ -28,17 +28,18 @@ pub struct Link {
     pub index: u32,
     /// The name.
     pub name: String,
-    /// The type of the frames that it carries.
+    /// The type of the frames that the interface carries.
     pub hardware_type: HardwareType,
     /// The MAC address.
     pub mac: Option<MacAddr>,
     /// Longest packet in bytes, without the Ethernet header.
     pub mtu: Option<u32>,
-    /// Whether it is administratively up (`ip link set … up`).
+    /// Whether the interface is administratively up (`ip link set … up`).
     pub is_up: bool,
     /// Operational state (RFC 2863), in the spelling of /sys: `up`, `down`, `lowerlayerdown`, ….
     pub state: String,
-    /// Whether it belongs to a device, such as a PCI card; if not, it is virtual.
+    /// Whether the interface belongs to a device, such as a PCI card. If not, the interface is
+    /// virtual.
     pub has_device: bool,
     /// The kind of a virtual interface, such as `veth`.
     pub kind: Option<String>,
@@ -170,7 +171,8 @@ impl Links {
         }
     }
 
-    /// Returns the interfaces directly above: the controller, and those stacked on it.
+    /// Returns the users directly above an interface: its controller, and the interfaces stacked on
+    /// it.
     pub fn users(&self, index: u32) -> Vec<LinkUser> {
         let name = |index: u32| {
             self.get(index).map_or_else(|| format!("interface {index}"), |link| link.name.clone())
@@ -225,14 +227,15 @@ impl Link {
     pub fn sysfs_folder(&self) -> Option<PathBuf> {
         let folder = Path::new("/sys/class/net").join(&self.name);
         let read = |file| Some(fs::read_to_string(folder.join(file)).ok()?.trim().to_owned());
-        // Interfaces of two namespaces can have the same name and index.
+        // Interfaces of two namespaces can have the same name and index, so compare the address
+        // too.
         let bytes: Vec<String> = self.address.iter().map(|byte| format!("{byte:02x}")).collect();
         let is_same =
             read("ifindex")? == self.index.to_string() && read("address")? == bytes.join(":");
         is_same.then_some(folder)
     }
 
-    /// Returns whether it is one end of a veth pair.
+    /// Returns whether the interface is one end of a veth pair.
     pub fn is_veth(&self) -> bool {
         self.kind.as_deref() == Some("veth")
     }
@@ -280,7 +283,8 @@ impl Link {
         }
         // With `LinkNetNsId`, the index belongs to another network namespace.
         let lower = lower.filter(|_| !lower_in_other_namespace);
-        // The `Link` of a veth is its peer, that of a tunnel the underlying interface.
+        // The attribute `Link` of a veth names its peer, and that of a tunnel names the underlying
+        // interface. A tunnel is not stacked on it.
         link.peer = lower.filter(|_| link.is_veth());
         link.lower = lower.filter(|_| link.kind.as_deref().is_some_and(is_stacked));
         link
@@ -313,7 +317,8 @@ fn is_stacked(kind: &str) -> bool {
 }
 
 impl LinkUser {
-    /// Returns whether the user aggregates links, so that it needs control packets (LACP) from each.
+    /// Returns whether the user aggregates links, so that it needs control packets (LACP) from each
+    /// link.
     pub fn is_aggregate(&self) -> bool {
         let aggregates = [InfoPortKind::Bond, InfoPortKind::Team].map(|kind| kind.to_string());
         matches!(self, Self::Controller { kind, .. } if aggregates.contains(kind))
@@ -347,7 +352,7 @@ impl fmt::Display for LinkUser {
 pub(crate) mod tests {
     use super::*;
 
-    /// An interface with a MAC address, on no other.
+    /// Returns an interface with a MAC address that is not stacked on another interface.
     pub(crate) fn link(index: u32) -> Link {
         let mac = Some(MacAddr([2, 0, 0, 0, 0, index as u8]));
         Link { index, name: format!("if{index}"), mac, ..Link::default() }
@@ -402,7 +407,7 @@ pub(crate) mod tests {
         assert_eq!(user("openvswitch").release_command("if1"), "ovs-vsctl del-port if1");
     }
 
-    /// As Linux 6.18 sends them.
+    /// The messages have the attributes that Linux 6.18 sends.
     #[test]
     fn link_is_parsed_from_kernel_message() {
         let parsed = |kind: InfoKind, more: &[LinkAttribute]| {
@@ -445,8 +450,8 @@ pub(crate) mod tests {
             link.check_ethernet("if0").err().map(|error| error.to_string())
         };
         assert_eq!(text(1), None);
-        // Loopback, tun and WireGuard, ipip, sit, GRE, PPP, CAN, 802.15.4, InfiniBand, one without
-        // a name.
+        // In this order: loopback; tun and WireGuard; ipip; sit; GRE; PPP; CAN; 802.15.4;
+        // InfiniBand; a type without a name.
         for (number, shown) in [
             (772, "772 LOOPBACK"),
             (65534, "65534 NONE"),

@@ -29,9 +29,9 @@ pub struct Lockout {
 /// The result of [`lockouts`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lockouts {
-    /// The traffic.
+    /// The traffic that this host may need.
     pub found: Vec<Lockout>,
-    /// Why SSH sessions of this host may be missing in `found`.
+    /// Why SSH sessions of this host may be missing in `found`, if they could not be read.
     pub sessions_error: Option<String>,
 }
 
@@ -129,8 +129,9 @@ fn needed_rules(local: SocketAddr) -> Keep {
     Keep::from([neighbors, KeepRule::Tcp(local.port())])
 }
 
-/// `is_stacked`: the local address is on an interface above the port's, such as a VLAN. Then any
-/// `vlan` rule is assumed to name that VLAN, and is sufficient.
+/// Returns whether the rules `keep` pass everything that the rules `needed` pass. If `is_stacked`,
+/// the local address is on an interface above the port's, such as a VLAN. Then any `vlan` rule is
+/// assumed to name that VLAN, and is sufficient.
 fn is_sufficient(keep: &Keep, needed: &Keep, is_stacked: bool) -> bool {
     let passed_by_local =
         |rule: &KeepRule| matches!(rule, KeepRule::Tcp(_)) && keep.contains(&KeepRule::Local);
@@ -153,7 +154,7 @@ fn has_vlan(keep: &Keep) -> bool {
 }
 
 /// Returns all TCP connections to port 22 of this network namespace, and the session of this
-/// process; and why connections may be missing.
+/// process. Also returns why connections may be missing, if they could not be read.
 fn ssh_sessions() -> (BTreeSet<Session>, Option<String>) {
     const SSH: u16 = 22;
     // Without IPv6, the kernel has no /proc/net/tcp6.

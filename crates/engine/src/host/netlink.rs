@@ -121,7 +121,8 @@ impl Monitor {
         Ok(Self(socket))
     }
 
-    /// Lost notifications do not matter: callers then read the full state.
+    /// Discards all pending notifications. Callers then read the full state, so lost notifications
+    /// do not matter.
     pub(crate) fn drain(&self) {
         const ENOBUFS: i32 = 105; // the kernel lost notifications; reading clears this error
         while self

@@ -1,4 +1,4 @@
-//! Whether received frames contain their VLAN tags when an XDP program reads them.
+//! Detects whether received frames still contain their VLAN tags when an XDP program reads them.
 //!
 //! The kernel and drivers can move a tag from the frame to the packet's metadata. XDP programs and
 //! AF_XDP do not see metadata: the packet looks untagged.
@@ -27,7 +27,7 @@ const RECEIVE: [&str; 2] = ["rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"];
 /// Features with which the sending end of a veth leaves tags in the metadata.
 const SEND: [&str; 2] = ["tx-vlan-hw-insert", "tx-vlan-stag-hw-insert"];
 
-/// Kinds of devices whose packets first pass the kernel's network stack at the interface below.
+/// Kinds of interfaces whose packets first pass the kernel's network stack at the interface below.
 const DEVICES_ABOVE: [&str; 5] = ["macvlan", "macvtap", "ipvlan", "ipvtap", "bridge"];
 
 impl VlanTagLoss {
@@ -62,9 +62,9 @@ impl VlanTagLoss {
         })
     }
 
-    /// `peer` is the other end and its features; `None` if it is in another network namespace. A
-    /// veth passes packets on with their metadata, so its own features have no effect: they only
-    /// show whether somebody has cared about tags.
+    /// `peer` is the name of the other end and its enabled features; `None` if the other end is in
+    /// another network namespace. A veth passes packets on with their metadata, so its own features
+    /// have no effect: they only show whether somebody has switched them off to keep the tags.
     fn of_veth(
         name: &str,
         enabled: &BTreeSet<String>,

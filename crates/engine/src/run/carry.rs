@@ -20,7 +20,7 @@ pub(crate) struct ReplacedStages {
 /// rows. Rows without packets can be missing.
 pub(crate) type StageCounters = HashMap<String, Vec<u64>>;
 
-/// By stage. Shared with listings, which can last long.
+/// The carried counters of each stage. Listings share them, because a listing can last long.
 #[derive(Debug, Default)]
 pub(crate) struct CarriedCounters(BTreeMap<StageId, Arc<StageCounters>>);
 
@@ -73,10 +73,10 @@ impl CarriedCounters {
     }
 }
 
-/// Returns the carried counter of each row, for the rows in order.
+/// Looks up the carried counters of a stage's rows, in the order of the rows.
 pub(crate) struct CarriedRows<'c> {
     carried: &'c StageCounters,
-    /// Rows so far with each carried key.
+    /// Number of rows so far with each carried key.
     occurrences: HashMap<&'c str, usize>,
 }
 
@@ -85,7 +85,8 @@ impl<'c> CarriedRows<'c> {
         Self { carried, occurrences: HashMap::new() }
     }
 
-    /// Of several rows with the same key, the first gets the first carried counter, and so on.
+    /// Returns the carried counter of the next row, whose key is `key`. Of several rows with the
+    /// same key, the first gets the first carried counter, and so on.
     pub(crate) fn next(&mut self, key: &str) -> u64 {
         let Some((key, sums)) = self.carried.get_key_value(key) else { return 0 };
         let occurrence = self.occurrences.entry(key).or_default();

@@ -142,7 +142,8 @@ impl DataPlane {
         Inspection { workers, answered, tables }
     }
 
-    /// Returns the same as [`inspect`](Self::inspect), but formats no rows of long tables.
+    /// Returns the same tables as [`inspect`](Self::inspect), but does not format the rows of long
+    /// tables yet.
     pub fn list(&mut self) -> Listing {
         let mut counted: RowCounters = vec![Vec::new(); self.plan.paths.len()];
         let mut answered = 0;
@@ -154,8 +155,8 @@ impl DataPlane {
             answered += 1;
             inspect::add_rows(&mut counted, &rows);
         }
-        // After the replies: by then, a worker that replaced its stages late has sent their
-        // counters.
+        // Add the counters of replaced stages after the replies: by then, a worker that replaced
+        // its stages late has sent them.
         self.carry_from_stages();
         let tables = self.tables(counted);
         Listing { workers: self.workers.len(), answered, tables }
@@ -166,8 +167,8 @@ impl DataPlane {
         inspect::tables_of_plans(&self.plan)
     }
 
-    /// `counted` are the row counters of the workers; adds those of XDP programs and replaced
-    /// stages.
+    /// Returns the inspection tables of all stages. `counted` are the row counters of the workers;
+    /// the function adds those of XDP programs and replaced stages.
     fn tables(&self, mut counted: RowCounters) -> Vec<inspect::ListedTable> {
         for (path, counted) in self.plan.paths.iter().zip(&mut counted) {
             let attachment = self.attachments.get(usize::from(path.from.0));
@@ -258,7 +259,7 @@ impl DataPlane {
             let mut reply = replies.recv_timeout(remaining());
             if matches!(reply, Err(mpsc::RecvTimeoutError::Disconnected)) {
                 // If a stage panicked while flushing, the worker now runs without stages, and a
-                // second drain succeeds. If the thread has ended, it fails at once.
+                // second drain succeeds. If the thread has ended, the second drain fails at once.
                 replies = worker.drain();
                 reply = replies.recv_timeout(remaining());
             }
@@ -288,7 +289,8 @@ impl DataPlane {
         let tables = self.tables(counted);
         let report = self.build_report().with_tables(tables);
         let plan = Arc::clone(&self.plan);
-        // Ends the worker threads, closes the sockets, and releases the stages' resources.
+        // Dropping the data plane ends the worker threads, closes the sockets, and releases the
+        // stages' resources.
         drop(self);
         Report { faults: plan.faults(), ..report }
     }

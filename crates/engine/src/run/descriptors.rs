@@ -24,11 +24,12 @@ pub struct TooFewDescriptors {
 /// Descriptors that do not depend on the plan: log, signals, control socket, configuration and
 /// state files, /proc and netlink queries, and some reserve.
 const BASE: u64 = 48;
-/// Of each worker: memory, wake-ups, and a socket that probes the kernel.
+/// Descriptors of each worker: memory, wake-ups, and a socket that probes the kernel.
 const PER_WORKER: u64 = 4;
-/// Of each port: a socket for promiscuous mode, and short-lived queries.
+/// Descriptors of each port: a socket for promiscuous mode, and short-lived queries.
 const PER_PORT: u64 = 4;
-/// Of each XDP program: its maps, programs, BTF and link. During a reload, a port has two programs.
+/// Descriptors of each XDP program: its maps, programs, BTF and link. During a reload, a port has
+/// two programs.
 const PER_PROGRAM: u64 = 40;
 
 /// Returns the number of descriptors that a plan needs at most, without those that are open before
@@ -53,7 +54,7 @@ struct Limits {
 impl Limits {
     fn new(plan: &Plan) -> io::Result<Self> {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        // If /proc is missing, assume those of a usual process.
+        // If /proc is missing, assume as many open files as a usual process has.
         let open = fs::read_dir("/proc/self/fd").map_or(16, |files| files.count() as u64);
         Ok(Self { soft, hard, needed: open + needed_by(plan) })
     }
@@ -72,7 +73,8 @@ pub fn check_descriptors(plan: &Plan) -> io::Result<Result<(), TooFewDescriptors
     Ok(Limits::new(plan)?.check())
 }
 
-/// Raises the soft limit to what the plan needs. Fails if the hard limit is too low.
+/// Raises the soft limit to the number of descriptors that the plan needs, if it is lower. Fails if
+/// the hard limit is too low.
 pub(crate) fn raise_limit(plan: &Plan) -> Result<(), TooFewDescriptors> {
     let limits = match Limits::new(plan) {
         Ok(limits) => limits,

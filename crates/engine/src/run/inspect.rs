@@ -83,13 +83,13 @@ pub(crate) fn tables_of_plans(plan: &Plan) -> Vec<TableReport> {
 }
 
 /// The inspection tables of all stages at one time, formatted row by row. It can be sent to another
-/// thread, so that formatting and writing a million rows keeps neither the data plane nor the control
-/// thread waiting.
+/// thread, so that neither the data plane nor the control thread waits while a million rows are
+/// formatted and written.
 #[derive(Debug)]
 pub struct Listing {
     /// The number of workers.
     pub workers: usize,
-    /// Those that replied. The tables lack the counters of the others.
+    /// The number of workers that replied. The tables lack the counters of the other workers.
     pub answered: usize,
     /// The tables of all stages.
     pub tables: Vec<ListedTable>,
@@ -112,7 +112,7 @@ pub struct ListedTable {
 #[derive(Debug)]
 enum Rows {
     Formatted(Vec<Vec<Cell>>),
-    /// Of the plan's `LongTable`.
+    /// The rows of the plan's `LongTable`, which are not formatted yet.
     Long {
         plan: Arc<dyn StagePlan>,
         counters: Vec<u64>,
@@ -136,7 +136,8 @@ impl ListedTable {
             Rows::Long { plan, counters, carried } => {
                 let Some(table) = long_table(&**plan) else { return Box::new(iter::empty()) };
                 let mut carried = carried.as_deref().map(CarriedRows::new);
-                // Earlier rows can have the same key.
+                // Skip the counters of the rows before `first`, because they can have the same
+                // keys.
                 if let Some(carried) = &mut carried {
                     (0..first).for_each(|row| _ = carried.next(&table.key(row)));
                 }
@@ -163,8 +164,8 @@ fn long_table(plan: &dyn StagePlan) -> Option<&dyn LongTable> {
     plan.as_inspectable()?.as_long_table()
 }
 
-/// Row counters are the sums of `counted` (from workers and XDP programs) and `carried` (from
-/// replaced stages).
+/// Returns the inspection tables of all stages. Their row counters are the sums of `counted` (from
+/// workers and XDP programs) and `carried` (from replaced stages).
 pub(crate) fn tables(
     plan: &Plan,
     mut counted: RowCounters,
@@ -217,13 +218,15 @@ pub(crate) fn tables(
     listed
 }
 
-/// The path and position of each stage, in the order of [`Plan::stages_with_ids`].
+/// Returns the path of each stage and its position on the path, in the order of
+/// [`Plan::stages_with_ids`].
 fn positions(plan: &Plan) -> impl Iterator<Item = (usize, usize)> {
     let paths = plan.paths.iter().enumerate();
     paths.flat_map(|(path, plan)| (0..plan.stages.len()).map(move |position| (path, position)))
 }
 
-/// Row counters copied at a time, so that packets do not wait for a million of them.
+/// Maximum number of row counters that a worker copies between two batches, so that packets do not
+/// wait until a million of them are copied.
 const COUNTERS_AT_A_TIME: usize = 1 << 15;
 
 /// Asks a worker for its row counters, in parts.

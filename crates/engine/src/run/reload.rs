@@ -72,7 +72,7 @@ pub enum ReloadError {
         /// The reason.
         what: String,
     },
-    /// Workers did not confirm that they use the new stages. The others use them.
+    /// These workers did not confirm that they use the new stages. The other workers use them.
     #[error(
         "no confirmation from worker {} that it replaced its stages; the other workers have replaced \
          theirs. XDP programs still run the filters that this reload removes; reload again to \
@@ -81,7 +81,7 @@ pub enum ReloadError {
     Unconfirmed(Vec<usize>),
 }
 
-/// Such as `0` or `0, 2`.
+/// Returns the numbers as text, such as `0` or `0, 2`.
 fn worker_numbers(workers: &[usize]) -> String {
     workers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

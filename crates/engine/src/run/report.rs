@@ -48,8 +48,9 @@ pub struct Report {
     pub fallback: Option<Fallback>,
     /// A failed worker and its error, if any.
     pub failure: Option<String>,
-    /// What does not work as it should, such as a state file that cannot be written, with the
-    /// consequence. In the final report, faults that remain after the stop.
+    /// Stages' resources that do not work as they should, such as a state file that cannot be
+    /// written, each with the consequence. In the final report: the faults that remain after the
+    /// stop.
     pub faults: Vec<String>,
     /// The inspection tables, in the final report only, each with its first [`REPORTED_ROWS`] rows.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -332,7 +333,7 @@ impl From<KernelCounters> for PortKernelReport {
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerReply {
     pub(crate) report: WorkerReport,
-    /// As [`WorkerLedger::wall_cycles`](crate::WorkerLedger::wall_cycles).
+    /// See [`WorkerLedger::wall_cycles`](crate::WorkerLedger::wall_cycles).
     pub(crate) wall_cycles: u64,
 }
 

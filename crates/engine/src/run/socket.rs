@@ -45,7 +45,7 @@ pub struct ControlSocket {
 /// A request and its reply channel.
 #[derive(Debug)]
 pub struct Request {
-    /// Its text, without the line end.
+    /// The request's text, without the line end.
     pub line: String,
     reply: SyncSender<Reply>,
 }
@@ -64,9 +64,9 @@ impl Request {
         let _ = self.reply.send(Reply::Line(line));
     }
 
-    /// Runs `write`, which writes one line without the line end, on a thread of its own. For a long
-    /// reply: the client can read it as slowly as it prints it, and neither the control thread nor
-    /// other clients wait.
+    /// Runs `write`, which writes one line without the line end, on a thread of its own. Use this
+    /// for a long reply: even if the client reads it slowly, neither the control thread nor other
+    /// clients wait.
     pub fn reply_with(
         self,
         write: impl FnOnce(&mut dyn io::Write) -> io::Result<()> + Send + 'static,
@@ -101,7 +101,8 @@ impl ControlSocket {
         let (sender, requests) = mpsc::sync_channel(MAX_QUEUED_REQUESTS);
         let waker = control.waker();
         let serve = move || {
-            // Ends with the process. Serves one client at a time; timeouts limit slow clients.
+            // The thread ends with the process. It serves one client at a time; timeouts limit slow
+            // clients.
             let long_replies = Arc::new(());
             for stream in listener.incoming() {
                 let served =
@@ -150,7 +151,7 @@ fn serve_client(
     let stream = &client;
     let peer = getsockopt(stream, PeerCredentials)?;
     let own_uid = nix::unistd::geteuid().as_raw();
-    // A second check: the mode of the socket file already excludes other users.
+    // This is a second check: the mode of the socket file already excludes other users.
     if peer.uid() != 0 && peer.uid() != own_uid {
         return write_line(
             stream,
@@ -185,7 +186,8 @@ fn serve_client(
     }
 }
 
-/// Each running reply has a clone of `long_replies`.
+/// Starts a thread that writes a long reply. Each of these threads has a clone of `long_replies`,
+/// so that the reference count limits their number.
 fn write_long_reply(
     client: UnixStream,
     write: WriteReply,

@@ -58,7 +58,7 @@ impl DataPlane {
         Ok(Probe { modes: started.modes.clone(), fallback: started.fallback.clone() })
     }
 
-    /// If `deliver` is false, no packets reach the sockets.
+    /// Like [`start`](Self::start), but if `deliver` is false, no packets reach the sockets.
     fn start_with(plan: Plan, control: &Control, deliver: bool) -> Result<Self, StartError> {
         if plan.workers.is_empty() {
             return Err(StartError::Empty("workers"));
@@ -347,8 +347,8 @@ fn check_vlan_tags(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartErr
     Ok(())
 }
 
-/// Packet sockets would accept other interfaces too, and treat the first bytes of their packets as
-/// MAC addresses.
+/// Rejects a plan with an interface that carries other frames than Ethernet. Packet sockets would
+/// accept it, and xdpfwd would treat the first bytes of its packets as MAC addresses.
 fn check_ethernet(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
     for (port, interface) in plan.ports.iter().zip(interfaces) {
         let link = Link::read(interface.index).map_err(unreadable)?;
@@ -358,8 +358,8 @@ fn check_ethernet(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartErro
     Ok(())
 }
 
-/// A port with `af_xdp` cannot transmit from the UMEM that libxdp registers for a port with
-/// `xsk-rs`.
+/// Rejects a plan with both `af_xdp` and `xsk-rs` ports: an `af_xdp` port cannot transmit from the
+/// UMEM that libxdp registers for an `xsk-rs` port.
 fn check_umem_sharing(plan: &Plan) -> Result<(), StartError> {
     let port_with = |io| plan.ports.iter().find(|port| port.io == io).map(|port| port.name.clone());
     match (port_with(Io::AfXdp), port_with(Io::XskRs)) {

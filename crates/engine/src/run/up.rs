@@ -11,7 +11,8 @@ use crate::host::link::Link;
 use crate::plan::{Plan, PortPlan};
 use crate::run::control::{Control, Event};
 
-/// The time until an obstacle is logged again. Doubles each time, up to [`MAX_LOG_INTERVAL`].
+/// Time after which an obstacle is logged again. The time doubles with each repetition, up to
+/// [`MAX_LOG_INTERVAL`].
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 const MAX_LOG_INTERVAL: Duration = Duration::from_secs(300);
 
@@ -29,7 +30,7 @@ pub enum WaitOutcome {
 /// Why an interface is not ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Obstacle {
-    /// Contains the names of the existing interfaces.
+    /// The interface does not exist. Contains the names of the existing interfaces.
     Missing(String),
     Down,
 }
@@ -90,7 +91,7 @@ fn find_obstacle(port: &PortPlan) -> Result<Option<Obstacle>, StartError> {
                 .map_err(|source| StartError::NotEthernet { port: port.name.clone(), source })?;
             Ok((!link.is_up).then_some(Obstacle::Down))
         }
-        // It was deleted just now.
+        // The interface was deleted after it had been found.
         Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => {
             Ok(Some(Obstacle::Missing("unknown".to_owned())))
         }
@@ -103,7 +104,8 @@ pub(crate) fn unreadable(source: io::Error) -> StartError {
 }
 
 impl Obstacle {
-    /// Returns whether a log line about one also tells the other.
+    /// Returns whether both obstacles have the same log message, so that the second one need not be
+    /// logged.
     fn is_like(&self, other: &Self) -> bool {
         matches!((self, other), (Self::Missing(_), Self::Missing(_)) | (Self::Down, Self::Down))
     }

@@ -1,8 +1,8 @@
 //! A worker's flow cache, which stores the classifier's results for earlier keys.
 //!
-//! The hash of a key determines its slot; a new key replaces the old one. A lookup compares the
-//! whole key, so the cache never changes a result. With many more flows than slots, most lookups
-//! miss; a miss costs the classifier's lookup, a read and a write of the slot.
+//! The hash of a key determines its slot; a new key replaces the key in its slot. A lookup compares
+//! the whole key, so the cache never changes a result. With many more flows than slots, most
+//! lookups miss; a miss costs the classifier's lookup, a read and a write of the slot.
 
 use super::space::{BATCH, NONE, Space, fold};
 use crate::key::{Packed, V4_WORDS, V6_WORDS};

@@ -1,8 +1,8 @@
 //! Enumerates all rules that match a key, in rule order.
 //!
-//! Each bucket with a matching rule has a head: its next matching entry. A step returns the smallest
-//! rule of all heads, and the following step moves that head on. So each entry of a bucket is
-//! compared at most once per key, however many rules match.
+//! Each bucket with a matching rule has a head: its next matching entry. Each call of `next`
+//! returns the smallest rule of all heads, and the following call moves that head on. So each entry
+//! of a bucket is compared at most once per key, however many rules match.
 
 use super::layout::MAX_TUPLES;
 use super::space::Space;
@@ -45,7 +45,7 @@ pub(super) struct SpaceMatches<'c, const N: usize> {
 }
 
 impl<'c, const N: usize> SpaceMatches<'c, N> {
-    /// The rules from the number `from` on.
+    /// Creates an iterator over the matching rules from the number `from` on.
     #[inline]
     pub(super) fn new(space: &'c Space<N>, key: Packed<N>, from: u32) -> Self {
         let (rules, entries) = ([0; MAX_TUPLES], [0; MAX_TUPLES]);
@@ -54,8 +54,8 @@ impl<'c, const N: usize> SpaceMatches<'c, N> {
         matches
     }
 
-    /// Adds the head of a bucket, unless the bucket has one already or has no matching rule.
-    /// `first` is the index of the bucket's first entry.
+    /// Adds the head of a bucket, unless the bucket already has a head, or none of its rules
+    /// matches. `first` is the index of the bucket's first entry.
     fn add_bucket(&mut self, first: u32, from: u32) {
         let Some(entry) = self.space.next_match(&self.key, first, from) else { return };
         // The tags of several tuples can lead to the same bucket.

@@ -72,7 +72,7 @@ impl Classifier {
 
     /// Returns the numbers of all matching rules that are at least `from`, ascending.
     ///
-    /// All steps together compare each rule of the key's buckets once. Repeated calls of
+    /// The whole iteration compares each rule of the key's buckets at most once. Repeated calls of
     /// [`Self::first_match`] would compare the rules at the beginning of a bucket each time.
     #[inline]
     pub fn matches(&self, key: &Key, from: u32) -> Matches<'_> {

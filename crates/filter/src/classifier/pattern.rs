@@ -89,7 +89,8 @@ fn prefix_mask_v6(length: u8) -> u128 {
     u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }
 
-/// The last two words of a pattern.
+/// The last two words of a pattern, which do not depend on the length of the addresses. The modules
+/// `l4_word` and `tag_word` of `key` define their layout.
 struct LastWords {
     value: [u64; 2],
     mask: [u64; 2],

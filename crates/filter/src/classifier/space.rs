@@ -14,7 +14,7 @@ pub(super) const NONE: u32 = u32::MAX;
 
 #[cfg(test)]
 thread_local! {
-    /// Entries compared by this thread.
+    /// Number of entries that this thread has compared.
     pub(super) static COMPARISONS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
@@ -88,7 +88,7 @@ impl<const N: usize> Entry<N> {
 
 impl<const N: usize> Space<N> {
     pub(super) fn new(patterns: Vec<Pattern<N>>, seed: u64) -> Self {
-        // The caller's seed may be small: spread its bits.
+        // The caller's seed may be a small number, so spread its bits over the word.
         let seed = fold(seed ^ SEEDS[2], SEEDS[3]);
         let entry = |pattern: &Pattern<N>, is_last| {
             let Pattern { value, mask, source_ports, destination_ports, rule, .. } = *pattern;

@@ -1,7 +1,7 @@
 //! A hash table that tests without a branch whether a hash is absent. In a tuple space, most
 //! lookups find nothing, and which ones do is unpredictable.
 //!
-//! A group is a 64-bit word with four lanes of 16 bits. A lane can contain a tag (14 bits of a
+//! A group is a 64-bit word with four lanes of 16 bits each. A lane can contain a tag (14 bits of a
 //! hash), and a lookup compares all four tags at once. If the group of a new entry is full, it is
 //! marked as overflowed, and the entry goes to the next group with a free lane.
 
@@ -118,7 +118,7 @@ impl HashTable {
     /// group more.
     pub(super) fn longest_run(&self) -> usize {
         let (mut longest, mut run) = (0, 0);
-        // Twice, because a run may wrap around.
+        // Visit all groups twice, because a run may wrap around.
         for group in self.groups.iter().chain(&self.groups) {
             run = if group & OVERFLOWED != 0 { run + 1 } else { 0 };
             longest = longest.max(run);

@@ -385,7 +385,7 @@ fn rules_beyond_table_limits_are_still_found() {
     }
 }
 
-/// With a new lookup after each match, the comparisons were quadratic.
+/// A new lookup after each match would make the number of comparisons quadratic.
 #[test]
 fn matches_of_overlapping_rules_compare_each_rule_once() {
     for count in [8_u32, 100, 400, 1600] {

@@ -128,7 +128,8 @@ mod tests {
         }
     }
 
-    /// For example, `rules = "/etc/shadow"`.
+    /// Errors must not reveal a secret file that a configuration names as a file of rules, such as
+    /// /etc/shadow.
     #[test]
     fn errors_about_other_files_quote_few_characters() {
         let shadow = "root:$6$salt$hash:19000::\ndaemon:*:19000::\n";

@@ -12,9 +12,9 @@ pub struct Problem {
     pub message: String,
 }
 
-/// Returns the start of a word for a message about a line that may not be a rule: if the file is
-/// not a file of rules, the word may be secret. A short word of letters, such as `permit`, is
-/// returned as a whole.
+/// Returns the start of a word, for an error message about a line that may not be a rule. The line
+/// may come from a file without rules, and the word may then be secret, so the message must not
+/// quote all of it. A short word of letters, such as `permit`, is returned as a whole.
 pub(crate) fn start_of(word: &str) -> String {
     const MAX_WORD: usize = 6;
     const SHOWN: usize = 3;
@@ -25,7 +25,8 @@ pub(crate) fn start_of(word: &str) -> String {
     format!("{}…", start.escape_debug())
 }
 
-/// If no line of the text is a rule, keeps only the first problem: the text is something else.
+/// Removes all problems except the first if no line of the text is a rule (`has_rules` is false):
+/// then the text is probably not meant to be rules.
 pub(crate) fn without_foreign_text(mut problems: Vec<Problem>, has_rules: bool) -> Vec<Problem> {
     if !has_rules && problems.len() > 1 {
         problems.truncate(1);

@@ -33,7 +33,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Returns `None` if the line is empty or a comment.
+    /// Reads the verdict at the start of a line. Returns `None` if the line is empty or a comment.
     pub(super) fn begin(line: &'a str) -> Result<Option<Self>, Problem> {
         let mut words = Words::new(line);
         let Some(first) = words.next() else { return Ok(None) };

@@ -94,12 +94,13 @@ pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
     Ok(Some(Signature { rule, bytes, no_case, offset, depth: depth.map(|(_, depth)| depth) }))
 }
 
-/// Returns `None` if `word` is not in quotes.
+/// Returns the text between the quotes; `None` if `word` is not in quotes.
 fn quoted(word: &str) -> Option<&str> {
     word.strip_prefix('"')?.strip_suffix('"').filter(|_| word.len() > 1)
 }
 
-/// Returns `None` if `word` is not in quotes or an escape is invalid.
+/// Returns the bytes of a `text` pattern. Returns `None` if `word` is not in quotes or an escape is
+/// invalid.
 fn text_bytes(word: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut rest = quoted(word)?.chars();
@@ -124,7 +125,8 @@ fn text_bytes(word: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Ignores spaces. Returns `None` if `word` is not in quotes, or not pairs of hexadecimal digits.
+/// Returns the bytes of a `hex` pattern. Ignores spaces. Returns `None` if `word` is not in quotes,
+/// or does not consist of pairs of hexadecimal digits.
 fn hex_bytes(word: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = quoted(word)?
         .chars()

@@ -78,8 +78,8 @@ impl<'a> Iterator for Words<'a> {
     }
 }
 
-/// Length in bytes of the first word. A quoted word ends with its closing quote or, without one, at
-/// the end of the text. Any other ends before white space or `#`.
+/// Returns the length of the first word in bytes. A quoted word ends with its closing quote or,
+/// without one, at the end of the text. Any other ends before white space or `#`.
 fn word_length(text: &str) -> usize {
     if let Some(quoted) = text.strip_prefix('"') {
         let mut escaped = false;

@@ -30,7 +30,7 @@ pub(super) const FLAG_NAMES: [(&str, u8); 8] = [
     ("cwr", 0x80),
 ];
 
-/// Parsing the text returns an equal rule.
+/// Writes the rule in the rule language. Parsing the text returns an equal rule.
 impl Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.verdict {
@@ -100,7 +100,7 @@ fn flag_names(flags: TcpFlags) -> String {
     names.collect::<Vec<_>>().join(",")
 }
 
-/// Uses the largest of the units G, M and k that divides the number.
+/// Returns the number as text, with the largest of the units G, M and k that divides it.
 fn with_suffix(number: u64) -> String {
     for (scale, name) in [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")] {
         if number >= scale && number.is_multiple_of(scale) {

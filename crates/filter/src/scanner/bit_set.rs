@@ -1,6 +1,7 @@
 //! A set of numbers that is cleared and read in time proportional to its members.
 
-/// A bit per number, and in `summary` a bit per word of `words` that is not zero.
+/// A set with a bit per number in `words`. Each bit of `summary` states whether a word of `words`
+/// is not zero.
 #[derive(Clone, Debug)]
 pub(super) struct BitSet {
     words: Vec<u64>,
@@ -52,7 +53,7 @@ impl BitSet {
 pub(super) struct Members<'s> {
     set: &'s BitSet,
     next_summary: usize,
-    /// The words after `word` that are not zero, as in `set.summary[next_summary - 1]`.
+    /// The remaining bits of `set.summary[next_summary - 1]`: those of the words after `word`.
     summary: u64,
     word: usize,
     /// The members in `word` that are still to be returned.

@@ -1,12 +1,13 @@
 //! The largest number of steps that a packet can cost.
 //!
-//! A scan makes one transition per byte. At each byte it may also visit a chain of patterns, each a
-//! suffix of the one before. A visit costs a step for each block beyond the first and for each
-//! signature that it checks, at least one. One step per byte is free. The steps of a chain beyond
-//! one add to the *extra* steps. They are limited for the signatures as a whole, because all
-//! patterns can be in one packet, and each is visited once, and once more per offset:
+//! A scan makes one transition per byte and automaton. At each byte it may also visit a chain of
+//! patterns, each a suffix of the one before. Visiting a pattern costs one step for each of its
+//! blocks except the first, and one step for each signature that is checked, in total at least one.
+//! The first step of a chain is free; all its other steps are *extra* steps. One packet can contain
+//! all patterns, and the scan visits each pattern once, and once more for each offset of its
+//! signatures. So the limit applies to the extra steps of all these visits together:
 //!
-//! steps ≤ 2 · bytes + [`Scanner::MAX_EXTRA_STEPS`]
+//! steps ≤ 2 · automata · bytes + [`Scanner::MAX_EXTRA_STEPS`]
 
 use std::ops::RangeInclusive;
 
@@ -16,15 +17,16 @@ use super::{Block, Entry, Node, Scanner, Slot};
 use crate::rule::Match;
 
 impl Scanner {
-    /// Maximum steps beyond two per byte of payload.
+    /// Maximum steps of a scan beyond two per automaton and byte of payload.
     pub const MAX_EXTRA_STEPS: u64 = 512;
 }
 
-/// Free steps per byte, beyond the transition.
+/// Steps of a chain that are free: two steps per byte are allowed, and the transition is the other
+/// one.
 const FREE_STEPS: u64 = 1;
 
 pub(super) struct OverlapBound<'a> {
-    /// Of each class.
+    /// The conditions of each class.
     pub(super) conditions: &'a [&'a Match],
     pub(super) nodes: &'a [Node],
     /// Nodes, shortest pattern first.
@@ -62,7 +64,8 @@ impl OverlapBound<'_> {
                 .collect();
             lengths.sort_unstable_by(|a, b| b.cmp(a));
             lengths.truncate(self.max_overlap(&classes));
-            // A visit checks at least one entry per slot; the others, once per packet.
+            // Every visit checks at least one entry of each slot. It checks the other entries of a
+            // slot only once per packet.
             let visit = (blocks.len() + lengths.len()).saturating_sub(1).max(1) as u64;
             let entry_count: u64 = lengths.iter().map(|length| length.saturating_sub(1)).sum();
             let first_slot = blocks.first().map_or(0, |block| block.first_slot as usize);
@@ -89,7 +92,8 @@ impl OverlapBound<'_> {
 
     /// Returns an upper bound of how many of these classes one packet can match.
     fn max_overlap(&self, classes: &[u32]) -> usize {
-        // Comparing more would take too long, and so many overlap rarely.
+        // Comparing more classes with each other would take too long. So many classes rarely
+        // overlap, so it is enough to assume that all of them do.
         const MAX_COMPARED: usize = 4096;
         if classes.len() > MAX_COMPARED {
             return classes.len();
@@ -111,7 +115,7 @@ fn may_overlap(a: &Match, b: &Match) -> bool {
     let ports = |a: &RangeInclusive<u16>, b: &RangeInclusive<u16>| {
         a.start() <= b.end() && b.start() <= a.end()
     };
-    // Extension headers of IPv6 can precede another protocol.
+    // A packet with an IPv6 extension header can also match a rule for another protocol.
     let is_extension = |protocol: u8| matches!(protocol, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140);
     both(a.version(), b.version(), |a, b| a == b)
         && both(a.source, b.source, prefixes)

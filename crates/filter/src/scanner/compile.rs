@@ -45,7 +45,7 @@ pub enum ScannerError {
     Automaton(String),
 }
 
-/// A distinct pattern, with its signatures: class, and entry.
+/// A distinct pattern, with the class and the entry of each of its signatures.
 #[derive(Debug)]
 struct Pattern {
     bytes: Vec<u8>,
@@ -97,7 +97,7 @@ impl Scanner {
         }
         let mut by_length: Vec<usize> = (0..patterns.len()).collect();
         by_length.sort_by_key(|&node| patterns[node].bytes.len());
-        // A parent is shorter, so it comes first.
+        // A parent is shorter than its node, so the loop sets the values of the parent first.
         let mut depths = vec![1; nodes.len()];
         for &node in &by_length {
             if let Some(parent) = nodes.get(nodes[node].parent as usize) {
@@ -145,7 +145,8 @@ fn classes_of(signatures: &[Signature]) -> (Vec<Rule>, Vec<u32>) {
     (conditions, class_of)
 }
 
-/// Returns the different patterns, without signatures that can never decide.
+/// Returns the different patterns with their signatures, but without signatures that can never
+/// change the outcome.
 fn patterns_of(signatures: &[Signature], class_of: &[u32]) -> Vec<Pattern> {
     let mut numbers: HashMap<(Vec<u8>, bool), usize> = HashMap::new();
     let mut patterns: Vec<Pattern> = Vec::new();
@@ -184,7 +185,8 @@ fn patterns_of(signatures: &[Signature], class_of: &[u32]) -> Vec<Pattern> {
 /// Maximum earlier signatures of a pattern and class that are compared with a signature.
 const MAX_COMPARED: usize = 64;
 
-/// Removes each signature whose matches an earlier one with a verdict always decides.
+/// Removes each signature that can match only if an earlier one of its class with a verdict
+/// matches. All signatures have the same pattern.
 fn remove_shadowed(signatures: &mut Vec<(u32, Entry)>) {
     // The signatures of the current class with a verdict.
     let (mut deciding, mut current): (Vec<Entry>, _) = (Vec::new(), NONE);
@@ -244,7 +246,7 @@ fn automaton(
         .build(numbers.iter().map(|&number| bytes(number)))
         .map_err(|error| failed(&error))?;
     let start = dfa.start_state(Anchored::No).map_err(|error| failed(&error))?;
-    // Each state stands for the beginning of a pattern, so these walks reach all of them.
+    // Each state stands for the beginning of a pattern, so these walks reach all states.
     let mut outputs: HashMap<usize, u32> = HashMap::new();
     for &number in numbers {
         let mut state = start;
@@ -253,7 +255,8 @@ fn automaton(
             if !dfa.is_match(state) || outputs.contains_key(&state.as_usize()) {
                 continue;
             }
-            // All are suffixes of the bytes so far, so each is a suffix of the longer ones.
+            // All patterns that match here are suffixes of the bytes so far, so each of them is a
+            // suffix of the longer ones.
             let mut suffixes: Vec<u32> = (0..dfa.match_len(state))
                 .map(|index| numbers[dfa.match_pattern(state, index).as_usize()])
                 .collect();
@@ -281,7 +284,7 @@ fn classes(
     count: usize,
 ) -> Vec<Class> {
     let mut classes = vec![Class { start: usize::MAX, ..Class::default() }; count];
-    // Without the signatures that can never decide.
+    // `patterns` lacks the signatures that can never change the outcome, and so does `entries`.
     let mut entries: Vec<&Entry> = patterns
         .iter()
         .flat_map(|pattern| pattern.signatures.iter().map(|(_, entry)| entry))

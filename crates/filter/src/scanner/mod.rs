@@ -1,16 +1,18 @@
-//! A scanner that searches a payload for the patterns of many signatures at once, in a time that
-//! neither patterns nor packets can multiply.
+//! A scanner that searches a payload for the patterns of many signatures at once. A scan takes at
+//! most [`Scanner::max_steps`] steps, whatever the signatures and the packet are.
 //!
 //! The automaton of Aho and Corasick (1975), as a DFA, makes one transition per byte. Its output at
 //! one byte can be long: all patterns that end there are suffixes of each other, and each pattern
 //! can belong to many signatures. Four measures bound the work on outputs:
 //!
 //! - **Header first.** Signatures with the same conditions form a class. Before the scan, a
-//!   [`Classifier`] finds the classes that match the packet. If there are none, nothing is scanned.
+//!   [`Classifier`] finds the classes that match the packet. If no class matches, the payload is
+//!   not scanned.
 //! - **Once per packet.** A pattern is a node, whose parent is the longest pattern that is a proper
-//!   suffix. Only nodes are visited that can still give a result; the shorter patterns of a visited
-//!   node have been visited too. An occurrence is useless before `offset`, so a node is visited
-//!   again once when the next offset of its signatures or of shorter patterns has been reached.
+//!   suffix. The scan visits only nodes that can still give a result. After a node, the scan visits
+//!   its parent if that can still give a result, and so on. An occurrence that starts before the
+//!   `offset` of a signature does not count for this signature. So the scan visits a node once more
+//!   when it reaches the next offset of the node's signatures, or of those of its suffixes.
 //! - **Nothing that is already decided.** After a match of a signature with a verdict, later
 //!   signatures cannot change the outcome. The scan ends when no earlier signature can match.
 //! - **A limit on overlap** ([`bound`]). [`Scanner::new`] rejects signatures with which a packet
@@ -34,10 +36,10 @@ pub use compile::ScannerError;
 /// Searches payloads for the patterns of many signatures in one pass.
 #[derive(Clone, Debug)]
 pub struct Scanner {
-    /// Its rule numbers are indexes in `classes`.
+    /// Finds the classes that match a packet. Its rule numbers are indexes in `classes`.
     conditions: Classifier,
     classes: Vec<Class>,
-    /// For case-sensitive patterns, and for the others.
+    /// One automaton for case-sensitive patterns, and one for patterns with `nocase`.
     automata: [Option<Automaton>; 2],
     nodes: Vec<Node>,
     blocks: Vec<Block>,
@@ -50,11 +52,11 @@ pub struct Scanner {
 /// The signatures with the same conditions on headers.
 #[derive(Clone, Debug, Default)]
 struct Class {
-    /// Smallest offset.
+    /// The smallest `offset` of the signatures.
     start: usize,
-    /// Whether the signatures use each automaton.
+    /// For each of the two automata, whether a signature uses it.
     uses: [bool; 2],
-    /// Ascending.
+    /// Signature numbers, ascending.
     signatures: Vec<u32>,
     /// For each signature, the last byte position at which its pattern can end.
     ends: Vec<u32>,
@@ -79,7 +81,7 @@ struct Automaton {
 struct Node {
     /// The longest pattern that is a proper suffix of this one, or [`NONE`].
     parent: u32,
-    /// Smallest signature of this pattern and of its suffixes.
+    /// Smallest number of a signature with this pattern or with one of its suffixes.
     first_signature: u32,
     /// Indexes of the first block and of the one after the last.
     blocks: [u32; 2],
@@ -107,7 +109,7 @@ struct Slot {
     entries: [u32; 2],
 }
 
-/// A signature in a slot, sorted by `from`.
+/// A signature in a slot. The entries of a slot are sorted by `from`.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     /// First and last position at which the pattern can end, counted from the start of the payload.
@@ -126,8 +128,8 @@ const CHUNK: usize = 64;
 /// Memory for [`Scanner::scan`], reused for each payload.
 #[derive(Clone, Debug)]
 pub struct Hits {
-    /// The classes that match the packet, and how many of the signatures of each, in order, can no
-    /// longer match.
+    /// Each class that matches the packet, and how many of its signatures, from the first one on,
+    /// are done: they have matched, or can no longer match.
     eligible: Vec<(u32, u32)>,
     eligible_set: BitSet,
     /// Signatures without a verdict that have matched.
@@ -140,7 +142,7 @@ pub struct Hits {
     visited: Vec<u32>,
     /// For each slot of a visited node, the first entry that is still to be checked.
     cursors: Vec<u32>,
-    /// The nodes of the current visit, longest pattern first.
+    /// The nodes of the current visit whose `has_offset` is set, longest pattern first.
     path: Vec<u32>,
     steps: u64,
 }
@@ -200,7 +202,7 @@ impl Scanner {
             let automaton = self.automata[kind].as_ref().filter(|_| uses[kind])?;
             Some((automaton, automaton.start))
         });
-        // The check costs a few steps per class.
+        // `end` takes a few steps per class, so call it less often with many classes.
         let chunk = CHUNK.max(8 * memory.eligible.len());
         let mut position = start;
         loop {
@@ -222,14 +224,15 @@ impl Scanner {
         }
     }
 
-    /// Returns the number of bytes of the payload that can still change the outcome.
+    /// Returns the position in the payload from which no byte can change the outcome. The scan has
+    /// reached `position`.
     fn end(&self, position: usize, memory: &mut Hits) -> usize {
         let Hits { eligible, found, best, .. } = memory;
         let mut end = 0;
         for (class, done) in eligible {
             let class = &self.classes[*class as usize];
             let earlier = class.signatures.partition_point(|signature| signature < best);
-            // Without the limit, a packet could cost a step per signature.
+            // Limit the iterations: otherwise, one packet could cost a step per signature.
             for _ in 0..CHUNK / 8 {
                 let at = *done as usize;
                 let is_done = at < earlier
@@ -271,7 +274,8 @@ impl Scanner {
 
     /// Checks the signatures of a pattern that ends at the position `end`, and of its suffixes.
     fn visit(&self, mut node: u32, end: u32, memory: &mut Hits) {
-        // Where the shorter patterns need no visit, the position from which they need one.
+        // If the visit stops before a shorter pattern, the position from which that pattern needs a
+        // visit.
         let mut wake = NONE;
         loop {
             let current = &self.nodes[node as usize];
@@ -280,7 +284,8 @@ impl Scanner {
                 memory.visited.push(node);
             }
             memory.wakes[node as usize] = NONE;
-            // This pattern and its suffixes have only signatures that can no longer decide.
+            // No signature of this pattern or of its suffixes comes before the best match, so none
+            // can change the outcome.
             if current.first_signature >= memory.best {
                 memory.steps += 1;
                 break;
@@ -310,6 +315,7 @@ impl Scanner {
                 break;
             }
         }
+        // A node needs a visit as soon as one of its suffixes needs one.
         while let Some(node) = memory.path.pop() {
             let own = &mut memory.wakes[node as usize];
             wake = wake.min(*own);
@@ -383,7 +389,9 @@ impl Hits {
         end >= self.wakes[node as usize]
     }
 
-    /// Records a signature whose pattern ends at the position `end`, which is not before its range.
+    /// Records a match of a signature whose pattern ends at the position `end`, unless `end` is
+    /// after the range of the signature, or an earlier signature with a verdict has matched. `end`
+    /// must not be before the range.
     #[inline]
     fn record(&mut self, entry: &Entry, end: u32) {
         if end > entry.to || entry.signature >= self.best {

@@ -83,7 +83,7 @@ fn signature() -> impl Strategy<Value = Signature> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Payloads are longer than a chunk, so that the end of a scan is computed several times.
+    /// Some payloads are longer than a chunk, so that the end of a scan is computed several times.
     #[test]
     fn scan_equals_naive_search_within_step_bound(
         signatures in prop::collection::vec(signature(), 0..40),
@@ -102,7 +102,7 @@ proptest! {
         }
     }
 
-    /// Without a bound on overlap, some of these would cost thousands of steps per byte.
+    /// Without a limit on overlap, some of these signatures would cost thousands of steps per byte.
     #[test]
     fn accepted_signatures_stay_within_step_bound(
         parts in prop::collection::vec(
@@ -160,7 +160,7 @@ fn check(signatures: &[Signature], payload: &[u8]) -> u64 {
     memory.steps()
 }
 
-/// The attack of the security review: every byte ends an occurrence of every pattern.
+/// This is an attack that a security review found: every byte ends an occurrence of every pattern.
 #[test]
 fn scan_of_repeated_byte_reports_each_pattern_once() {
     let payload = [b'a'; 1400];
@@ -207,9 +207,10 @@ fn scan_reads_no_byte_that_cannot_change_the_outcome() {
     assert_eq!(steps(&["drop text \"a\" offset 1500"]), 0);
     // The first signature decides, so the second one and the rest of the payload do not matter.
     assert!(steps(&["drop text \"xx\"", "drop text \"a\""]) <= 64 + 2);
-    // All signatures have matched.
+    // The scan ends early because all signatures have matched.
     assert!(steps(&["continue text \"xx\"", "drop text \"x\" offset 3"]) <= 64 + 4);
-    // The matching one decides unless the first one matches, which is within 200 bytes.
+    // The second signature matches and decides, unless the first one matches too, which is possible
+    // only within the first 200 bytes.
     assert!(
         steps(&["accept text \"a\" depth 200", "drop text \"x\"", "continue text \"b\""]) <= 202
     );
@@ -246,7 +247,7 @@ fn scanner_rejects_signatures_that_overlap_too_much() {
         message.contains("at most 512 are possible; the signatures with the pattern text \"aaaa"),
         "{message}"
     );
-    // Both ports match every packet, so that one packet can match all signatures.
+    // All port ranges contain port 65535, so one packet can match all signatures.
     let many =
         (0..600).map(|n| format!("continue dport {n}-65535 text \"a\\\"\" nocase")).collect();
     let message = error(many);
@@ -256,7 +257,7 @@ fn scanner_rejects_signatures_that_overlap_too_much() {
     assert!(message.starts_with("the patterns have 131073 bytes; at most 131072"), "{message}");
 }
 
-/// The limit counts only what one packet can match.
+/// The limit counts only signatures that one packet can match together.
 #[test]
 fn scanner_accepts_many_signatures_that_exclude_each_other_or_do_not_nest() {
     let accepted = |lines: Vec<String>| Scanner::new(&signatures(lines), 1).is_ok();

@@ -18,7 +18,7 @@ pub trait Inspectable {
     /// the XDP program and earlier plans.
     fn tables(&self, counters: &[u64]) -> Vec<Table>;
 
-    /// Returns the stage's first table as `LongTable` if it can have very many rows.
+    /// Returns the stage's first table as `LongTable` if this table can have very many rows.
     fn as_long_table(&self) -> Option<&dyn LongTable> {
         None
     }
@@ -37,7 +37,8 @@ pub trait LongTable {
     /// [`Inspectable::counter_keys`].
     fn key(&self, row: usize) -> String;
 
-    /// Returns a row below [`row_count`](Self::row_count), as in [`Inspectable::tables`].
+    /// Returns the row with the index `row`, which is below [`row_count`](Self::row_count), in the
+    /// format of [`Inspectable::tables`]. `counter` is the row counter.
     fn row(&self, row: usize, counter: u64) -> Vec<Cell>;
 
     /// Returns the counter keys of the stage's other tables. Their counters come after those of the

@@ -1,12 +1,12 @@
 //! Rate limits of ICMP errors: one for each source prefix, so that one host cannot use up the
-//! messages of the others, and one for all.
+//! messages of other hosts, and one for all prefixes together.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 
 use super::token_bucket::TokenBucket;
 
-/// All sources together get this many times the messages of one source.
+/// All source prefixes together get at most this many times the messages of one prefix.
 const ALL_SOURCES: u32 = 16;
 /// Slots per set.
 const WAYS: usize = 8;
@@ -25,13 +25,14 @@ pub(super) struct Budgets {
 
 #[derive(Clone, Debug)]
 struct Slot {
-    /// 0 if free.
+    /// The hash of the prefix; 0 if the slot is free.
     prefix_hash: u64,
     bucket: TokenBucket,
 }
 
 impl Budgets {
-    /// `per_second` are the messages of all workers to one prefix: see [`TokenBucket::new`].
+    /// Creates the budgets of one worker. `per_second` is the number of messages that all workers
+    /// together may send to one prefix: see [`TokenBucket::new`].
     pub(super) fn new(per_second: u32, workers: usize, cycles_per_second: f64) -> Self {
         let bucket = |per_second| TokenBucket::new(per_second, workers, cycles_per_second);
         let slot = Slot { prefix_hash: 0, bucket: bucket(per_second) };
@@ -58,6 +59,7 @@ impl Budgets {
         let index = match set.iter().position(|slot| slot.prefix_hash == hash) {
             Some(found) => found,
             None => {
+                // Refill the buckets, so that their tokens can be compared.
                 for slot in &mut *set {
                     slot.bucket.has_token(now);
                 }
@@ -124,7 +126,7 @@ mod tests {
             sent(&mut budgets, v6(1, step), 100, now);
         }
         let now = 2 * SECOND;
-        // Also those of neighbouring addresses.
+        // Other sources still get their messages, even those with neighbouring addresses.
         assert_eq!(sent(&mut budgets, v4(2), 200, now), 10);
         assert_eq!(sent(&mut budgets, v6(2, 1), 200, now), 10);
         assert!(sent(&mut budgets, v4(1), 200, now) <= 1);

@@ -1,4 +1,4 @@
-//! A rate limit.
+//! A rate limit of messages.
 
 /// A token bucket for messages of one worker, full at first.
 ///
@@ -8,7 +8,7 @@ pub(super) struct TokenBucket {
     tokens: f64,
     max_tokens: f64,
     tokens_per_cycle: f64,
-    /// In cycles.
+    /// Time of the last refill, in cycles.
     last_refill: u64,
 }
 
@@ -25,13 +25,13 @@ impl TokenBucket {
         Self { tokens: max_tokens, max_tokens, tokens_per_cycle, last_refill: 0 }
     }
 
-    /// Returns the messages in the bucket, after [`Self::has_token`].
+    /// Returns the number of tokens in the bucket at the last call of [`Self::has_token`].
     pub(super) fn tokens(&self) -> f64 {
         self.tokens
     }
 
-    /// Refills the bucket. If the clock has jumped back, adds no token and continues from the new
-    /// time.
+    /// Refills the bucket, and returns whether a message may be sent. If the clock has jumped back,
+    /// adds no token and continues from the new time.
     pub(super) fn has_token(&mut self, now_cycles: u64) -> bool {
         let elapsed = now_cycles.saturating_sub(self.last_refill);
         self.last_refill = now_cycles;

@@ -41,9 +41,9 @@ pub struct Sources {
     pub v6: Option<Ipv6Addr>,
 }
 
-/// With the IP header (RFC 1812, section 4.3.2.3).
+/// Maximum length of an ICMP message with its IP header (RFC 1812, section 4.3.2.3).
 const MAX_V4_LEN: usize = 576;
-/// With the IP header (RFC 4443, section 2.4 (c)).
+/// Maximum length of an ICMPv6 message with its IP header (RFC 4443, section 2.4 (c)).
 const MAX_V6_LEN: usize = 1280;
 const ICMP_LEN: usize = Repr::LEN;
 const MAX_FRONT_LEN: usize = ipv6::HEADER_LEN + ICMP_LEN;
@@ -196,7 +196,8 @@ impl ErrorMessage {
     }
 }
 
-/// `None` if the problem is [`Problem::TooBig`] but the packet is not too big.
+/// Returns type, code and second word; `None` if the problem is [`Problem::TooBig`] but the packet
+/// is not too big.
 fn type_code_and_word(
     problem: Problem,
     addresses: Addresses,
@@ -221,7 +222,7 @@ fn type_code_and_word(
     (packet_len > usize::from(mtu)).then_some([kind, code, 0, 0, high, low])
 }
 
-/// `None` if no message may be sent.
+/// Returns the addresses of the message; `None` if no message may be sent.
 fn message_addresses(
     frame: &[u8],
     headers: &Headers,
@@ -257,18 +258,19 @@ fn message_addresses(
     }
 }
 
-/// Not "this network", loopback, multicast, reserved or broadcast. The broadcast address of a
-/// subnet cannot be recognized.
+/// Returns whether the address is that of a single host: not "this network", loopback, multicast,
+/// reserved or broadcast. The broadcast address of a subnet cannot be recognized.
 fn is_host_v4(address: Ipv4Addr) -> bool {
     !matches!(address.octets()[0], 0 | 127 | 224..)
 }
 
-/// Not unspecified, loopback or multicast.
+/// Returns whether the address is that of a single host: not unspecified, loopback or multicast.
 fn is_host_v6(address: &Ipv6Addr) -> bool {
     !(address.is_unspecified() || address.is_loopback() || address.is_multicast())
 }
 
-/// A group address cannot be a source, so it becomes a locally administered unicast address.
+/// Returns the source address of a reply to `address`. A group address cannot be a source, so it
+/// becomes a locally administered unicast address.
 fn reply_source_mac(address: MacAddr) -> MacAddr {
     let [first, rest @ ..] = address.0;
     if !address.is_multicast() {

@@ -218,10 +218,10 @@ impl FragmentHeader {
 }
 
 const MIN_LEN: usize = 8;
-/// Without the first two bytes.
+/// Length of the content of a fragment header, without the first two bytes.
 const FRAGMENT_CONTENT_LEN: usize = 6;
 
-/// `len_field` is the second byte of the header.
+/// Returns the length that the header states. `len_field` is the second byte of the header.
 #[inline]
 const fn stated_len(kind: IpProtocol, len_field: u8) -> usize {
     match kind {

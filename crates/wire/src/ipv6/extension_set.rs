@@ -8,8 +8,8 @@ pub struct ExtensionSet(u8);
 
 impl ExtensionSet {
     /// The types that this crate parses, which all state their next header and length: those of
-    /// IANA's registry "IPv6 Extension Header Types" except ESP, whose next header is encrypted,
-    /// and the types for experiments.
+    /// IANA's registry "IPv6 Extension Header Types", without ESP, whose next header is encrypted,
+    /// and without the types for experiments.
     pub const TYPES: [IpProtocol; 8] = [
         IpProtocol::HOP_BY_HOP,
         IpProtocol::ROUTING,

@@ -9,7 +9,8 @@ use crate::ethernet::{self, EtherType, Frame};
 use crate::limits::MAX_TAGS;
 use crate::vlan;
 
-/// A smaller value is the length of an LLC frame (IEEE 802.3-2018, clause 3.2.6).
+/// The smallest EtherType: a smaller value is the length of an LLC frame (IEEE 802.3-2018, clause
+/// 3.2.6).
 const MIN_ETHERTYPE: u16 = 0x0600;
 
 pub(super) fn print_ethernet<'a>(

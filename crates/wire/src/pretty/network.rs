@@ -146,7 +146,7 @@ fn print_extension(lines: &mut Lines, header: &ipv6::ExtensionHeader<'_>) -> fmt
             lines.item(format_args!("type {kind}"))?;
             lines.item(format_args!("{segments_left} segments left"))?;
         }
-        // Two reserved bytes, the SPI, the sequence number.
+        // The content begins with two reserved bytes, the SPI and the sequence number.
         (IpProtocol::AH, content) if content.len() >= 10 => {
             lines.item(format_args!("spi 0x{:08x}", read_u32(content, 2..6)))?;
             lines.item(format_args!("seq {}", read_u32(content, 6..10)))?;

@@ -67,7 +67,7 @@ fn print_udp<'a>(lines: &mut Lines, upper: &IpPayload<'a>) -> Result<Layer<'a>, 
     let has_no_checksum = packet.checksum() == 0;
     let payload = packet.into_payload();
     lines.line(format_args!("UDP: {source} > {destination}"))?;
-    // Not printed over IPv4, where a missing checksum is common.
+    // Over IPv4, a missing checksum is common, so it is not printed.
     if has_no_checksum && matches!(upper.addresses, Addresses::V6 { .. }) {
         lines.item(format_args!("no checksum"))?;
     }

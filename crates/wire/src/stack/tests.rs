@@ -108,7 +108,7 @@ where
     })
 }
 
-/// `emit` may reject the fields.
+/// Generates a header with fields that `emit` may reject.
 fn header() -> impl Strategy<Value = Header<'static>> {
     const LONG_OPTIONS: [&[u8]; 2] = [&[1; 41], &[1; 70_000]];
     const INVALID_EXTENSIONS: [&[Extension<'_>]; 2] =
