@@ -21,7 +21,8 @@ use input::{End, Input};
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Record {
     Packet(CapturedPacket),
-    /// A packet that cannot be judged, and why. It has a number, as in tshark.
+    /// A packet that cannot be judged, and the reason. It has a number like other packets, because
+    /// tshark numbers it, too.
     Skipped(String),
     /// An interface whose packets cannot be judged, and why.
     UnreadableInterface(String),
@@ -39,7 +40,7 @@ pub(super) struct CapturedPacket {
     pub(super) truncated: bool,
 }
 
-/// Maximum length of a packet, as in libpcap and tshark. A longer one is skipped.
+/// Maximum length of a packet, as in libpcap and tshark. Longer packets are skipped.
 const MAX_PACKET_BYTES: usize = 1 << 18;
 
 /// Maximum length of a record or block. A greater length means that the capture is damaged.
@@ -52,7 +53,7 @@ struct LinkLayer {
     fcs_bytes: usize,
 }
 
-/// Whether `path` stands for standard input.
+/// Returns whether `path` stands for standard input.
 pub(super) fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
@@ -90,7 +91,7 @@ fn read_from(
     }
 }
 
-/// Returns the program that decompresses a file that starts with `magic`.
+/// Returns the name of the program that decompresses a file that starts with `magic`.
 fn compression(magic: [u8; 4]) -> Option<&'static str> {
     match magic {
         [0x28, 0xb5, 0x2f, 0xfd] => Some("zstd"),
@@ -125,7 +126,8 @@ impl End {
     }
 }
 
-/// Builds the frame of a packet: `data` of `original_len` bytes, of which the capture has some.
+/// Returns the record of a packet that had `original_len` bytes and of which the capture contains
+/// `data`. Zeros replace the bytes that the capture lacks.
 fn record(layer: LinkLayer, time: Option<i128>, data: &[u8], original_len: u32) -> Record {
     let original_len = (original_len as usize).max(data.len());
     if original_len > MAX_PACKET_BYTES {
@@ -143,7 +145,8 @@ fn record(layer: LinkLayer, time: Option<i128>, data: &[u8], original_len: u32) 
     }
 }
 
-/// Reports an interface. `name` precedes the message about it.
+/// Returns the record of an interface. If its packets cannot be judged, the message begins with
+/// `name`.
 fn interface(name: &str, layer: LinkLayer) -> Record {
     if link::is_known(layer.link_type) {
         return Record::Interface;
@@ -162,7 +165,7 @@ fn check_length(length: u32, offset: u64) -> Result<usize, End> {
     Ok(length as usize)
 }
 
-/// Reads integers of either byte order.
+/// The byte order of the integers in a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ByteOrder {
     Little,
@@ -191,14 +194,14 @@ impl ByteOrder {
         }
     }
 
-    /// The integer at `offset`; 0 beyond the end. Callers check the length.
+    /// Returns the integer at `offset`, or 0 if `bytes` is too short. Callers check the length.
     fn u16_at(self, bytes: &[u8], offset: usize) -> u16 {
         self.u16(
             bytes.get(offset..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default(),
         )
     }
 
-    /// As [`u16_at`](Self::u16_at).
+    /// Like [`u16_at`](Self::u16_at), but reads four bytes.
     fn u32_at(self, bytes: &[u8], offset: usize) -> u32 {
         self.u32(
             bytes.get(offset..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default(),
