@@ -12,8 +12,8 @@ pub(crate) struct Problem {
 }
 
 /// Finds interfaces that use the interface of a port (a bridge, a VLAN interface, …) and that
-/// receive none of the port's packets, or forward copies of them. Finds none if no path starts at the port,
-/// because xdpfwd then receives no packets from it.
+/// receive none of the port's packets, or forward copies of them. Finds none if no path starts at
+/// the port, because xdpfwd then receives no packets from it.
 pub(crate) fn competing_users(plan: &Plan, port: PortId, users: &[LinkUser]) -> Vec<Problem> {
     let Some(port_plan) = plan.ports.get(usize::from(port.0)) else { return Vec::new() };
     if !plan.paths.iter().any(|path| path.from == port) {

@@ -264,7 +264,7 @@ mod tests {
         App::new("test", "0").stages(xdpfwd_stages::builtin()).stage_with("steer", plan)
     }
 
-    /// Three ports, and the stage `s` on the path from n3 to n6.
+    /// Returns a configuration with three ports, and the stage `s` on the path from n3 to n6.
     fn config(stage: &str) -> String {
         let port = |name: &str| {
             let queues = "queues = 2";

@@ -19,7 +19,8 @@ pub(super) struct Findings<'i> {
 struct RawDiagnostic {
     offset: usize,
     message: String,
-    /// For a message about another file, such as a key file: its name and the position.
+    /// The name of another file, such as a key file, and the position in it, if the message is
+    /// about this file.
     other_file: Option<(String, Position)>,
 }
 

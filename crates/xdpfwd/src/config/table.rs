@@ -32,7 +32,7 @@ pub(super) enum ParsedKey<T> {
 
 pub(super) struct Rule {
     pub(super) accepts: fn(&str) -> bool,
-    /// For use after "must be".
+    /// A description of the accepted values, which follows "must be" in messages.
     pub(super) expected: &'static str,
 }
 
@@ -298,7 +298,7 @@ impl<'i> Table<'i> {
         Spanned::new(self.span, DeValue::Table(self.entries))
     }
 
-    /// For a table whose keys are user-defined names.
+    /// Returns the entries of a table whose keys are user-defined names.
     pub(super) fn into_entries(
         self,
     ) -> impl Iterator<Item = (Spanned<DeString<'i>>, Spanned<DeValue<'i>>)> {

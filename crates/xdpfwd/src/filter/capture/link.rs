@@ -59,9 +59,9 @@ fn has_ethertype(hardware_type: u16) -> bool {
 }
 
 /// Returns the EtherType and the payload of a packet of `tcpdump -i any` (Linux cooked capture).
-/// The protocol field is the EtherType. If the kernel removed a VLAN tag, libpcap inserts it again: the
-/// protocol field then contains the TPID of the tag, and the payload begins with its VID, as in an
-/// Ethernet frame.
+/// The protocol field is the EtherType. If the kernel removed a VLAN tag, libpcap inserts it again:
+/// the protocol field then contains the TPID of the tag, and the payload begins with its VID, as in
+/// an Ethernet frame.
 fn cooked(link_type: u32, data: &[u8]) -> Result<(u16, &[u8]), String> {
     let (header_len, hardware_type_at, protocol_at) =
         if link_type == 113 { (16, 2, 14) } else { (20, 8, 0) };
