@@ -160,9 +160,9 @@ pub(crate) enum Filter {
 }
 
 /// Applies a filter to a capture with the code of the data plane: pcap or pcapng, also compressed
-/// with gzip, of Ethernet, `tcpdump -i any`, IP without a link layer, or loopback. Skips, counts
-/// and names packets of other link types. Needs no privileges, and the configured interfaces need
-/// not exist. Rate limits use the timestamps of the capture.
+/// with gzip, of Ethernet, `tcpdump -i any`, IP without a link layer, or loopback. Skips, counts and
+/// names packets of other link types. Needs no privileges, and the configured interfaces need not
+/// exist. Rate limits use the timestamps of the capture.
 #[cfg(feature = "filter")]
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\

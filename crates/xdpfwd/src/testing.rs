@@ -76,7 +76,8 @@ impl App {
         self.test_bench_in(Path::new("."), config)
     }
 
-    /// As [`test_bench`](Self::test_bench), with file names relative to `directory`.
+    /// Creates a test bench like [`test_bench`](Self::test_bench), but with file names relative to
+    /// `directory`.
     ///
     /// # Errors
     ///
@@ -85,8 +86,9 @@ impl App {
         self.test_bench_with_ports(directory, config, &[])
     }
 
-    /// As [`test_bench_in`](Self::test_bench_in); each [`PortInfo`] in `properties` sets the MAC
-    /// address, the MTU and the IP addresses of the port with the same name.
+    /// Creates a test bench like [`test_bench_in`](Self::test_bench_in). In addition, each
+    /// [`PortInfo`] in `properties` sets the MAC address, the MTU and the IP addresses of the port
+    /// with the same name.
     ///
     /// # Errors
     ///

@@ -276,8 +276,8 @@ fn ctl_lists_many_rules_in_full_and_by_selection() {
     let arguments = [XDPFWD, "--config", path.to_str().unwrap(), "--interval", "0.05"];
     let mut forwarder = xdpfwd_lab::Forwarder::spawn(lab.fwd(), &arguments).unwrap();
     forwarder.wait_for_line(TIMEOUT, |line| line.contains("Mpps")).unwrap();
-    // Send more packets than the rings hold, while the test lists the rules again and again. So
-    // listing rules must not delay the worker.
+    // Send more packets than the rings hold, while the test lists the rules again and again. If the
+    // lists delayed the worker, packets would be lost.
     let sent = 20_000;
     let traffic = Traffic::new().size(60).flows(4).rate(20_000).count(sent).core(0);
     let generator = traffic.start(lab.gen_(), "gen0").unwrap();

@@ -24,10 +24,11 @@ struct RawDiagnostic {
     other_file: Option<(String, Position)>,
 }
 
-/// The first errors often cause the others, and a longer list would scroll them off the screen.
+/// Maximum number of reported errors or warnings. The first errors often cause later ones, and a
+/// longer list would scroll the first ones off the screen.
 const MAX_DIAGNOSTICS: usize = 50;
 
-/// In characters, before escaping; enough for a list of names.
+/// Maximum length of a message in characters, before escaping. It is enough for a list of names.
 const MAX_MESSAGE_CHARS: usize = 2000;
 
 impl<'i> Findings<'i> {
