@@ -196,8 +196,8 @@ pub(crate) fn columns(head: Vec<String>, rows: Vec<Vec<String>>) -> String {
     aligned(&[vec![head], rows].concat(), &mut Vec::new())
 }
 
-/// Aligns all columns left. `widths` contains the column widths of earlier rows of the table, and is
-/// updated.
+/// Aligns all columns left. `widths` contains the column widths of earlier rows of the table,
+/// and is updated.
 pub(crate) fn aligned(rows: &[Vec<String>], widths: &mut Vec<usize>) -> String {
     align(rows, usize::MAX, widths)
 }
