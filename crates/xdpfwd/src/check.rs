@@ -34,9 +34,9 @@ struct Check {
 #[derive(Debug, Serialize)]
 struct Worker {
     worker: usize,
-    /// `None` if not pinned.
+    /// `None` if the worker is not pinned to a core.
     core: Option<usize>,
-    /// The same on every port.
+    /// The number is the same on every port.
     queues: Vec<u16>,
 }
 
@@ -45,7 +45,7 @@ struct Umem {
     frame_size: u32,
     frames: u32,
     huge_pages: &'static str,
-    /// Per worker.
+    /// Packet memory of each worker.
     bytes: u64,
     total_bytes: u64,
     /// Number of 2 MiB pages for all workers, if they use huge pages.
@@ -95,7 +95,7 @@ struct Warning {
     message: String,
 }
 
-/// Warnings do not change the exit status.
+/// Prints the plan and returns the exit status, which warnings do not change.
 pub(crate) fn run(
     cli: &Run,
     plan: &Plan,
@@ -336,7 +336,8 @@ fn describe_mode(mode: &str) -> String {
     }
 }
 
-/// Rounded down to a multiple of 0.5 MiB, the smallest packet memory (256 frames of 2 KiB).
+/// Formats a size in MiB, rounded down to a multiple of 0.5 MiB, the smallest packet memory (256
+/// frames of 2 KiB).
 fn mebibytes(bytes: u64) -> String {
     let (mebibytes, has_half) = (bytes >> 20, (bytes >> 19) & 1 == 1);
     if has_half { format!("{mebibytes}.5 MiB") } else { format!("{mebibytes} MiB") }

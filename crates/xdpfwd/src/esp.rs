@@ -1,4 +1,5 @@
-//! `xdpfwd esp`: creates the files that ESP stages need, and accepts a damaged one.
+//! `xdpfwd esp`: creates the files that ESP stages need, and accepts a state file that records a
+//! failed write.
 
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
@@ -29,7 +30,8 @@ pub(crate) fn run(arguments: &Esp) -> ExitCode {
     output::exit_code(created, ExitCode::SUCCESS)
 }
 
-/// Scripts get the fingerprint alone.
+/// Returns the fingerprint. A prefix for humans precedes it only on a terminal, so that scripts can
+/// read the output.
 fn named_fingerprint(fingerprint: Fingerprint) -> String {
     if io::stdout().is_terminal() {
         format!("fingerprint of the key: {fingerprint}")
@@ -38,6 +40,7 @@ fn named_fingerprint(fingerprint: Fingerprint) -> String {
     }
 }
 
+/// Returns the message of `accept-state`. `had_mark` states that the file recorded a failed write.
 fn accepted(file: &Path, had_mark: bool) -> String {
     let file = file.display();
     if had_mark {

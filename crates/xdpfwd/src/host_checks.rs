@@ -1,18 +1,19 @@
-//! Checks of a plan against this host that `--check`, a start and `doctor` share.
+//! Checks of a plan against this host. `--check`, the start of xdpfwd and `doctor` run them.
 
 use xdpfwd_engine::{KeepRule, LinkUser, PathPlan, Plan, PortPlan};
 use xdpfwd_pipeline::PortId;
 
-/// A reason why packets are lost although xdpfwd runs.
+/// A reason why packets are lost, or are sent twice, although xdpfwd runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     pub(crate) found: String,
-    /// Commands or lines of the configuration.
+    /// Commands or lines of the configuration; `\nor: ` separates alternatives.
     pub(crate) fix: String,
 }
 
-/// Finds interfaces above a port's that receive none of its packets, or forward copies of them.
-/// Packets are received only from ports at which a path starts.
+/// Finds interfaces that use the interface of a port (a bridge, a VLAN interface, …) and that
+/// receive none of the port's packets, or forward copies of them. Finds none if no path starts at
+/// the port, because xdpfwd then receives no packets from it.
 pub(crate) fn competing_users(plan: &Plan, port: PortId, users: &[LinkUser]) -> Vec<Problem> {
     let Some(port_plan) = plan.ports.get(usize::from(port.0)) else { return Vec::new() };
     if !plan.paths.iter().any(|path| path.from == port) {
@@ -29,7 +30,8 @@ fn competing_user(port: &PortPlan, user: &LinkUser) -> Option<Problem> {
         LinkUser::Stacked { .. } => format!("{interface} carries {user}"),
     };
     if !port.io.uses_xdp() {
-        // A packet socket receives copies. An interface stacked on the port's forwards nothing.
+        // A packet socket receives copies, so other users of the interface lose no packets. But a
+        // controller, such as a bridge, forwards the packets as well.
         return matches!(user, LinkUser::Controller { .. }).then(|| Problem {
             found: format!(
                 "{relation}, which also receives and may forward every packet of a packet-mmsg \
@@ -40,7 +42,7 @@ fn competing_user(port: &PortPlan, user: &LinkUser) -> Option<Problem> {
     }
     let is_kept = match user {
         LinkUser::Stacked { vlan: Some(vlan), .. } => keep.contains(&KeepRule::Vlan(*vlan)),
-        // `keep` cannot pass LACP.
+        // No `keep` rule matches LACP, which an aggregate (a bond or team) needs.
         _ => !keep.is_empty() && !user.is_aggregate(),
     };
     if is_kept {
@@ -64,8 +66,8 @@ fn competing_user(port: &PortPlan, user: &LinkUser) -> Option<Problem> {
     Some(Problem { found, fix })
 }
 
-/// Returns whether packets of a path can be too long for the MTU of its egress interface. `mtu`
-/// returns that of a port, if known.
+/// Returns a problem if packets of the path can be too long for the MTU of its egress interface.
+/// `mtu` returns the MTU of a port, if known.
 pub(crate) fn path_mtu(
     plan: &Plan,
     path: &PathPlan,
@@ -97,7 +99,7 @@ pub(crate) fn path_mtu(
 }
 
 impl Problem {
-    /// One line, for a warning about the configuration.
+    /// Formats the problem as one line, for a warning about the configuration.
     pub(crate) fn into_message(self) -> String {
         let mut fixes = self.fix.split("\nor: ");
         let first = fixes.next().unwrap_or_default();
@@ -106,7 +108,7 @@ impl Problem {
     }
 }
 
-/// Quotes commands and lines of the configuration, but not prose.
+/// Quotes `text` if it is a command. Other fixes are prose, or have quotes of their own.
 fn in_code(text: &str) -> String {
     let is_command = ["ip ", "ovs-vsctl "].iter().any(|name| text.starts_with(name));
     if is_command { format!("`{text}`") } else { text.to_owned() }
@@ -178,7 +180,7 @@ mod tests {
         assert!(messages(&plan, stacked("macvlan", None)).is_empty());
     }
 
-    /// Adds 100 bytes, up to 1450.
+    /// A stage that makes packets 100 bytes longer, up to 1450 bytes.
     #[derive(Debug)]
     struct Tunnel;
 

@@ -7,9 +7,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::LogFormat;
 
-/// Dropping the returned guard flushes the log. `RUST_LOG` sets the level; the default is `info`. A
+/// Starts the log. The environment variable `RUST_LOG` sets the level; the default is `info`. A
 /// separate thread writes the lines. If the reader of stderr is too slow, lines are dropped, so
-/// that logging never blocks.
+/// that logging never blocks. Dropping the returned guard flushes the log.
 pub(crate) fn start(format: LogFormat) -> WorkerGuard {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let (writer, guard) = tracing_appender::non_blocking(io::stderr());

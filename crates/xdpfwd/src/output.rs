@@ -1,7 +1,7 @@
-//! Output on stdout that ends early.
+//! Writes the output of commands to stdout.
 //!
-//! If the reader of stdout closes it, as `head -1` does, a command ends without a message and with
-//! exit status 0. Any other failure, such as a full disk, is an error.
+//! If the reader of stdout closes it early, as `head -1` does, a command ends without a message and
+//! with exit status 0. Any other failure, such as a full disk, is an error.
 
 use std::error::Error;
 use std::io::{self, Write as _};
@@ -30,10 +30,10 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     ignore_closed(written.map_err(anyhow::Error::new)).context(CANNOT_WRITE)
 }
 
-/// The context of an error of a write to stdout.
+/// The context that is added to write errors of stdout.
 pub(crate) const CANNOT_WRITE: &str = "cannot write to stdout";
 
-/// Returns success if the error is a write to a pipe or socket without a reader.
+/// Converts an error to success if it means that the reader of stdout has closed it.
 pub(crate) fn ignore_closed(result: anyhow::Result<()>) -> anyhow::Result<()> {
     match result {
         Err(error) if error.chain().any(is_closed) => Ok(()),

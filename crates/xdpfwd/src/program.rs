@@ -7,12 +7,12 @@ use crate::error_text::with_causes;
 
 static NAME: OnceLock<&'static str> = OnceLock::new();
 
-/// Only the first call has an effect.
+/// Sets the name. Only the first call has an effect.
 pub(crate) fn set_name(name: &'static str) {
     let _ = NAME.set(name);
 }
 
-/// `xdpfwd` if no name was set.
+/// Returns the name, which is `xdpfwd` if no name was set.
 pub(crate) fn name() -> &'static str {
     NAME.get().copied().unwrap_or("xdpfwd")
 }

@@ -40,11 +40,11 @@ impl fmt::Display for InvalidConfiguration {
 
 impl Error for InvalidConfiguration {}
 
-/// Runs until a signal arrives, `--duration` ends, or forwarding fails. `missed_interface`: an
-/// interface did not exist when the configuration was checked.
+/// Runs until a signal arrives, `--duration` ends, or forwarding fails. `missed_interface` states
+/// that an interface did not exist when the configuration was checked.
 pub(crate) fn run(plan: Plan, missed_interface: bool, cli: &Run, app: &App) -> ExitCode {
-    // For the diagnosis of a failed start. Copies of the stages' plans would keep resources (files,
-    // keys) open.
+    // This copy of the plan serves to diagnose a failed start. It lacks the stages, because copies
+    // of their plans would keep resources (files, keys) open.
     let mut without_stages = plan.clone();
     without_stages.paths.iter_mut().for_each(|path| path.stages.clear());
     match run_until_stopped(plan, missed_interface, cli, app) {
@@ -148,7 +148,7 @@ fn run_until_stopped(
     failure.and(printer.finish())
 }
 
-/// Returns the plan, and whether an interface was missing.
+/// Loads the configuration again. Returns the plan, and whether an interface is still missing.
 fn load_again(cli: &Run, app: &App) -> Result<(Plan, bool), InvalidConfiguration> {
     let machine = ThisMachine::default();
     match config::load(cli.config(), &app.registry, &machine, cli.file_policy()) {
@@ -284,7 +284,7 @@ struct Printer {
     /// Number of reports dropped because the reader was too slow. The printer's thread logs and
     /// resets it after the next printed report.
     dropped: Arc<AtomicU64>,
-    /// Returns the last error of a write, except that the reader is gone.
+    /// Returns the last write error. That the reader of stdout is gone does not count as an error.
     thread: JoinHandle<Option<io::Error>>,
 }
 

@@ -76,7 +76,8 @@ impl App {
         self.test_bench_in(Path::new("."), config)
     }
 
-    /// As [`test_bench`](Self::test_bench), with file names relative to `directory`.
+    /// Creates a test bench like [`test_bench`](Self::test_bench), but with file names relative to
+    /// `directory`.
     ///
     /// # Errors
     ///
@@ -85,8 +86,9 @@ impl App {
         self.test_bench_with_ports(directory, config, &[])
     }
 
-    /// As [`test_bench_in`](Self::test_bench_in); each [`PortInfo`] in `properties` sets the MAC
-    /// address, the MTU and the IP addresses of the port with the same name.
+    /// Creates a test bench like [`test_bench_in`](Self::test_bench_in). In addition, each
+    /// [`PortInfo`] in `properties` sets the MAC address, the MTU and the IP addresses of the port
+    /// with the same name.
     ///
     /// # Errors
     ///
@@ -264,7 +266,7 @@ mod tests {
         App::new("test", "0").stages(xdpfwd_stages::builtin()).stage_with("steer", plan)
     }
 
-    /// Three ports, and the stage `s` on the path from n3 to n6.
+    /// Returns a configuration with three ports, and the stage `s` on the path from n3 to n6.
     fn config(stage: &str) -> String {
         let port = |name: &str| {
             let queues = "queues = 2";

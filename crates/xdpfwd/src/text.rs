@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use xdpfwd_engine::{Report, TableReport};
 
-/// Packet rates and drops since the previous report (or the start), in one line.
+/// Formats packet rates and drops since the previous report (or the start) as one line.
 pub(crate) fn interval(report: &Report, previous: Option<&Report>) -> String {
     let seconds =
         report.elapsed_seconds - previous.map_or(0.0, |previous| previous.elapsed_seconds);
@@ -196,12 +196,14 @@ pub(crate) fn columns(head: Vec<String>, rows: Vec<Vec<String>>) -> String {
     aligned(&[vec![head], rows].concat(), &mut Vec::new())
 }
 
-/// Aligns all columns left. `widths` are the widths of earlier rows of the table.
+/// Aligns all columns left. `widths` contains the column widths of earlier rows of the table,
+/// and is updated.
 pub(crate) fn aligned(rows: &[Vec<String>], widths: &mut Vec<usize>) -> String {
     align(rows, usize::MAX, widths)
 }
 
-/// CPU cycles per received packet of each task and of all, except the idle tasks `poll` and `wait`.
+/// Formats the CPU cycles per received packet, for each task and for all tasks together, except the
+/// idle tasks `poll` and `wait`.
 fn ledger(report: &Report) -> String {
     let ledger = &report.ledger;
     let packets: u64 = report.ports.iter().map(|port| port.rx_packets).sum();
@@ -243,8 +245,9 @@ fn total_drops(report: &Report) -> u64 {
         + report.ports.iter().map(|port| port.xdp_dropped).sum::<u64>()
 }
 
-/// Packets that the kernel could not pass to a socket or could not send. Uses the maximum of
-/// `rx_dropped` and `fill_ring_empty`, because in copy mode the first includes the second.
+/// Returns the number of packets that the kernel could not pass to a socket or could not send. Uses
+/// the maximum of `rx_dropped` and `fill_ring_empty`, because in copy mode `rx_dropped` includes
+/// `fill_ring_empty`.
 fn kernel_losses(report: &Report) -> u64 {
     let sockets = report.kernel.sockets;
     sockets.rx_ring_full
@@ -252,7 +255,7 @@ fn kernel_losses(report: &Report) -> u64 {
         + report.kernel.tx_dropped
 }
 
-/// With thousands separators: 1,234,567.
+/// Formats a number with thousands separators: 1,234,567.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> =

@@ -1,9 +1,10 @@
-//! Checks that other users can change neither a file nor the way to it.
+//! Checks that other users can change neither a file nor a folder or symbolic link on its path.
 //!
-//! Each folder on the way, each symbolic link and the file itself must belong to root or to the
-//! user of this process, and no other user may write to them. In a folder with the sticky bit, such
-//! as /tmp, others may create files, but they can replace only their own. On a read-only mount,
-//! nobody can write.
+//! Each folder on the path, each symbolic link and the file itself must belong to root or to the
+//! user of this process, and no other user may write to them. There are two exceptions. A folder
+//! with the sticky bit, such as /tmp, may be writable by others: they can create files in it, but
+//! can replace only their own. A file or folder on a read-only mount may have any mode, because
+//! nobody can write to it.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -15,11 +16,11 @@ use std::path::{Component, Path, PathBuf};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::Uid;
 
-/// Another user can change a file.
+/// The error that another user can change a file.
 #[derive(Debug)]
 pub(crate) struct UntrustedPath {
     path: PathBuf,
-    /// The file, or a folder or symbolic link on the way to it.
+    /// What the other user can change: the file, or a folder or symbolic link on its path.
     at: PathBuf,
     problem: Problem,
 }
@@ -28,11 +29,11 @@ pub(crate) struct UntrustedPath {
 enum Problem {
     Owner(u32),
     Mode(u32),
-    /// The way to the file cannot be examined.
+    /// The file, folder or link cannot be examined.
     Io(io::Error),
 }
 
-/// As many as the kernel follows.
+/// Maximum number of symbolic links on a path, as in the kernel.
 const MAX_LINKS: usize = 40;
 
 const WRITABLE_BY_GROUP: u32 = 0o020;
@@ -86,7 +87,8 @@ impl Walk {
                 current = next;
                 continue;
             }
-            // An open file of a process, such as /proc/self/fd/0: its target may have no path.
+            // This link leads to an open file of a process, as /proc/self/fd/0 does. That file may
+            // have no path, so check the file itself instead of the path.
             if current.starts_with("/proc") && current.ends_with("fd") {
                 self.check_entry(&next, |path| fs::metadata(path))?;
                 current = next;
@@ -137,13 +139,14 @@ impl Walk {
         if kind.is_symlink() || is_sticky_folder {
             return None;
         }
+        // The members of the group root are trusted like root.
         let group = if file.gid() == 0 { 0 } else { WRITABLE_BY_GROUP };
         (mode & (WRITABLE_BY_OTHERS | group) != 0).then_some(Problem::Mode(mode & 0o7777))
     }
 }
 
-/// Returns whether nobody can write to the file through its mount, as in a ConfigMap of Kubernetes,
-/// whose folder has mode 0777.
+/// Returns whether the file is on a read-only mount, so that nobody can write to it. For example,
+/// Kubernetes mounts a ConfigMap read-only, but its folder has mode 0777.
 fn is_read_only(path: &Path) -> bool {
     statvfs(path).is_ok_and(|mount| mount.flags().contains(FsFlags::ST_RDONLY))
 }
@@ -191,7 +194,7 @@ mod tests {
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
-    /// `folder/inner/file`, and the folder.
+    /// Creates the file `inner/file` in a new folder. Returns the folder and the path of the file.
     fn file_in_folder() -> (Folder, PathBuf) {
         let folder = Folder::new();
         let inner = folder.join("inner");
@@ -230,7 +233,7 @@ mod tests {
             set_mode(inner, 0o757);
             let text = error(path);
             assert!(text.contains(&format!("{inner:?}, which leads to it,")), "{text}");
-            // As /tmp.
+            // This is the mode of /tmp.
             set_mode(inner, 0o1777);
             check(path).unwrap();
         }
@@ -264,7 +267,7 @@ mod tests {
         }
         chown(&inner, Some(4321), None).unwrap();
         assert!(error(&file).contains("which leads to it, belongs to user 4321"));
-        // The user who called sudo.
+        // After `sudo`, the caller is one of the trusted owners.
         Walk { owners: vec![0, 4321] }.check(&file).unwrap();
     }
 

@@ -235,7 +235,7 @@ fn closed_stdout_pipe_keeps_exit_code() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// For example, `--config /etc/shadow`.
+/// A user could run xdpfwd as root with `--config /etc/shadow`, for example.
 #[test]
 fn errors_about_other_files_do_not_quote_them() {
     let contents = [
@@ -257,7 +257,7 @@ fn errors_about_other_files_do_not_quote_them() {
             let outcome = check(config, &[]);
             assert_eq!(outcome.exit_code, Some(2), "{name}: {}", outcome.stderr);
             let message = outcome.stderr.replace(file.to_str().unwrap(), "");
-            // Words of our messages are also in the files.
+            // Ignore parts of words that also occur in the messages themselves.
             for secret in text.split_whitespace().flat_map(|word| windows(word, 5)) {
                 let is_ours =
                     ["passw", "asswo", "sswor", "sword", "datab", "ataba", "tabas", "abase"]
@@ -271,7 +271,7 @@ fn errors_about_other_files_do_not_quote_them() {
     }
 }
 
-/// All parts of a word with this many bytes.
+/// Returns all parts of a word that have `length` bytes.
 fn windows(word: &str, length: usize) -> impl Iterator<Item = &str> {
     (0..word.len()).filter_map(move |start| word.get(start..start + length))
 }

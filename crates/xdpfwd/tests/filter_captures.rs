@@ -1,5 +1,5 @@
-//! Tests `xdpfwd filter test` on captures of many kinds, written by scapy, editcap and mergecap, and
-//! compares it with tshark. Needs no privileges.
+//! Tests `xdpfwd filter test` on captures of many kinds, written by scapy, editcap and mergecap.
+//! Compares its verdicts with the packets that tshark finds. Needs no privileges.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -29,8 +29,8 @@ const CONFIG: &str = r#"
     rules = [RULE]
 "#;
 
-/// Writes the same IP packets with each link layer, a packet of IEEE 802.11, and 50 packets that are
-/// exactly 10 ms apart.
+/// Writes the same IP packets with each link layer, a packet of IEEE 802.11, and 50 packets that
+/// are exactly 10 ms apart.
 const SCAPY_SCRIPT: &str = r#"
 from scapy.all import *
 import sys
@@ -76,7 +76,7 @@ struct Captures {
     folder: Folder,
 }
 
-/// Shared by the tests that run at the same time.
+/// The captures, shared by the tests that run at the same time.
 static CAPTURES: Mutex<Weak<Captures>> = Mutex::new(Weak::new());
 
 impl Captures {
@@ -100,7 +100,7 @@ impl Captures {
         self.folder.join(name)
     }
 
-    /// A path that no other test uses.
+    /// Returns a path in the folder that no other call returns.
     fn new_path(&self, name: &str) -> PathBuf {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         self.path(&format!("{}-{name}", COUNT.fetch_add(1, Ordering::Relaxed)))
@@ -145,7 +145,7 @@ fn lines(output: &Output) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The number of each verdict.
+/// Returns the number of packets with each verdict.
 fn verdicts(output: &Output) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for line in lines(output) {
@@ -154,11 +154,11 @@ fn verdicts(output: &Output) -> BTreeMap<String, usize> {
     counts
 }
 
-/// The numbers of all packets, from 0, and of those to UDP port 53.
+/// Returns the indices, from 0, of all packets that tshark finds, and of those to UDP port 53.
 fn tshark(pcap: &Path) -> (Vec<u64>, Vec<u64>) {
     let mut command = Command::new("tshark");
     command.args(["-n", "-T", "fields", "-e", "frame.number", "-e", "udp.dstport", "-r"]).arg(pcap);
-    // It fails if the capture is truncated.
+    // Ignore the exit status: tshark fails if the capture is truncated.
     let output = command.output().unwrap();
     let (mut all, mut dns) = (Vec::new(), Vec::new());
     for line in String::from_utf8_lossy(&output.stdout).lines() {
@@ -170,7 +170,8 @@ fn tshark(pcap: &Path) -> (Vec<u64>, Vec<u64>) {
     (all, dns)
 }
 
-/// Compares all packets and the accepted ones.
+/// Checks that all packets, and the accepted ones, are those that tshark finds. The rule must be
+/// [`DNS`].
 fn assert_equals_tshark(output: &Output, pcap: &Path) {
     let lines = lines(output);
     let indices = |verdict: Option<&str>| -> Vec<u64> {
@@ -206,7 +207,7 @@ fn filter_test_judges_every_link_layer_as_tshark_reads_it() {
         assert_equals_tshark(&output, &pcap);
         assert!(!verdicts(&output).contains_key("skip"), "{name}");
     }
-    // Only tags in the packet count as VLAN.
+    // A rule about VLAN tags matches only packets that contain a tag.
     for (name, accepted) in [("tagged", 3), ("sll-tagged", 3), ("sll", 0), ("raw", 0)] {
         let output = captures.test("accept vlan 5", &captures.path(name), &["--json"]);
         assert_eq!(verdicts(&output).get("accept").copied().unwrap_or(0), accepted, "{name}");
@@ -251,7 +252,7 @@ fn packets_of_unreadable_link_type_are_skipped_counted_and_named() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("\n10 packets, ") && text.contains(", 1 of them skipped\n"), "{text}");
     assert!(text.contains("       1  skip    link type 105\n"), "{text}");
-    // Nothing else is in the capture.
+    // This capture contains only a packet that cannot be judged.
     let output = captures.test(DNS, &captures.path("wlan"), &["--json"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(verdicts(&output), BTreeMap::from([("skip".to_owned(), 1)]));
@@ -282,7 +283,7 @@ fn capture_on_standard_input_is_judged_as_it_arrives() {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
-    // All but the end of the last packet.
+    // Write everything except the end of the last packet.
     stdin.write_all(&pcap[..pcap.len() - 5]).unwrap();
     let mut line = String::new();
     for _ in 0..2 {
@@ -309,7 +310,7 @@ fn filter_test_applies_limits_at_exact_times() {
         ("50pps burst 1", 25),
         ("10pps burst 1", 5),
         ("1pps burst 3", 3),
-        // 43 bytes in memory: 344 bits each.
+        // Each packet has 43 bytes, or 344 bits.
         ("34400bps burst 344bit", 50),
     ] {
         for pcap in [&captures.path("paced"), &pcapng] {

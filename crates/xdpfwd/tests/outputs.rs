@@ -20,7 +20,7 @@ const CONFIG: &str = r#"
     rules = ["drop proto tcp"]
 "#;
 
-/// Enough packets for several writes.
+/// Number of packets in the capture. Their verdicts are too long for a single write to stdout.
 const PACKETS: usize = 20_000;
 
 /// Returns the arguments of each command that prints something.
@@ -92,7 +92,7 @@ fn command_with_full_disk_behind_stdout_fails_with_1() {
     }
 }
 
-/// `2>&1 | head -1` closes stderr as well.
+/// In a shell, `2>&1 | head -1` closes stderr as well as stdout.
 #[test]
 fn command_without_reader_of_stderr_keeps_its_exit_code() {
     for (arguments, code) in [

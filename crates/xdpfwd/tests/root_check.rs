@@ -1,4 +1,4 @@
-//! Tests the checks of `--check` and a start, and the same checks in doctor. Needs root.
+//! Tests the checks that `--check`, the start of xdpfwd and doctor share. Needs root.
 
 mod support;
 
@@ -70,7 +70,7 @@ fn interface_without_ethernet_is_refused_for_every_io() {
     let lab = build_lab(Chain::builder());
     let fwd = lab.fwd();
     let mut interfaces = vec!["lo".to_owned()];
-    // Not every kernel has every kind; all have tun.
+    // Test only the kinds of interface that this kernel supports. Every kernel supports tun.
     for (name, add) in [
         ("t-tun", "ip tuntap add t-tun mode tun"),
         ("t-ipip", "ip link add t-ipip type ipip local 192.0.2.1 remote 192.0.2.2"),
@@ -103,8 +103,8 @@ fn interface_without_ethernet_is_refused_for_every_io() {
     }
 }
 
-/// Runs xdpfwd in the namespace, but with the /sys of this process: `ip netns exec` would mount
-/// another one.
+/// Runs xdpfwd in the network namespace, but with the /sys of this process. Uses nsenter, because
+/// `ip netns exec` would mount the /sys of the namespace.
 fn with_foreign_sys(namespace: &Namespace, arguments: &str) -> (Option<i32>, String, String) {
     let command = format!("nsenter --net=/run/netns/{} {XDPFWD} {arguments}", namespace.name());
     let output = Command::new("sh").args(["-c", &command]).output().unwrap();
@@ -142,7 +142,7 @@ fn check_knows_interfaces_although_sys_shows_another_namespace() {
     assert_eq!(level("fwd0", "mtu"), "error");
     assert_eq!((level("fwd1", "mtu"), level("fwd1", "link")), ("ok".into(), "ok".into()));
     assert_eq!(level("fwd1", "queues"), "ok");
-    assert_eq!(level("fwd1", "interface"), "unknown", "what only /sys knows");
+    assert_eq!(level("fwd1", "interface"), "unknown", "only /sys knows the driver and NUMA node");
 }
 
 #[test]
@@ -241,8 +241,7 @@ fn limit_on_open_files_is_raised_or_reported() {
     assert_eq!(code, Some(3));
 }
 
-/// The number of descriptors that a running xdpfwd has open stays below what it reserved, also
-/// after a reload.
+/// A running xdpfwd has fewer descriptors open than `--check` estimates, also after a reload.
 #[test]
 fn open_descriptors_stay_below_estimate() {
     let lab = build_lab(Chain::builder().queues(2));
@@ -306,14 +305,14 @@ fn files_that_others_can_change_are_refused_as_root_unless_allowed() {
         }
         fs::set_permissions(path, safe_mode).unwrap();
     }
-    // A pipe of the caller has no path that others could change.
+    // xdpfwd accepts standard input: a pipe of the caller has no path that others could change.
     let command = format!("cat {} | {XDPFWD} --check --config /dev/stdin", config.display());
     let in_folder = format!("cd {} && {command}", folder.display());
     let (_, _, stderr) = shell(lab.fwd(), &in_folder);
     assert!(!stderr.contains("other users"), "{stderr}");
 }
 
-/// As a ConfigMap of Kubernetes.
+/// Kubernetes mounts a ConfigMap in this way.
 #[test]
 fn writable_folder_on_read_only_mount_is_accepted() {
     let lab = build_lab(Chain::builder());

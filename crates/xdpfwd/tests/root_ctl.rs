@@ -241,7 +241,7 @@ fn control_socket_is_replaced_only_if_no_process_listens() {
     assert!(!socket.0.exists());
 }
 
-/// Sends a request in two parts, of which the first has no line end.
+/// Sends each request in two parts, of which the first has no line end.
 #[test]
 fn request_longer_than_the_limit_is_rejected_in_two_parts() {
     let (lab, socket) = (build_lab(Chain::builder()), Socket::new("parts"));
@@ -276,7 +276,8 @@ fn ctl_lists_many_rules_in_full_and_by_selection() {
     let arguments = [XDPFWD, "--config", path.to_str().unwrap(), "--interval", "0.05"];
     let mut forwarder = xdpfwd_lab::Forwarder::spawn(lab.fwd(), &arguments).unwrap();
     forwarder.wait_for_line(TIMEOUT, |line| line.contains("Mpps")).unwrap();
-    // More packets than the rings hold, while the rules are listed again and again.
+    // Send more packets than the rings hold, while the test lists the rules again and again. If the
+    // lists delayed the worker, packets would be lost.
     let sent = 20_000;
     let traffic = Traffic::new().size(60).flows(4).rate(20_000).count(sent).core(0);
     let generator = traffic.start(lab.gen_(), "gen0").unwrap();
@@ -333,7 +334,7 @@ fn ctl_lists_many_rules_in_full_and_by_selection() {
     let mut idle = UnixStream::connect(&socket.0).unwrap();
     idle.write_all(b"{\"command\":\"rules\"}\n").unwrap();
     assert_eq!(socket.query("status")["type"], "status");
-    // The pipe's reader takes one line.
+    // If the reader of stdout closes the pipe after one line, `ctl` ends without an error.
     let mut command = Command::new(XDPFWD);
     command.args(["ctl", "rules", "--socket", socket.path()]).stdout(Stdio::piped());
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -345,7 +346,8 @@ fn ctl_lists_many_rules_in_full_and_by_selection() {
     forwarder.stop(TIMEOUT).unwrap();
 }
 
-/// Answers each client with the bytes that `answer` writes, after its request.
+/// Starts a server on the socket that calls `answer` for each client, after the client's request.
+/// `answer` writes the response.
 fn fake_server(socket: &Socket, answer: impl Fn(&mut UnixStream) + Send + 'static) {
     let listener = UnixListener::bind(&socket.0).unwrap();
     thread::spawn(move || {
@@ -470,7 +472,7 @@ fn forwarder_without_reader_of_stdout_forwards_on() {
     let log = stderr(&output);
     assert_eq!(log.matches("the reader of stdout is gone").count(), 1, "{log}");
     assert!(!log.contains("Broken pipe"), "{log}");
-    // A full disk is an error, but only at the end.
+    // If the disk behind stdout is full, xdpfwd forwards on, but its exit status is 1.
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let child = run(full.into());
     stats(&child, 0);

@@ -1,6 +1,6 @@
 //! Tests which frames a running filter matches against its rules, in user space and in the XDP
-//! program, and that `filter test` decides the same. Tests that a filter with VLAN rules refuses an
-//! interface that loses tags. Needs root.
+//! program, and that `filter test` decides the same. Also tests that xdpfwd refuses VLAN rules on
+//! an interface that loses VLAN tags. Needs root.
 
 mod support;
 
@@ -20,7 +20,7 @@ fn frame(types_and_tags: &[u8], l3: &[u8]) -> Vec<u8> {
     [MACS, types_and_tags, l3].concat()
 }
 
-/// UDP or TCP (to port 22), padded to the minimum length of a frame.
+/// Returns a UDP packet, or a TCP packet to port 22, padded to the minimum length of a frame.
 fn ipv4(protocol: u8) -> Vec<u8> {
     let l4: &[u8] = match protocol {
         6 => &[4, 0, 0, 22, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0],
@@ -30,7 +30,8 @@ fn ipv4(protocol: u8) -> Vec<u8> {
     [&header[..], l4, &[0; 6]].concat()
 }
 
-/// One extension header (after its next-header field), then UDP.
+/// Returns a UDP packet with one extension header of type `kind`. `content` is the header without
+/// its next-header field.
 fn ipv6(kind: u8, content: &[u8]) -> Vec<u8> {
     let udp = [4, 0, 0, 53, 0, 8, 0, 0];
     let extension = [&[17], content].concat();
@@ -43,12 +44,12 @@ fn ipv6(kind: u8, content: &[u8]) -> Vec<u8> {
 const RULES: [&str; 4] =
     ["drop vlan 10", "drop inner-vlan 20", "drop proto ah", "drop proto tcp dport 22"];
 
-/// Each frame with the rule that drops it, and the kind of exceptional packet. A frame without a
-/// rule passes, except one with a routing header.
+/// Returns each frame with the index of the rule that drops it, and its kind of exceptional packet.
+/// A frame that no rule drops passes, except one with a routing header.
 fn frames() -> Vec<(Vec<u8>, Option<u64>, Option<&'static str>)> {
     let ah = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     vec![
-        // A priority tag before VLAN 10.
+        // This frame has a priority tag before the tag of VLAN 10.
         (frame(&[0x81, 0, 0xe0, 0, 0x81, 0, 0, 10, 8, 0], &ipv4(17)), Some(0), None),
         (frame(&[0x91, 0, 0, 10, 8, 0], &ipv4(17)), Some(0), None),
         (frame(&[0x92, 0, 0, 5, 8, 0], &ipv4(6)), Some(3), None),
@@ -56,7 +57,7 @@ fn frames() -> Vec<(Vec<u8>, Option<u64>, Option<&'static str>)> {
         (frame(&[0x86, 0xdd], &ipv6(51, &ah)), Some(2), None),
         (frame(&[0x86, 0xdd], &ipv6(43, &[0, 4, 1, 0, 0, 0, 0])), None, Some("routing_header")),
         (frame(&[0x86, 0xdd], &ipv6(43, &[0, 4, 0, 0, 0, 0, 0])), None, None),
-        // TCP to port 22 inside PPPoE and MPLS.
+        // Rule 3 must not match these packets to TCP port 22, which are inside PPPoE and MPLS.
         (frame(&[0x88, 0x64, 0x11, 0, 0, 1, 0, 42, 0, 0x21], &ipv4(6)), None, Some("not_ip")),
         (frame(&[0x88, 0x47, 0, 1, 1, 64], &ipv4(6)), None, Some("not_ip")),
         (frame(&[8, 0], &ipv4(17)), None, None),
@@ -109,7 +110,8 @@ fn user_kernel_and_filter_test_agree_on_tags_extensions_and_tunnels() {
             (row["accepted"].as_u64().unwrap(), row["dropped"].as_u64().unwrap())
         };
         assert_eq!(counts("routing_header"), (0, 1), "{place}: {filter}");
-        // The frames with which the sender marks its windows are not IP either.
+        // Two frames of the test are not IP, and neither are the frames that the sender adds as
+        // marks.
         let (accepted, dropped) = counts("not_ip");
         assert!(accepted >= 2 && dropped == 0, "{place}: {filter}");
         assert!(text.contains("(routing_header, dropped)"), "{place}: {text}");
@@ -168,7 +170,7 @@ fn vlan_rules_are_refused_on_interface_that_loses_tags() {
             assert!(error.contains("fwd0: rules compare VLAN tags, but") && error.contains(fix));
         }
     }
-    // These compare no tags, or receive removed tags as metadata.
+    // The first configuration compares no tags, and the second receives removed tags as metadata.
     let packet_sockets =
         with_rule("drop vlan 7").replace("queues = 1", "queues = 1\nio = \"packet-mmsg\"");
     for text in [with_rule("drop proto tcp"), packet_sockets] {
@@ -181,7 +183,7 @@ fn vlan_rules_are_refused_on_interface_that_loses_tags() {
         "error",
         "rules compare VLAN tags, but a veth can receive VLAN tags outside of frames",
     );
-    // A reload must not add such a rule.
+    // A reload must not add a rule about VLAN tags.
     let running = Running::start(&lab, &with_rule("accept"));
     running.config.write(&with_rule("drop vlan 7"));
     let reload = socket.ctl(&["reload"]);
@@ -215,7 +217,7 @@ fn check_shows_action_for_each_exception_and_warns_of_accepting_keys() {
     let warning = "not_ip = \"accept\" lets all packets that are not IP";
     assert!(plan["warnings"][0]["message"].as_str().unwrap().starts_with(warning), "{plan}");
     assert!(plan["warnings"][0]["line"].is_number(), "{plan}");
-    // Also in the log of a start.
+    // A start logs the same warning.
     let output = run(&lab, &text, &["--duration", "0.1"]);
     assert!(output.status.success() && stderr(&output).contains(warning), "{output:?}");
 }

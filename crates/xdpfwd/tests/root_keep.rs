@@ -155,7 +155,8 @@ fn frames_without_matching_keep_rule_are_forwarded() {
         r#"["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/22", "udp/53", "vlan/100"]"#,
     );
     let (one_way, _) = one_way.rsplit_once("[[path]]").unwrap();
-    // The rule `vlan/100` needs an interface that is not said to remove tags.
+    // xdpfwd accepts the rule `vlan/100` only on an interface whose offloads leave VLAN tags in
+    // frames.
     let features = ["-K", "fwd0", "rxvlan", "off", "rx-vlan-stag-hw-parse", "off"];
     assert!(lab.fwd().command("ethtool").args(features).status().unwrap().success());
     let running = Running::start(&lab, one_way);

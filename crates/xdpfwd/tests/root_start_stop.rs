@@ -278,7 +278,7 @@ fn busy_queue_error_names_possible_holder() {
 fn missing_interface_warning_lists_existing_interfaces() {
     let lab = build_lab(Chain::builder());
     let no_such = cross_connect(1, "").replace("fwd1", "fwd9");
-    // `run` ends the program after a short time.
+    // `run` ends xdpfwd after a short time, so this start, which waits for fwd9, has exit code 0.
     let output = run(&lab, &no_such, &[]);
     assert_eq!(output.status.code(), Some(0));
     let text = stderr(&output);
@@ -352,7 +352,8 @@ fn start_without_privilege_prints_setcap_command() {
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     let text = stderr(&output);
     let position = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part:?}: {text}"));
-    // Only a group may execute a binary with capabilities.
+    // The file must be restricted to the group before it gets capabilities, so that no other user
+    // can execute it with them.
     assert!(position("chgrp xdpfwd ") < position("chmod 0750 "), "{text}");
     assert!(position("chmod 0750 ") < position("setcap "), "{text}");
 }

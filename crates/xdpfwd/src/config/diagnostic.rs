@@ -14,7 +14,7 @@ pub(crate) struct Diagnostic {
     pub(super) message: String,
 }
 
-/// Line and column start at 1; the column counts characters.
+/// A position in a file. Line and column start at 1; the column counts characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
     pub(crate) line: usize,
@@ -84,7 +84,7 @@ impl Diagnostics {
         }
     }
 
-    /// Does not block, for use while packets are forwarded.
+    /// Logs all diagnostics without blocking, for use while packets are forwarded.
     pub(crate) fn log(&self, format: LogFormat) {
         for diagnostic in &self.0 {
             match (format, diagnostic.severity) {

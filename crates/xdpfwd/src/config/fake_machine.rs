@@ -18,13 +18,13 @@ pub(crate) struct FakeMachine {
     pub(crate) too_few_descriptors: Option<TooFewDescriptors>,
     /// Whether `io = "xsk-rs"` is built in.
     pub(crate) xsk_rs: bool,
-    /// Kinds not built in, each with the cargo feature that adds it.
+    /// Stage kinds that are not built in, each with the cargo feature that adds it.
     pub(crate) omitted_kinds: Vec<(&'static str, &'static str)>,
 }
 
 impl FakeMachine {
-    /// Four cores and several interfaces. `eth1-alias` is another name of `eth1`; `opaque` and
-    /// `opaque2` have unknown properties.
+    /// Creates a machine with four cores and several interfaces. `eth1-alias` is another name of
+    /// `eth1`; `opaque` and `opaque2` have unknown properties.
     pub(crate) fn new() -> Self {
         let interface = |index, queues, mtu| Interface {
             index,
@@ -88,7 +88,7 @@ impl Machine for FakeMachine {
         Ok(is_on.then(|| format!("net.ipv4.conf.{interface}.forwarding")))
     }
 
-    /// For an interface with "opaque" in its name, fails.
+    /// Fails for an interface with "opaque" in its name.
     fn vlan_tag_loss(&self, interface: &str) -> io::Result<Option<VlanTagLoss>> {
         if interface.contains("opaque") {
             return Err(io::ErrorKind::Unsupported.into());

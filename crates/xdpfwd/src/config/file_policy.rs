@@ -6,8 +6,8 @@ use nix::unistd::Uid;
 
 use crate::trusted_path;
 
-/// What to do if other users can change a file: as root, xdpfwd would do with packets what they
-/// write.
+/// What to do if other users can change a file. What they write into it controls xdpfwd, which may
+/// run as root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FilePolicy {
     Refuse,
@@ -20,17 +20,19 @@ pub(crate) enum FilePolicy {
 pub(crate) const ALLOW_OPTION: &str = "--allow-writable-files";
 
 impl FilePolicy {
-    /// For a start, a reload, `--check` and `doctor`. `allow` is [`ALLOW_OPTION`].
+    /// Returns the policy of a start, a reload, `--check` and `doctor`. `allow` states that
+    /// [`ALLOW_OPTION`] is set.
     pub(crate) fn of_start(allow: bool) -> Self {
         if Uid::effective().is_root() && !allow { Self::Refuse } else { Self::Warn }
     }
 
-    /// For commands that only read the files and do nothing that needs root.
+    /// Returns the policy of commands that only read the files and do nothing that needs root.
     pub(crate) fn of_reading() -> Self {
         if Uid::effective().is_root() { Self::Warn } else { Self::Accept }
     }
 
-    /// Returns an error or a warning if other users can change the file. A missing file is neither.
+    /// Returns an error or a warning if other users can change the file; neither for a missing
+    /// file.
     pub(super) fn check(self, path: &Path) -> Result<Option<String>, String> {
         let checked = match self {
             Self::Accept => Ok(()),

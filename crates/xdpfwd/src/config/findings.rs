@@ -19,14 +19,16 @@ pub(super) struct Findings<'i> {
 struct RawDiagnostic {
     offset: usize,
     message: String,
-    /// For a message about another file, such as a key file: its name and the position.
+    /// The name of another file, such as a key file, and the position in it, if the message is
+    /// about this file.
     other_file: Option<(String, Position)>,
 }
 
-/// The first errors often cause the others, and a longer list would scroll them off the screen.
+/// Maximum number of reported errors or warnings. The first errors often cause later ones, and a
+/// longer list would scroll the first ones off the screen.
 const MAX_DIAGNOSTICS: usize = 50;
 
-/// In characters, before escaping; enough for a list of names.
+/// Maximum length of a message in characters, before escaping. It is enough for a list of names.
 const MAX_MESSAGE_CHARS: usize = 2000;
 
 impl<'i> Findings<'i> {

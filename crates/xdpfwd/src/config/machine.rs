@@ -18,7 +18,7 @@ pub(crate) trait Machine {
     /// The cores that this process may run on, ascending; empty if unknown.
     fn cores(&self) -> Vec<usize>;
 
-    /// Looks in the network namespace of this process.
+    /// Returns the interface called `name` in the network namespace of this process, if it exists.
     fn interface(&self, name: &str) -> Option<Interface>;
 
     /// Returns the traffic on which this host may depend, and which the plan's ports would take
@@ -27,7 +27,8 @@ pub(crate) trait Machine {
 
     fn interfaces(&self) -> Vec<String>;
 
-    /// The default is what the configuration states.
+    /// Returns the properties of the ports. By default, these are only what the configuration
+    /// states.
     fn describe(&self, ports: &[PortPlan]) -> Ports {
         xdpfwd_engine::ports_without_interfaces(ports)
     }
@@ -43,18 +44,19 @@ pub(crate) trait Machine {
         Ok(Ok(()))
     }
 
-    /// Returns whether checks that need facts of this machine are expected to run, so that a
-    /// missing fact is worth a warning.
+    /// Returns whether this is a real machine, neither fake nor unknown. On a real machine, a
+    /// property that cannot be read causes a warning, because checks that need it cannot run.
     fn is_real(&self) -> bool {
         false
     }
 
-    /// Returns why frames of an existing interface can lack their VLAN tags.
+    /// Returns why received frames of an existing interface can lack their VLAN tags; `None` if
+    /// they contain all tags.
     fn vlan_tag_loss(&self, _interface: &str) -> io::Result<Option<VlanTagLoss>> {
         Ok(None)
     }
 
-    /// Whether this program supports `io`.
+    /// Returns whether this program supports `io`.
     fn is_built(&self, io: Io) -> bool {
         io.is_built()
     }
@@ -89,7 +91,7 @@ pub(crate) struct HugePageCounts {
 /// Properties of an interface, as far as known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Interface {
-    /// All names of one interface share it.
+    /// The index, which is the same for all names of an interface.
     pub(crate) index: u32,
     pub(crate) hardware_type: Option<HardwareType>,
     /// Queues that are active in both directions.
@@ -100,17 +102,18 @@ pub(crate) struct Interface {
     pub(crate) mtu: Option<u32>,
     /// `None` for a virtual interface, or if unknown.
     pub(crate) driver: Option<String>,
-    /// Whether it belongs to no device.
+    /// Whether the interface belongs to no device.
     pub(crate) is_virtual: bool,
     /// Operational state (RFC 2863), as the kernel prints it: `up`, `down`, `lowerlayerdown`, ….
     pub(crate) state: Option<String>,
-    /// Interfaces above this one.
+    /// Interfaces that use this one, such as a bridge or a VLAN interface.
     pub(crate) users: Vec<LinkUser>,
-    /// Which checks are impossible, and why: "the number of queues: …".
+    /// Properties that cannot be checked, each with the reason, such as `the number of queues: …`.
     pub(crate) unchecked: Vec<String>,
 }
 
-/// Nothing is known, so checks find only errors of the configuration itself.
+/// A machine about which nothing is known, so that checks find only errors of the configuration
+/// itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoMachine;
 
@@ -132,7 +135,7 @@ impl Machine for NoMachine {
     }
 }
 
-/// This machine at the time of its first use.
+/// This machine. Reads the list of links only once, at the first use.
 #[derive(Debug, Default)]
 pub(crate) struct ThisMachine {
     links: OnceCell<io::Result<Links>>,
@@ -229,7 +232,7 @@ impl Machine for ThisMachine {
         if value("ipv4")?.trim() != "0" {
             return setting("ipv4");
         }
-        // IPv6 may be disabled.
+        // Ignore an error: if IPv6 is disabled, the file does not exist.
         match value("ipv6") {
             Ok(value) if value.trim() != "0" => setting("ipv6"),
             _ => Ok(None),
@@ -265,7 +268,8 @@ fn read(folder: &Path, file: &str) -> Option<String> {
 fn active_queues(index: u32, folder: Option<&Path>) -> Result<(u16, Option<bool>), String> {
     let channels = Ethtool::open(index).and_then(|ethtool| ethtool.channels());
     let not_in_ethtool = match channels {
-        // A tap without a process has no channels, but a queue.
+        // A tap device that no process has opened has no channels, but it has a queue, which /sys
+        // lists.
         Ok(channels) if channels.receive.min(channels.send) > 0 => {
             let active = channels.receive.min(channels.send).try_into().unwrap_or(u16::MAX);
             return Ok((active, Some(channels.combined)));
@@ -312,7 +316,7 @@ mod tests {
         assert_eq!((loopback.index, &loopback.driver), (1, &None));
         assert_eq!(loopback.hardware_type, Some(772.into()));
         assert!(loopback.mtu.is_some() && loopback.state.is_some(), "{loopback:?}");
-        // Unknown if /sys shows another network namespace.
+        // The number of queues is unknown if /sys shows another network namespace.
         assert_eq!(loopback.queues.is_none(), !loopback.unchecked.is_empty(), "{loopback:?}");
         assert!(!machine.has_missed_interface());
     }

@@ -57,7 +57,8 @@ pub(crate) fn load(
     plan_with(findings, &source, &ResolveContext { directory, registry, machine, files })
 }
 
-/// File names in the text are relative to `directory`. Accepts files that other users can change.
+/// Like [`load`], but for a text that has already been read. File names in it are relative to
+/// `directory`. Accepts files that other users can change.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn plan(
     source: &Source,

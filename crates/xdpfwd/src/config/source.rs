@@ -25,7 +25,8 @@ pub(crate) struct Source {
 /// Maximum characters of an excerpt if the file is not a configuration.
 const MAX_FOREIGN_EXCERPT: usize = 3;
 
-/// An excerpt of so many letters is shown in any file, such as a misspelled table name.
+/// Maximum letters of a word that is shown even if the file is not a configuration. The word may be
+/// a misspelled table name.
 const MAX_FOREIGN_WORD: usize = 6;
 
 /// Returns whether one of the lines begins like a table of a configuration.
@@ -132,9 +133,9 @@ impl Source {
         }
     }
 
-    /// Returns the first line of the text at the span, up to 40 characters, with `…` if this is not
-    /// all of it. If the file is something else than a configuration, its contents may be secret: the
-    /// excerpt has few characters.
+    /// Returns the first line of the text at the span, up to 40 characters, with `…` if the text is
+    /// longer. If the file is not a configuration, the excerpt has only few characters, because the
+    /// file may be secret.
     pub(crate) fn excerpt(&self, span: &Range<usize>) -> String {
         let Some(text) = self.text.get(span.clone()) else { return String::new() };
         let line = text.lines().next().unwrap_or_default();

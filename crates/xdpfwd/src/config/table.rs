@@ -9,14 +9,14 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::findings::Findings;
 use super::words::{did_you_mean, or_list, quoted_or_list};
 
-/// Reading a key removes it from the table.
+/// A table of the file whose keys have not all been read yet. Reading a key removes it.
 pub(super) struct Table<'i> {
     heading: String,
     span: Range<usize>,
-    /// The keys not read yet.
+    /// The keys that have not been read yet.
     entries: DeTable<'i>,
-    /// The keys read, even if the file lacks them. Readers read every key they accept, so in the
-    /// end this is the list of accepted keys.
+    /// The keys that have been read, even if the file lacks them. Readers read every key that they
+    /// accept, so in the end this is the list of accepted keys.
     accepted: Vec<&'static str>,
 }
 
@@ -32,7 +32,7 @@ pub(super) enum ParsedKey<T> {
 
 pub(super) struct Rule {
     pub(super) accepts: fn(&str) -> bool,
-    /// For use after "must be".
+    /// A description of the accepted values, which follows "must be" in messages.
     pub(super) expected: &'static str,
 }
 
@@ -298,7 +298,7 @@ impl<'i> Table<'i> {
         Spanned::new(self.span, DeValue::Table(self.entries))
     }
 
-    /// For a table whose keys are user-defined names.
+    /// Returns the entries of a table whose keys are user-defined names.
     pub(super) fn into_entries(
         self,
     ) -> impl Iterator<Item = (Spanned<DeString<'i>>, Spanned<DeValue<'i>>)> {

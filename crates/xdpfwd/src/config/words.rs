@@ -2,12 +2,12 @@
 
 use std::fmt::Display;
 
-/// `a`, `a or b`, `a, b or c`.
+/// Formats a list: `a`, `a or b`, `a, b or c`.
 pub(super) fn or_list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     join(items, "or")
 }
 
-/// `a`, `a and b`, `a, b and c`.
+/// Formats a list: `a`, `a and b`, `a, b and c`.
 pub(super) fn and_list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     join(items, "and")
 }
@@ -24,7 +24,7 @@ pub(super) fn quoted(name: &str) -> String {
     }
 }
 
-/// Whether the character is visible or a space.
+/// Returns whether the character is visible or a space.
 pub(super) fn is_printable(character: char) -> bool {
     // The standard library offers its table of printable characters only through `escape_debug`.
     let mut escape = character.escape_debug();
@@ -66,7 +66,7 @@ pub(super) fn ranges(numbers: &[usize]) -> String {
     runs.into_iter().map(run).collect::<Vec<_>>().join(", ")
 }
 
-/// `1 queue`, `2 queues`.
+/// Formats a number with a noun: `1 queue`, `2 queues`.
 pub(super) fn count(number: impl Into<u64>, noun: &str) -> String {
     match number.into() {
         1 => format!("1 {noun}"),

@@ -107,7 +107,7 @@ fn query(cli: &Ctl, app: &App) -> Result<()> {
     })
 }
 
-/// Returns the error of an answer, if it has one.
+/// Fails with the error that an answer contains, if any.
 fn check_error(answer: &Value) -> Result<()> {
     let Some(error) = answer["error"].as_str() else { return Ok(()) };
     if answer["denied"] == true {

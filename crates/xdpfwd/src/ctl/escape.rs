@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-/// Controls, and characters that change the direction of the text around them.
+/// Returns whether a character can control the terminal, or can change how the text around it is
+/// displayed, such as its direction.
 fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -21,12 +22,12 @@ fn escape(text: &str, is_kept: impl Fn(char) -> bool) -> String {
     escaped
 }
 
-/// Escapes a part of a line.
+/// Escapes text that is printed as a part of a line, so it also escapes line ends.
 pub(super) fn line(text: &str) -> String {
     escape(text, |_| false)
 }
 
-/// Escapes all strings and keys of a value, of which each is a part of a line.
+/// Escapes all strings and keys of a value. Each of them is printed as a part of a line.
 pub(super) fn value(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(line(&text)),
@@ -38,13 +39,13 @@ pub(super) fn value(value: Value) -> Value {
     }
 }
 
-/// Escapes text that can have several lines.
+/// Escapes text that can have several lines; keeps line ends and tabs.
 pub(super) fn text(text: &str) -> String {
     escape(text, |character| matches!(character, '\n' | '\t'))
 }
 
-/// Escapes JSON, whose meaning stays the same: its strings contain such characters, and other parts
-/// only white space.
+/// Escapes JSON without changing its meaning. In valid JSON, line ends and tabs occur only between
+/// values, where a space can replace them. Other unsafe characters occur only in strings.
 pub(super) fn json(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for character in json.chars() {

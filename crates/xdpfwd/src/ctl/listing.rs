@@ -1,5 +1,5 @@
-//! Prints the answers to `ctl rules` and `ctl inspect` as they arrive: with a million rules, they
-//! have a hundred megabytes.
+//! Prints the answers to `ctl rules` and `ctl inspect` while they arrive, without storing them:
+//! with a million rules, an answer has a hundred megabytes.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -15,7 +15,8 @@ use super::text::{cell, column_names, word};
 use super::{Command, escape};
 use crate::output::CANNOT_WRITE;
 
-/// Prints the answer, and returns its values other than the lists: with `error` if there is one.
+/// Prints the answer. Returns its values other than the lists; `error` is one of them if the
+/// command failed.
 pub(super) fn print(
     stream: &UnixStream,
     command: Command,
@@ -28,7 +29,8 @@ pub(super) fn print(
 
 fn print_json(source: impl io::Read, stdout: &mut dyn Write) -> Result<Value> {
     let mut write_error = None;
-    // An error is short, and must not be printed. Everything longer is a list.
+    // An answer with an error must not be printed here. Such an answer is short, so text that is
+    // longer belongs to a list and can be printed.
     let mut start = String::new();
     let mut is_list = false;
     let mut write = |text: &str| {
@@ -132,7 +134,7 @@ impl<'de> Visitor<'de> for Answer<'_, '_> {
 
 struct Tables<'p, 'o> {
     printer: &'p mut Printer<'o>,
-    /// The values before the tables.
+    /// The values that precede the tables in the answer.
     answer: &'p Map<String, Value>,
 }
 
@@ -222,7 +224,8 @@ impl<'de> Visitor<'de> for OneTable<'_, '_> {
     }
 }
 
-/// The line before the rows. `table` has the values before them.
+/// Returns the line that is printed before the rows of a table. `table` contains the values that
+/// precede the rows in the answer.
 fn title(command: Command, table: &Map<String, Value>) -> String {
     let value = |key: &str| table.get(key).cloned().unwrap_or_default();
     let stage = word(&value("stage"));
@@ -256,7 +259,8 @@ struct Rule {
     text: Value,
 }
 
-/// Rows that are aligned together. Later rows of a table use at least the same widths.
+/// Number of rows whose columns are aligned together. The columns of later rows of the table are at
+/// least as wide.
 const ALIGNED_ROWS: usize = 1000;
 
 impl<'de> Visitor<'de> for Rows<'_, '_> {

@@ -14,7 +14,8 @@ use super::escape;
 /// the client receives the server's error about a timeout.
 const TIMEOUT: Duration = Duration::from_secs(40);
 
-/// Progress is this number of bytes. An answer with fewer must arrive within [`TIMEOUT`].
+/// Number of received bytes that count as progress. A shorter answer must arrive completely within
+/// [`TIMEOUT`].
 const PROGRESS_BYTES: u64 = 1 << 16;
 
 /// Maximum length of an answer that is stored.
@@ -84,7 +85,7 @@ impl Read for Limited<'_> {
     }
 }
 
-/// Stores what is read.
+/// A reader that also passes all text that is read through it to `write`.
 pub(super) struct Tee<R, F> {
     source: R,
     unwritten: Vec<u8>,
@@ -96,7 +97,8 @@ impl<R: Read, F: FnMut(&str) -> io::Result<()>> Tee<R, F> {
         Self { source, unwritten: Vec::new(), write }
     }
 
-    /// Writes the complete characters.
+    /// Passes all complete characters to `write`. Keeps an incomplete character at the end, and
+    /// replaces invalid bytes by U+FFFD.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         let mut text = String::new();
         let mut rest = 0;
@@ -105,7 +107,7 @@ impl<R: Read, F: FnMut(&str) -> io::Result<()>> Tee<R, F> {
             text.push_str(chunk.valid());
             let invalid = chunk.invalid();
             if chunks.peek().is_none() && invalid.len() < 4 {
-                // Its other bytes may follow.
+                // The other bytes of this character may follow.
                 rest = invalid.len();
             } else if !invalid.is_empty() {
                 text.push('\u{fffd}');

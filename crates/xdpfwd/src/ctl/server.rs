@@ -15,7 +15,8 @@ use crate::cli::Run;
 use crate::error_text::with_causes;
 use crate::{reload, report};
 
-/// Has no socket unless one is configured.
+/// The server of the control socket. It has no socket if none is configured, or if opening it
+/// failed.
 pub(crate) struct Server {
     socket: Option<ControlSocket>,
 }
@@ -39,7 +40,8 @@ struct Status<'a> {
 }
 
 impl Server {
-    /// A failure is only logged, because forwarding does not need the socket.
+    /// Opens the configured socket. A failure is only logged, because forwarding does not need the
+    /// socket.
     pub(crate) fn new(plan: &Plan, control: &Control) -> Self {
         let open = |path: &Path| match ControlSocket::open(path, control) {
             Ok(socket) => Some(socket),
@@ -78,8 +80,8 @@ impl Server {
 
 type WriteAnswer = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
 
-/// Returns a closure that writes the answer to `rules` or `inspect`, on another thread; `None` if the
-/// request is another command.
+/// Returns a closure that writes the answer to `rules` or `inspect`. It runs on another thread than
+/// the control thread. Returns `None` if the request is another command.
 fn listing(request: &Request, handle: &Handle) -> Option<Result<WriteAnswer, String>> {
     let write = match Command::named(&request.command)? {
         Command::Rules => views::write_rules,
@@ -127,7 +129,7 @@ fn answer(request: &Request, handle: &Handle, cli: &Run, app: &App) -> Value {
         Command::Status => serde_json::to_value(status(data_plane, cli, app)),
         Command::Stats => report::json_value(&data_plane.report(), app),
         Command::Sa => Ok(views::sas(&data_plane.inspect_plans())),
-        // Handled above.
+        // `Reload` is handled above, and the others by `listing`.
         Command::Reload | Command::Rules | Command::Inspect => Ok(Value::Null),
     });
     match result {

@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use super::{Command, escape};
 
-/// A string without quotes, other values as JSON.
+/// Formats a string without quotes, and other values as JSON.
 pub(super) fn word(value: &Value) -> String {
     escape::line(&value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned))
 }
 
-/// The unit of a column follows its name.
+/// Returns the names of the columns, each with its unit, if any, in parentheses.
 pub(super) fn column_names(columns: &Value) -> Vec<String> {
     let columns = columns.as_array().into_iter().flatten();
     let name = |column: &Value| match column["unit"].as_str() {
@@ -186,7 +186,7 @@ pub(super) fn answer(command: Command, answer: &Value) -> String {
                     port["xdp_dropped"]
                 );
             }
-            // Each kind of loss; the interval report prints only their sum.
+            // Print each kind of loss. The interval report prints only the sum of all kinds.
             let kernel = &answer["kernel"];
             let lost = ["rx_ring_full", "fill_ring_empty", "rx_dropped", "tx_dropped"];
             for name in lost.into_iter().filter(|name| number(&kernel[*name]) > 0) {
@@ -217,7 +217,7 @@ pub(super) fn answer(command: Command, answer: &Value) -> String {
             }
         }
         Command::Sa => append_sas(&list(&answer["sas"]), &mut text),
-        // Printed as they arrive.
+        // The module `listing` prints these answers while they arrive.
         Command::Inspect | Command::Rules => {}
     }
     text

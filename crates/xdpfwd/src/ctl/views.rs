@@ -1,5 +1,6 @@
 //! Converts the stages' inspection tables to the JSON of `ctl inspect`, `ctl rules` and `ctl sa`.
-//! The formats of the last two are older than the tables and must not change.
+//! The formats of `ctl rules` and `ctl sa` are older than the inspection tables, and must not
+//! change.
 
 use std::io;
 
@@ -10,7 +11,7 @@ use xdpfwd_pipeline::{Cell, Table};
 
 use super::Window;
 
-/// `ctl inspect`: the tables with the selected rows.
+/// Writes the answer to `ctl inspect`: the tables with the selected rows.
 pub(super) fn write_tables(
     listing: &Listing,
     window: &Window,
@@ -31,9 +32,9 @@ pub(super) fn write_tables(
     output.write_all(b"]}")
 }
 
-/// `ctl rules`: the tables called `rules`, each with the rows of the stage's table `exceptions`. In
-/// a table `rules`, the last row, which has no rule number, counts the packets with the default
-/// verdict.
+/// Writes the answer to `ctl rules`: the tables called `rules`, each with the rows of the stage's
+/// table `exceptions`. In a table `rules`, the last row, which has no rule number, counts the
+/// packets with the default verdict.
 pub(super) fn write_rules(
     listing: &Listing,
     window: &Window,
@@ -56,7 +57,7 @@ pub(super) fn write_rules(
         let listed = write_list(rules, output)?;
         let packets = default.and_then(|row| head.cell(&row, "packets")?.as_number());
         write!(output, "],\"default\":{},\"exceptions\":[", packets.unwrap_or(0))?;
-        // A stage with signatures has no such table.
+        // A stage with signatures also has a table `rules`, but no table `exceptions`.
         let exceptions = listing.tables.iter().filter(|other| {
             other.head.name == "exceptions" && (&other.path, &other.stage) == (path, stage)
         });
@@ -90,7 +91,8 @@ fn write_start(
     write!(output, "{},\"{list}\":[", without_end(&start))
 }
 
-/// Ends a list of rows and its object. A selection of rows states how many it omits.
+/// Writes the end of a list of rows and of its object. Before that, writes how many rows are
+/// omitted if the request selected rows.
 fn write_end(
     window: &Window,
     omitted_name: &str,
@@ -120,14 +122,14 @@ fn write_list<T: Serialize>(
     Ok(count)
 }
 
-/// The JSON of an object, to which the caller adds keys.
+/// Returns the JSON of an object without the closing brace, so that the caller can add keys.
 fn without_end(object: &Value) -> String {
     let mut json = object.to_string();
     json.pop();
     json
 }
 
-/// `ctl sa`: the rows of the tables called `sas`, each with its stage.
+/// Returns the answer to `ctl sa`: the rows of the tables called `sas`, each with its stage.
 pub(super) fn sas(tables: &[TableReport]) -> Value {
     let reports = tables.iter().filter(|report| report.table.name == "sas");
     let rows = reports.flat_map(|report| report.table.rows.iter().map(move |row| (report, row)));

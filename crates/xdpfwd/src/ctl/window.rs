@@ -32,7 +32,7 @@ impl Window {
         *self == Self::default()
     }
 
-    /// As arguments of a request.
+    /// Returns the options as arguments of a request.
     pub(super) fn to_arguments(&self) -> Vec<String> {
         let Self { from, count, matching } = self;
         let number =
@@ -50,7 +50,7 @@ impl Window {
         })
     }
 
-    /// Returns the selected rows of the first `rows` rows.
+    /// Returns the selected rows among the first `rows` rows of the table.
     pub(super) fn select<'t>(
         &'t self,
         table: &'t ListedTable,

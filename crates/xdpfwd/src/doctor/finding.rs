@@ -7,7 +7,8 @@ use serde::Serialize;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
-    /// Stable for scripts. docs/doctor.md lists all checks.
+    /// The name of the check, which never changes, so that scripts can rely on it. docs/doctor.md
+    /// lists all checks.
     pub(crate) check: &'static str,
     /// An interface, or `host`.
     pub(crate) subject: String,
@@ -133,7 +134,7 @@ fn counted(number: usize, noun: &str) -> String {
 }
 
 impl Finding {
-    /// For use without a heading that names the subject.
+    /// Formats the finding with its subject, for use without a heading that names the subject.
     pub(crate) fn with_subject(&self) -> String {
         let finding =
             Self { finding: format!("{}: {}", self.subject, self.finding), ..self.clone() };

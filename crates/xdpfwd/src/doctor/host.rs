@@ -22,7 +22,7 @@ pub(crate) fn examine(subject: &Subject, tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// The first kernel version with an optional feature, and what the feature does.
+/// Optional kernel features: the first kernel version with the feature, and what it does.
 const FEATURES_SINCE: [((u32, u32), &str); 4] = [
     ((5, 11), "preferred busy polling (busy_poll = true)"),
     ((6, 3), "querying a driver's XDP features"),
@@ -30,7 +30,8 @@ const FEATURES_SINCE: [((u32, u32), &str); 4] = [
     ((6, 17), "more than 32 packets per system call in copy mode"),
 ];
 
-/// 5.9 added BPF links for XDP, with which xdpfwd attaches its program.
+/// The oldest supported kernel. Linux 5.9 added BPF links for XDP, with which xdpfwd attaches its
+/// program.
 const OLDEST_KERNEL: (u32, u32) = (5, 9);
 
 fn kernel(tree: &Tree) -> Finding {
@@ -149,7 +150,7 @@ fn status_field(tree: &Tree, field: &str) -> Option<String> {
     Some(line.trim().to_owned())
 }
 
-/// One bit per capability.
+/// Returns the effective capabilities of this process, one bit for each.
 fn effective_capabilities(tree: &Tree) -> Option<u64> {
     u64::from_str_radix(&status_field(tree, "CapEff")?, 16).ok()
 }
@@ -188,7 +189,7 @@ fn capabilities(uses_xdp: bool, tree: &Tree) -> Finding {
     let needed_names: Vec<&str> = needed.iter().map(|(_, name)| *name).collect();
     match &missing[..] {
         [] => Finding::ok(CHECK, HOST, format!("{}: all present", needed_names.join(","))),
-        // The check `memory-lock` checks this limit.
+        // The check `memory-lock` examines the limit on locked memory.
         ["cap_ipc_lock"] => Finding::ok(
             CHECK,
             HOST,
@@ -280,7 +281,7 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
     }
 }
 
-/// `core 2`, `cores 2, 3`.
+/// Formats cores: `core 2`, `cores 2, 3`.
 fn core_list(cores: &[usize]) -> String {
     let cores: Vec<_> = cores.iter().map(ToString::to_string).collect();
     format!("{} {}", if cores.len() == 1 { "core" } else { "cores" }, cores.join(", "))
@@ -339,7 +340,7 @@ fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
     let (isolated, tickless) = (core_set("isolated"), core_set("nohz_full"));
     let not_isolated: Vec<usize> =
         pinned.iter().copied().filter(|core| !isolated.contains(core)).collect();
-    // Missing without CONFIG_NO_HZ_FULL.
+    // A kernel without CONFIG_NO_HZ_FULL lacks this file.
     let has_nohz_full = tree.exists(&format!("{cpus}/nohz_full"));
     let ticking: Vec<usize> =
         pinned.iter().copied().filter(|core| has_nohz_full && !tickless.contains(core)).collect();
@@ -405,7 +406,7 @@ fn governor(pinned: &[usize], tree: &Tree) -> Finding {
     }
 }
 
-/// No two workers may run on two threads of one physical core.
+/// Checks that no two workers run on two threads of one physical core.
 fn siblings(pinned: &[usize], tree: &Tree) -> Finding {
     const CHECK: &str = "hyper-threads";
     let file =

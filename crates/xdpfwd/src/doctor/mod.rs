@@ -37,7 +37,7 @@ use crate::output;
 /// Returns the exit status of the worst finding.
 pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
     let subject = match &arguments.config {
-        // Check only the file itself: the checks report problems of this machine.
+        // Check only the file itself here. The checks below report problems of this machine.
         Some(path) => match config::load(
             path,
             registry,
@@ -64,7 +64,7 @@ pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
         Examination::new(examine(&subject, &Tree::this_machine(), !arguments.no_probe));
     let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let text = if arguments.json {
-        // Cannot fail: the examination contains only texts.
+        // The conversion cannot fail, because the examination contains only texts.
         serde_json::to_string(&examination).unwrap_or_default() + "\n"
     } else {
         examination.text(colour)
@@ -72,7 +72,8 @@ pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
     output::exit_code(output::print(&text), examination.exit_code())
 }
 
-/// For a port with `mode = "auto"` that fell back to a slower mode at the start.
+/// Returns the finding about a port with `mode = "auto"` that fell back to a slower mode at the
+/// start.
 pub(crate) fn mode_finding(
     interface: &str,
     actual: PortMode,
@@ -165,7 +166,7 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
         }
         None => probe::examine(subject),
     });
-    // Findings about the host come first, the others in the order of the ports.
+    // Findings about the host come first. Those about interfaces follow in the order of the ports.
     let port_index = |finding: &Finding| {
         let index = if_nametoindex(&*finding.subject).ok();
         subject.plan.ports.iter().position(|port| {

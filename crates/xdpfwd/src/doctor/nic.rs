@@ -6,7 +6,8 @@ use super::tree::parse_list;
 use super::{Finding, Subject, Tree};
 use crate::config::largest_mtu;
 
-/// `is_in_sysfs`: /sys describes this interface, and not one of another network namespace.
+/// `is_in_sysfs` states that /sys describes this interface, and not an interface of another network
+/// namespace.
 pub(crate) fn examine(
     subject: &Subject,
     port: &PortPlan,
@@ -96,7 +97,8 @@ impl Nic<'_> {
         }
     }
 
-    /// Packets must fit into a frame after the kernel's headroom.
+    /// Checks that packets fit into a frame, in which the kernel reserves headroom before the
+    /// packet.
     fn mtu(&self, frame_size: u32) -> Finding {
         const CHECK: &str = "mtu";
         let Some(mtu) = self.link.mtu else {
@@ -123,8 +125,8 @@ impl Nic<'_> {
         Finding::error(CHECK, self.name, found, fix)
     }
 
-    /// Zero-copy needs DMA mappings, which a legacy virtio device lacks. Returns `None` for other
-    /// drivers.
+    /// Checks that a virtio device supports zero-copy: it needs DMA mappings, which a legacy device
+    /// lacks. Returns `None` for other drivers.
     fn virtio(&self, driver: &str) -> Option<Finding> {
         const CHECK: &str = "virtio";
         if driver != "virtio_net" {
@@ -212,7 +214,8 @@ impl Nic<'_> {
         Finding::ok(CHECK, self.name, format!("its device is on node {node}{cores}"))
     }
 
-    /// No queue interrupt may be handled only on workers' cores, except with busy polling.
+    /// Checks that every interrupt may be handled on a core without a worker. With busy polling,
+    /// the workers' cores may handle interrupts.
     fn interrupts(&self, subject: &Subject) -> Finding {
         const CHECK: &str = "irq";
         let cores = subject.cores();

@@ -30,7 +30,8 @@ pub(crate) fn examine(
             if uses_xdp {
                 let wanted = subject.queues(port);
                 findings.push(match ethtool.channels() {
-                    // A tap without a process has no channels, but a queue.
+                    // A tap device that no process has opened has no channels, but it has a queue,
+                    // which /sys lists.
                     Ok(channels) if channels.receive.min(channels.send) > 0 => {
                         queues(name, wanted, &channels, ethtool.rss_queues(), veth.as_ref())
                     }
@@ -44,8 +45,9 @@ pub(crate) fn examine(
                 });
             }
             match ethtool.offloads() {
-                // Packet sockets receive removed VLAN tags as metadata. A veth removes no tags; the
-                // check `veth-peer` is about tags that its peer leaves out of the frame.
+                // Do not check VLAN parsing in two cases. Packet sockets receive removed tags as
+                // metadata. A veth removes no tags; the check `veth-peer` is about tags that its
+                // peer does not put into the frame.
                 Ok(enabled) => findings.push(offloads(name, &enabled, uses_xdp && veth.is_none())),
                 Err(error) => {
                     findings.push(Finding::unknown("offloads", name, format!("ethtool: {error}")))
@@ -58,7 +60,8 @@ pub(crate) fn examine(
     findings
 }
 
-/// Compares with the queues in /sys, for a driver that does not report channels.
+/// Compares the configured number of queues with the queues in /sys, for a driver that does not
+/// report channels.
 fn queues_in_sys(name: &str, wanted: Option<u16>, tree: &Tree) -> Finding {
     const CHECK: &str = "queues";
     let names = tree.names(&format!("/sys/class/net/{name}/queues"));
@@ -235,7 +238,8 @@ fn queues(
     }
 }
 
-/// The kernel's name, the name for `ethtool -K`, and the effect on received frames.
+/// Offloads that change received frames: the kernel's name of the offload, its name for `ethtool
+/// -K`, and its effect.
 const HARMFUL: [(&str, &str, &str); 4] = [
     ("rx-lro", "lro", MERGES_PACKETS),
     ("rx-gro-hw", "rx-gro-hw", MERGES_PACKETS),

@@ -31,7 +31,8 @@ pub(crate) fn examine(subject: &Subject) -> Vec<Finding> {
     }
 }
 
-/// Suggests a fix if `auto` fell back to a slower mode.
+/// Returns the finding about the mode of an interface. It suggests a fix if `auto` fell back to a
+/// slower mode.
 pub(crate) fn mode_finding(
     interface: &str,
     requested: Mode,
@@ -64,7 +65,8 @@ pub(crate) fn mode_finding(
     Finding::warning(CHECK, interface, found, fix)
 }
 
-/// The subject is the interface that the error names, or else the host.
+/// Returns a finding about an error of the probe. Its subject is the interface that the error
+/// names, or else the host.
 fn error_finding(subject: &Subject, error: &StartError) -> Finding {
     let text = crate::error_text::with_causes(error);
     let is_named = |interface: &str| {

@@ -1,4 +1,4 @@
-//! Checks that doctor shares with `--check` and a start.
+//! Checks that `doctor` shares with `--check` and with the start of xdpfwd.
 
 use std::io;
 
@@ -9,7 +9,8 @@ use xdpfwd_pipeline::PortId;
 use super::{Finding, Subject};
 use crate::host_checks;
 
-/// Warns of a bridge, bond, VLAN, … above the interface that loses its packets.
+/// Warns of a bridge, bond, VLAN interface, … that uses the interface and would lose packets to
+/// xdpfwd.
 pub(crate) fn competing_users(
     subject: &Subject,
     id: PortId,
@@ -35,7 +36,7 @@ pub(crate) fn competing_users(
     vec![Finding::warning(CHECK, name, found.join("; "), fixes.join("\n"))]
 }
 
-/// Warns of paths to an interface with a smaller MTU; nothing if the subject has no such path.
+/// Warns of paths to an interface with a smaller MTU. Returns no finding if there is no such path.
 pub(crate) fn path_mtus(subject: &Subject, links: &io::Result<Links>) -> Vec<Finding> {
     const CHECK: &str = "path-mtu";
     let plan = &subject.plan;

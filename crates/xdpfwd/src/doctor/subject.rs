@@ -1,4 +1,4 @@
-//! What is checked: the plan of a configuration, or a default plan for interfaces.
+//! The subject of a check: the plan of a configuration, or a default plan for interfaces.
 
 use xdpfwd_engine::{Io, Keep, Mode, PathPlan, Plan, PortPlan};
 use xdpfwd_pipeline::{Idle, PortId};
@@ -7,7 +7,8 @@ use xdpfwd_xsk::UmemConfig;
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
     pub(crate) plan: Plan,
-    /// If not, the plan's cores and queue counts are only defaults.
+    /// Whether the plan is that of a configuration. If not, its cores and queue counts are
+    /// defaults.
     pub(crate) configured: bool,
 }
 
@@ -16,7 +17,8 @@ impl Subject {
         Self { plan: plan.clone(), configured: true }
     }
 
-    /// Each interface sends back the packets that it receives.
+    /// Returns a default plan for interfaces, in which each interface sends back the packets that
+    /// it receives.
     pub(crate) fn of_interfaces(names: &[String]) -> Self {
         let ports = names.iter().map(|name| PortPlan {
             name: name.clone(),
@@ -49,7 +51,7 @@ impl Subject {
         self.plan.workers.iter().flatten().copied().collect()
     }
 
-    /// `None` without a configuration.
+    /// Returns the configured number of queues, or `None` without a configuration.
     pub(crate) fn queues(&self, port: &PortPlan) -> Option<u16> {
         self.configured.then_some(port.queues)
     }

@@ -14,8 +14,8 @@ use super::*;
 struct MachineFolder(PathBuf, RefCell<Link>);
 
 impl MachineFolder {
-    /// Two NUMA nodes, each with four cores of two threads. The interface eth1 (driver ice) is on
-    /// node 0.
+    /// Creates a server with two NUMA nodes, each with four cores of two threads. The interface
+    /// eth1 (driver ice) is on node 0.
     fn server() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -96,7 +96,7 @@ impl Drop for MachineFolder {
     }
 }
 
-/// A configured plan for eth1 with a worker on each of `cores`.
+/// Returns a configured plan for eth1 with a worker on each of `cores`.
 fn subject(cores: &[usize]) -> Subject {
     let mut subject = Subject { configured: true, ..Subject::of_interfaces(&["eth1".into()]) };
     subject.plan.workers = cores.iter().map(|&core| Some(core)).collect();
@@ -345,7 +345,8 @@ fn missing_capabilities_and_memory_lock_are_errors() {
         ],
         &[2],
         |machine, _| {
-            // All except cap_net_raw, cap_sys_admin and cap_bpf.
+            // The process has all capabilities except cap_net_raw (bit 13), cap_sys_admin (21) and
+            // cap_bpf (39).
             machine.write(file, &format!("CapEff:\t{:016x}", !(1u64 << 13 | 1 << 21 | 1 << 39)))
         },
         |machine, _| machine.write(file, "CapEff:\t000001ffffffffff"),
@@ -490,7 +491,7 @@ fn check_without_source_is_unknown() {
     assert_eq!(finding(&machine, &subject(&[2]), "mtu").level, Level::Unknown);
 }
 
-/// In a network namespace whose /sys is that of another one, only rtnetlink knows the interface.
+/// If /sys shows another network namespace, only rtnetlink describes the interface.
 #[test]
 fn foreign_sys_leaves_link_and_mtu_checks() {
     let (machine, subject) = (MachineFolder::server(), subject(&[2]));

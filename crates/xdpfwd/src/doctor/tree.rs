@@ -21,18 +21,19 @@ impl Tree {
         self.0.join(path.trim_start_matches('/'))
     }
 
-    /// Trims white space; returns `None` if the file is missing or unreadable.
+    /// Returns the content of a file without white space around it, or `None` if the file is
+    /// missing or unreadable.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         let bytes = fs::read(self.path(path)).ok()?;
         Some(String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
-    /// `None` if the file contains anything else.
+    /// Returns the number in a file, or `None` if the file contains anything else.
     pub(crate) fn number<N: std::str::FromStr>(&self, path: &str) -> Option<N> {
         self.text(path)?.parse().ok()
     }
 
-    /// Sorted; none if the folder is missing.
+    /// Returns the sorted names of the files in a folder; none if the folder is missing.
     pub(crate) fn names(&self, path: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(path)).into_iter().flatten().flatten();
         let mut names: Vec<_> =
@@ -52,7 +53,7 @@ impl Tree {
     }
 }
 
-/// Parses the kernel's format, such as `0-3,8`.
+/// Parses a list of numbers in the kernel's format, such as `0-3,8`.
 pub(crate) fn parse_list(text: &str) -> Option<Vec<usize>> {
     let mut numbers = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {

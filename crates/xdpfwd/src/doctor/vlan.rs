@@ -7,7 +7,7 @@ use super::{Finding, Subject};
 
 const CHECK: &str = "vlan-tags";
 
-/// Returns nothing if no rule compares VLAN tags.
+/// Returns `None` if no rule for the port compares VLAN tags.
 pub(crate) fn examine(subject: &Subject, port: PortId, name: &str, index: u32) -> Option<Finding> {
     subject.plan.needs_vlan_tags(port).then(|| match VlanTagLoss::find(name, index) {
         Ok(None) => Finding::ok(CHECK, name, "received frames contain the tags that rules compare"),

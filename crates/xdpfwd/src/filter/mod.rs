@@ -32,7 +32,7 @@ pub(crate) fn test(arguments: &FilterTest, registry: &Registry) -> ExitCode {
     warnings.emit(LogFormat::Text);
     let selected = select_filter(&plan, arguments.stage.as_deref())
         .map_err(|error| (crate::cli::USAGE, error));
-    // Exit status 1: the capture cannot be read, or not to its end.
+    // The exit status is 1 if the capture cannot be read to its end.
     let filter_capture = |filter| {
         output::ignore_closed(filter_capture(arguments, filter)).map_err(|error| (1, error))
     };
@@ -45,7 +45,7 @@ pub(crate) fn test(arguments: &FilterTest, registry: &Registry) -> ExitCode {
     }
 }
 
-/// Without a name, returns the only filter.
+/// Returns the filter called `name`, or without a name the only filter.
 fn select_filter<'p>(plan: &'p Plan, name: Option<&str>) -> Result<&'p FilterPlan> {
     let stages = plan.paths.iter().flat_map(|path| &path.stages);
     let filters: BTreeMap<&str, &FilterPlan> =
@@ -92,7 +92,8 @@ fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
         Ok(())
     });
     let (packets, skipped) = judge.counts();
-    // Print the counts even if the capture is truncated. If stdout is closed, this fails, too.
+    // Print the counts even if the capture is truncated. If `read` failed because stdout is closed,
+    // `finish` fails, too.
     let printed = judge.finish();
     result.and(printed)?;
     if packets > 0 && packets == skipped || readable == 0 && unreadable > 0 {

@@ -40,7 +40,7 @@ pub(super) struct Judge<W: Write> {
     skipped: BTreeMap<String, u64>,
     json: bool,
     stdout: W,
-    /// Whether each verdict is printed at once.
+    /// Whether each verdict is written to stdout at once, without waiting for a full buffer.
     flush: bool,
 }
 
@@ -107,7 +107,7 @@ impl<W: Write> Judge<W> {
         Ok(())
     }
 
-    /// The number of packets in the capture, and of those that were skipped.
+    /// Returns the number of packets in the capture, and how many of them were skipped.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.index, self.skipped.values().sum())
     }
@@ -152,14 +152,15 @@ impl<W: Write> Judge<W> {
     }
 }
 
-/// The time of rate limits. It starts with the first timestamp and never runs backwards.
+/// The clock of the rate limits. It follows the timestamps of the capture, starts with the first
+/// one and never runs backwards.
 #[derive(Debug, Default)]
 struct CaptureClock {
     /// In nanoseconds since 1970.
     first: Option<i128>,
     /// In nanoseconds since `first`.
     elapsed: u64,
-    /// Packets with an earlier timestamp than a packet before.
+    /// Number of packets whose timestamp is earlier than that of a packet before.
     earlier: u64,
 }
 

@@ -171,7 +171,8 @@ fn invalid_key_or_state_file_is_rejected() {
             "xdpfwd changed an invalid state file"
         );
     }
-    // A file of version 1. The epoch, the upper half of IVs, is the time in seconds, but more than the stored epoch.
+    // This is a file of version 1. At a start, xdpfwd sets the epoch, which is the upper half of
+    // IVs, to the time in seconds, but always above the stored epoch.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let epoch = |text: &str| {
         let line = text

@@ -1,5 +1,5 @@
-//! Replayed, late and corrupted packets, and packets that arrive on a queue other than
-//! that of their SA.
+//! Replayed, late and corrupted packets, and packets that arrive on a queue other than that of
+//! their SA.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

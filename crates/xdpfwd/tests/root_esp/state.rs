@@ -1,4 +1,5 @@
-//! State files that cannot be written: a full disk, a limit on file sizes.
+//! State files that cannot be written, because the disk is full or the file size is limited; and a
+//! state file after SIGKILL.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -45,12 +46,13 @@ struct Case {
     lab: Lab,
     /// The configuration of side 1.
     config: String,
-    /// From side 0.
+    /// ESP packets that side 0 has sent to side 1.
     frames: Vec<Vec<u8>>,
 }
 
 impl Case {
-    /// Creates a lab with ESP packets for side 1, whose state file is `state`.
+    /// Creates a lab with ESP packets for side 1. `state` creates the state file of side 1 and
+    /// returns its path; `engine` is the text in the table `[engine]` of side 1.
     fn new(state: impl FnOnce(&Lab) -> PathBuf, engine: &str) -> Self {
         let setup = Setup {
             seal_sa: for_both_sides(SELECT_10_77),
@@ -73,7 +75,7 @@ impl Case {
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Checks that the start is refused. Returns the error.
+    /// Starts xdpfwd on side 1, and checks that it refuses to start. Returns the error.
     fn start_error(&self) -> String {
         let config = Config::new(&self.config);
         let arguments = ["--config", config.path(), "--duration", "0.2"];
@@ -83,7 +85,7 @@ impl Case {
     }
 }
 
-/// F3 of the field reports.
+/// If the state file cannot be written, a restart must not accept received packets again.
 #[test]
 fn full_disk_loses_no_received_number() {
     let mut disk = None;
@@ -129,13 +131,15 @@ fn start_on_full_disk_converts_no_old_file_and_names_remedy() {
     assert!(fs::read_to_string(&path).unwrap().contains("version = 2\nwrite_failed = false\n"));
 }
 
-/// Sets the soft limit, which can be raised again.
+/// Limits the size of files that xdpfwd writes. Sets only the soft limit, which can be raised
+/// again.
 fn limit_file_size(running: &Running, bytes: &str) {
     let pid = running.forwarder.pid().to_string();
     run(Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:")]));
 }
 
-/// Injects packets until one is dropped as `state_file`. Returns the number of accepted ones.
+/// Injects packets, from the index `from`, until one is dropped as `state_file`. Returns the index
+/// of the next packet.
 fn inject_until_refused(case: &Case, running: &Running, from: usize) -> usize {
     let mut next = from;
     until("packets are refused", || {
@@ -160,7 +164,7 @@ fn failed_write_is_reported_everywhere_and_refuses_next_start() {
     let running = case.start();
     assert_eq!(socket.query("status")["faults"], serde_json::json!([]));
     assert_eq!(drops_of(&case.lab, &running, &case.frames[..20]), drop_counts([]));
-    // Only the header of the file, with the mark, can be written.
+    // Now xdpfwd can write only the header of the file, which contains the mark of a failed write.
     limit_file_size(&running, "4096");
     let next = inject_until_refused(&case, &running, 20);
     let expected =
@@ -194,7 +198,7 @@ fn failed_write_is_reported_everywhere_and_refuses_next_start() {
     let output = accept_state(&state);
     assert!(output.status.success(), "{output:?}");
     let running = case.start();
-    // Those that were received before the failure are replays.
+    // Packets that were received before the failure are rejected as replays.
     let dropped: u64 = drops_of(&case.lab, &running, &case.frames[..20]).values().sum();
     assert_eq!(dropped, 20);
     assert_eq!(drops_of(&case.lab, &running, &case.frames[next..next + 5]), drop_counts([]));

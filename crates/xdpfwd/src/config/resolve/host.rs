@@ -11,7 +11,8 @@ use crate::config::machine::{Interface, Machine};
 use crate::config::parsed::{PathTable, PortTable, Tables};
 use crate::host_checks::{competing_users, path_mtu};
 
-/// Only for a plan without errors: ports and paths have the order of their tables.
+/// Warns of problems that a plan has on this host. The plan must have no errors, so that its ports
+/// and paths have the order of their tables.
 pub(super) fn check(
     plan: &Plan,
     ports: &Tables<PortTable>,

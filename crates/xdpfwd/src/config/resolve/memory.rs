@@ -12,10 +12,11 @@ use crate::config::machine::{Interface, Machine, Memory};
 use crate::config::parsed::{PortTable, Tables, UmemTable};
 use crate::config::words::count;
 
-/// Minimum: a batch of 64 in each direction (`xdpfwd_xsk::Builder::open`).
+/// Minimum number of frames for each queue: a batch of 64 in each direction
+/// (`xdpfwd_xsk::Builder::open`).
 const FRAMES_PER_QUEUE: u64 = 128;
 
-/// Maximum number per UMEM (`xdpfwd_xsk::OpenError::Queues`).
+/// Maximum number of sockets on one UMEM (`xdpfwd_xsk::OpenError::Queues`).
 pub(super) const MAX_SOCKETS: usize = 126;
 
 /// Bytes that the kernel reserves in each frame before the packet (XDP_PACKET_HEADROOM).
@@ -170,7 +171,7 @@ impl RequiredMemory {
     }
 }
 
-/// Every packet with this MTU fits into a frame of `frame_size` bytes.
+/// Returns the largest MTU with which every packet fits into a frame of `frame_size` bytes.
 pub(crate) fn largest_mtu(frame_size: u32) -> u32 {
     frame_size - HEADROOM - LINK_HEADER
 }

@@ -1,4 +1,4 @@
-//! Search for all missing keys of a stage's table: serde reports only the first.
+//! Finds all missing keys of a stage's table, of which serde reports only the first.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -6,10 +6,10 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};
 
-/// The span of values that this module adds.
+/// The span of the keys and values that this module adds. No value of the file has it.
 const ADDED: Range<usize> = usize::MAX..usize::MAX;
 
-/// Values that most types accept.
+/// Values to try for a missing key. Most types accept one of them.
 const CANDIDATES: [&str; 5] = ["\"x\"", "[]", "true", "256", "{}"];
 
 /// Returns the key that serde reports as missing.
@@ -17,9 +17,10 @@ pub(super) fn missing_key(message: &str) -> Option<&str> {
     message.strip_prefix("missing field `")?.split('`').next()
 }
 
-/// Adds a missing key, with a value that its type accepts, to the table with the span `at`. Reading
-/// the result finds the next error. Returns `None` if no suitable value is found. `read` reads a
-/// table.
+/// Returns a copy of the table `keys` to which the missing key `key` is added, in the inner table
+/// with the span `at`. The key gets a value that its type accepts, so reading the copy finds the
+/// next error. Returns `None` if no suitable value is found. `read` reads a table and returns the
+/// error, if any.
 pub(super) fn add<'i>(
     keys: &Spanned<DeValue<'i>>,
     at: &Range<usize>,
@@ -35,7 +36,8 @@ pub(super) fn add<'i>(
         table.insert(Spanned::new(ADDED, key.to_owned().into()), Spanned::new(ADDED, value));
         match read(filled.clone()) {
             Some(error) if error.span() == Some(ADDED) => {
-                // Such as: expected "aes-128-gcm" or "aes-256-gcm".
+                // The message may list the accepted values, as in: expected "aes-128-gcm" or
+                // "aes-256-gcm". Try the last text after `expected`.
                 let accepted = error.message().rsplit_once("expected \"").map(|(_, word)| word);
                 if let Some((word, _)) = accepted.and_then(|words| words.split_once('"'))
                     && !has_named_value
@@ -50,7 +52,7 @@ pub(super) fn add<'i>(
     None
 }
 
-/// Returns the table with the span `at`, in `value` with the span `span`.
+/// Returns the table with the span `at` inside of `value`, which has the span `span`.
 fn table_at<'v, 'i>(
     value: &'v mut DeValue<'i>,
     span: &Range<usize>,

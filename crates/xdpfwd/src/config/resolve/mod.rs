@@ -24,7 +24,7 @@ use super::findings::Findings;
 use super::machine::Machine;
 use super::parsed::{EngineTable, File, Tables};
 
-/// What a configuration refers to.
+/// What the resolution of a configuration needs besides the file itself.
 pub(super) struct ResolveContext<'a> {
     /// Base directory of relative file names.
     pub(super) directory: &'a Path,
@@ -33,7 +33,7 @@ pub(super) struct ResolveContext<'a> {
     pub(super) files: FilePolicy,
 }
 
-/// The plan is usable only if the findings contain no error.
+/// Converts the configuration to a plan. The plan is usable only if the findings contain no error.
 pub(super) fn resolve(
     file: File<'_>,
     context: &ResolveContext<'_>,

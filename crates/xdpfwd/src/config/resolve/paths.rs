@@ -53,8 +53,8 @@ pub(super) fn resolve(
     plans
 }
 
-/// Exclusive stages (their state cannot be shared) may occur only once, the queues to which stages
-/// are bound must exist, and no two stages may use the same exclusive resource.
+/// Checks that each exclusive stage (its state cannot be shared) occurs only once, that the queues
+/// to which stages are bound exist, and that no two stages use the same exclusive resource.
 pub(super) fn check_exclusive(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) {
     let Plan { paths, ports, .. } = plan;
     let span = |name: &str| stages.get(name).map_or(0..0, |stage| stage.span.clone());
@@ -146,7 +146,7 @@ pub(super) fn set_placement(plan: &mut Plan, stages: &Stages, findings: &mut Fin
     }
 }
 
-/// No two paths may start at the same port, and every port must be on a path.
+/// Checks that no two paths start at the same port, and that every port is on a path.
 pub(super) fn check(
     paths: &Tables<PathTable>,
     ports: &Tables<PortTable>,
@@ -184,7 +184,7 @@ pub(super) fn check(
     warn_idle_keep(paths, ports, findings);
 }
 
-/// `keep` has no effect on a port at which no path starts.
+/// Warns of `keep` on a port at which no path starts, because it has no effect there.
 fn warn_idle_keep(
     paths: &Tables<PathTable>,
     ports: &Tables<PortTable>,

@@ -29,8 +29,8 @@ pub(super) fn resolve(ports: &Tables<PortTable>) -> Vec<PortPlan> {
     ports.tables.iter().map(plan).collect()
 }
 
-/// Returns each port's interface, `None` if unknown. A missing one is only a warning, because it
-/// may appear later.
+/// Returns each port's interface, or `None` if it is unknown. A missing interface causes only a
+/// warning, because it may appear later.
 pub(super) fn interfaces(
     ports: &Tables<PortTable>,
     machine: &dyn Machine,
@@ -228,7 +228,7 @@ pub(super) fn check_vlan_tags(
     findings: &mut Findings<'_>,
 ) {
     let numbered = (0..=u8::MAX).map(PortId).zip(&ports.tables).zip(interfaces);
-    // The start checks an interface that does not exist yet.
+    // Skip each interface that does not exist yet. A start checks it when it appears.
     for ((id, port), _) in numbered.filter(|(_, found)| found.is_some()) {
         let Some(name) = port.interface.value().filter(|_| plan.needs_vlan_tags(id)) else {
             continue;
@@ -278,7 +278,8 @@ fn check_hardware_type(port: &PortTable, interface: &Interface, findings: &mut F
     }
 }
 
-/// A fact that cannot be read must not pass for a good one.
+/// Warns of each property that cannot be read. Otherwise, a check that did not run would look like
+/// one that found no problem.
 fn warn_of_unchecked(port: &PortTable, interface: &Interface, findings: &mut Findings<'_>) {
     let Some(name) = port.interface.value() else { return };
     for unchecked in &interface.unchecked {
@@ -351,7 +352,7 @@ pub(super) fn check_queues(
 
 /// Describes the queue counts up to `max` that `workers` workers can divide evenly.
 fn valid_queue_counts(workers: usize, max: Option<u16>) -> String {
-    /// Of more counts, only the first two and the last are listed.
+    /// If there are more counts, only the first two and the last are listed.
     const MAX_LISTED: usize = 4;
     let Some(max) = max else {
         return match workers {

@@ -1,4 +1,4 @@
-//! Each stage kind plans its stages.
+//! Resolves the stages: the kind of each stage creates the stage's plan.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -119,7 +119,7 @@ fn plan(
             Err(StagePlanError::Parse(error)) => {
                 let at = error.span().unwrap_or_else(|| span.clone());
                 if let Some(key) = missing_keys::missing_key(error.message()) {
-                    // It may have been removed after an earlier error.
+                    // The file does not lack a key that was removed after an earlier error.
                     if removed_keys.iter().any(|removed| removed == key) {
                         break;
                     }

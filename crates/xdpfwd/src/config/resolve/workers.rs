@@ -9,8 +9,8 @@ use crate::config::machine::Machine;
 use crate::config::table::ParsedKey;
 use crate::config::words::ranges;
 
-/// Returns one core per worker, `None` if it is not pinned; `None` instead of the list if `cores`
-/// is invalid.
+/// Returns the core of each worker, or `None` for a worker that is not pinned. Returns `None`
+/// instead of the list if `cores` is invalid.
 pub(super) fn resolve(
     cores: &ParsedKey<Vec<Spanned<u16>>>,
     machine: &dyn Machine,

@@ -42,7 +42,7 @@ thread_local! {
 struct Row {
     key: String,
     accepted: String,
-    /// With backquotes if the cell contains a value of the key.
+    /// The cell, which contains backquotes if it states a value of the key.
     default: String,
 }
 

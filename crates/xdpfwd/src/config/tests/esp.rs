@@ -2,8 +2,8 @@
 
 use super::{KeyFolder, MINIMAL, diagnose};
 
-/// An `esp-seal` and an `esp-open` stage, each on a path. For each pair in `changes`, replaces the
-/// first occurrence of the first text by the second text.
+/// Returns a configuration with an `esp-seal` and an `esp-open` stage, each on a path. For each
+/// pair in `changes`, replaces the first occurrence of the first text by the second text.
 fn configuration(keys: &KeyFolder, changes: &[(&str, &str)]) -> String {
     let text = format!(
         r#"{MINIMAL}stages = ["seal"]

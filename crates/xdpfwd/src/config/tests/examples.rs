@@ -84,7 +84,8 @@ fn example_files_are_valid_without_warnings() {
 
 #[test]
 fn only_jumbo_example_accepts_mtu_3818() {
-    // The largest MTU for frames of 4096 bytes; other examples use 2048.
+    // 3818 is the largest MTU for frames of 4096 bytes. The other examples have frames of 2048
+    // bytes.
     let ExampleFiles { folder: _folder, files } = ExampleFiles::new();
     for file in files {
         let is_jumbo = file.file_name().unwrap() == "jumbo.toml";

@@ -7,7 +7,8 @@ use xdpfwd_engine::Io;
 use super::{diagnose_cases, plan};
 use crate::config::{FakeMachine, Source};
 
-/// The text `engine`, two ports with the additional lines `lan` and `wan`, and a path between them.
+/// Returns a configuration with the text `engine`, two ports with the additional lines `lan` and
+/// `wan`, and a path between them.
 fn two_ports(engine: &str, lan: &str, wan: &str) -> String {
     format!(
         "{engine}[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n{lan}\n[[port]]\nname = \"wan\"\n\
@@ -87,7 +88,8 @@ fn vlan_rules_need_interfaces_that_keep_tags() {
         .map(|(interface, port, rule)| diagnose_on(&machine, &with_rule(interface, port, rule)))
         .concat();
     assert_snapshot!(texts);
-    // The port of the path's start matters, and a packet socket receives the tag as metadata.
+    // These rules cause no error. A rule about VLAN tags concerns only the port at which its path
+    // starts, and a packet socket receives removed tags as metadata.
     for (interface, port, rule) in [
         ("eth1", PACKET_MMSG, "drop vlan 7"),
         ("eth1", "keep = [\"arp\"]", "drop proto tcp"),

@@ -1,5 +1,5 @@
-//! `keep` rules, and warnings about lockouts: xdpfwd would cut off an SSH session or the default
-//! route.
+//! `keep` rules, and warnings about lockouts: that xdpfwd would cut off an SSH session or the
+//! default route.
 
 use xdpfwd_engine::{Keep, KeepRule, Lockout, TrafficUse};
 

@@ -5,7 +5,8 @@
 use super::{MINIMAL, diagnose, diagnose_cases, diagnose_cases_with, plan, plan_on};
 use crate::config::FakeMachine;
 
-/// The text `engine`, two ports with the additional lines `lan` and `wan`, and a path between them.
+/// Returns a configuration with the text `engine`, two ports with the additional lines `lan` and
+/// `wan`, and a path between them.
 fn two_ports(engine: &str, lan: &str, wan: &str) -> String {
     format!(
         "{engine}[[port]]\nname = \"lan\"\n{lan}\n[[port]]\nname = \"wan\"\n{wan}\n[[path]]\nfrom \

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 #[derive(Debug)]
 pub(super) enum End {
     Empty,
-    /// With the program that decompresses the file, if it is compressed.
+    /// Contains the name of the program that decompresses the file, if the file is compressed.
     NotACapture(Option<&'static str>),
     Truncated,
     Damaged {
@@ -30,7 +30,7 @@ fn buffered(source: Box<dyn Read>) -> BufReader<Box<dyn Read>> {
     BufReader::with_capacity(BUFFER_BYTES, source)
 }
 
-/// A source of bytes that counts them.
+/// A source of bytes that counts the bytes read from it.
 pub(super) struct Input {
     source: BufReader<Box<dyn Read>>,
     offset: u64,
@@ -56,7 +56,8 @@ impl Input {
 
     /// Returns the next bytes without consuming them: at least four unless the source is shorter.
     pub(super) fn peek(&mut self) -> Result<&[u8], End> {
-        // A pipe can deliver fewer bytes at first. Chain those that it delivered and the rest.
+        // A pipe can deliver fewer bytes at first. Read four bytes, and put them before the rest of
+        // the source again.
         if self.source.fill_buf().map_err(End::from_read)?.len() < 4 {
             let mut start = Vec::new();
             self.source.by_ref().take(4).read_to_end(&mut start).map_err(End::from_read)?;
@@ -66,14 +67,14 @@ impl Input {
         self.source.fill_buf().map_err(End::from_read)
     }
 
-    /// As [`peek`](Self::peek), and returns whether these bytes may be all: a source that delivers
-    /// less than it could has no more for now.
+    /// Returns the same bytes as [`peek`](Self::peek), and whether the source may end after them: a
+    /// source that fills only a part of the buffer has no more bytes at the moment.
     pub(super) fn buffered(&mut self) -> Result<(&[u8], bool), End> {
         let bytes = self.peek()?;
         Ok((bytes, bytes.len() < BUFFER_BYTES))
     }
 
-    /// Fills `buffer`. Returns false if the source ends before its first byte.
+    /// Fills `buffer`. Returns false if the source ends before the first byte of `buffer`.
     pub(super) fn read_or_end(&mut self, buffer: &mut [u8]) -> Result<bool, End> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -96,14 +97,16 @@ impl Input {
     /// Reads `length` bytes into `buffer`, whose contents it replaces.
     pub(super) fn read_into(&mut self, buffer: &mut Vec<u8>, length: usize) -> Result<(), End> {
         buffer.clear();
-        // Does not allocate more than the source delivers.
+        // A damaged capture can state any `length`. `read_to_end` allocates only as much memory as
+        // the bytes that arrive need.
         let read = self.by_ref().take(length as u64).read_to_end(buffer);
         if read.map_err(End::from_read)? < length { Err(End::Truncated) } else { Ok(()) }
     }
 }
 
 impl End {
-    /// A compressed file that ends early is truncated, too.
+    /// The gzip decoder fails with `UnexpectedEof` if the compressed data ends early. This means
+    /// that the capture is truncated.
     fn from_read(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::Truncated,

@@ -2,7 +2,7 @@
 //!
 //! <https://www.tcpdump.org/linktypes.html> lists the link types.
 
-/// The link types that can be judged, for messages.
+/// The link types whose packets the filter can judge, for messages.
 pub(super) const KNOWN: &str = "Ethernet (1), Linux cooked (113, 276), raw IP (12, 14, 101, 228, \
                                 229) or loopback (0, 108)";
 
@@ -15,7 +15,7 @@ pub(super) fn is_known(link_type: u32) -> bool {
 }
 
 /// Returns the packet as an Ethernet frame. A packet without an Ethernet header gets one with zeros
-/// as addresses. If the packet has no EtherType, returns why.
+/// as addresses. If the EtherType of the packet is unknown, returns the reason.
 pub(super) fn to_ethernet(link_type: u32, data: &[u8]) -> Result<Vec<u8>, String> {
     let (ethertype, payload) = match link_type {
         1 => return Ok(data.to_vec()),
@@ -33,42 +33,45 @@ pub(super) fn to_ethernet(link_type: u32, data: &[u8]) -> Result<Vec<u8>, String
     Ok([&[0; 12][..], &ethertype.to_be_bytes(), payload].concat())
 }
 
-/// Four bytes with the protocol family of the capturing system, in its byte order (0) or in network
-/// byte order (108).
+/// Returns the EtherType and the payload of a loopback packet. Its header is four bytes: the
+/// protocol family, a number of the capturing system, in the byte order of that system (link type
+/// 0) or in network byte order (link type 108).
 fn loopback(link_type: u32, data: &[u8]) -> Result<(u16, &[u8]), String> {
     let Some((family, payload)) = data.split_first_chunk::<4>() else {
         return Err(format!("link type {link_type}: truncated header"));
     };
-    // Every family is below 65536, so its two high bytes are zero in one of the orders.
+    // Every family is below 65536. A greater number was read in the wrong byte order.
     let family = u32::from_be_bytes(*family);
     let family = if family > 0xffff { family.swap_bytes() } else { family };
     match family {
         2 => Ok((IPV4, payload)),
-        // AF_INET6 of Linux, of NetBSD and OpenBSD, of FreeBSD, and of macOS.
+        // AF_INET6 has a different value on Linux, on NetBSD and OpenBSD, on FreeBSD, and on macOS.
         10 | 24 | 28 | 30 => Ok((IPV6, payload)),
         _ => Err(format!("link type {link_type}: neither IPv4 nor IPv6")),
     }
 }
 
-/// Hardware types (ARPHRD) whose protocol field is an EtherType in every packet. Excluded are
-/// Netlink, Frame Relay and IEEE 802.11.
+/// Returns whether the protocol field of every packet with this hardware type (ARPHRD_*) is an
+/// EtherType. It is not for Frame Relay (770), IEEE 802.11 and 802.15.4 (801 to 805), Netlink (824)
+/// and vsock monitors (826).
 fn has_ethertype(hardware_type: u16) -> bool {
     !matches!(hardware_type, 770 | 801..=805 | 824 | 826)
 }
 
-/// Packets of `tcpdump -i any`. The protocol field is the EtherType. If the kernel removed a VLAN
-/// tag, libpcap inserts it again: its TPID is then the protocol, and the payload begins with its
-/// VID, as in an Ethernet frame.
+/// Returns the EtherType and the payload of a packet of `tcpdump -i any` (Linux cooked capture).
+/// The protocol field is the EtherType. If the kernel removed a VLAN tag, libpcap inserts it again:
+/// the protocol field then contains the TPID of the tag, and the payload begins with its VID, as in
+/// an Ethernet frame.
 fn cooked(link_type: u32, data: &[u8]) -> Result<(u16, &[u8]), String> {
-    let (header_len, hardware_type, protocol) =
+    let (header_len, hardware_type_at, protocol_at) =
         if link_type == 113 { (16, 2, 14) } else { (20, 8, 0) };
     let Some((header, payload)) = data.split_at_checked(header_len) else {
         return Err(format!("link type {link_type}: truncated header"));
     };
     let field = |offset: usize| u16::from_be_bytes([header[offset], header[offset + 1]]);
-    let hardware_type = field(hardware_type);
+    let hardware_type = field(hardware_type_at);
     if !has_ethertype(hardware_type) {
         return Err(format!("link type {link_type}: hardware type {hardware_type}"));
     }
-    Ok((field(protocol), payload))
+    Ok((field(protocol_at), payload))
 }

@@ -19,7 +19,7 @@ use flate2::bufread::MultiGzDecoder;
 use input::{End, Input};
 pub(super) use record::{CapturedPacket, Record};
 
-/// Whether `path` stands for standard input.
+/// Returns whether `path` stands for standard input.
 pub(super) fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
@@ -57,7 +57,7 @@ fn read_from(
     }
 }
 
-/// Returns the program that decompresses a file that starts with `magic`.
+/// Returns the name of the program that decompresses a file that starts with `magic`.
 fn compression(magic: [u8; 4]) -> Option<&'static str> {
     match magic {
         [0x28, 0xb5, 0x2f, 0xfd] => Some("zstd"),

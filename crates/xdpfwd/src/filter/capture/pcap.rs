@@ -13,11 +13,11 @@ use super::record::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Format {
     order: ByteOrder,
-    /// Per second of the capture time's second part.
+    /// The unit of a record's second time field: 1000 for microseconds, 1 for nanoseconds.
     nanoseconds_per_unit: u32,
-    /// Bytes after the file header that tshark skips, too.
+    /// Number of additional bytes after the file header. They are skipped, as in tshark.
     extra_file_header: usize,
-    /// Bytes after each record header.
+    /// Number of additional bytes after each record header. They are skipped.
     extra_record_header: usize,
 }
 
@@ -28,9 +28,10 @@ impl Format {
                 match order.u32(magic) {
                     0xa1b2_c3d4 => (1000, 0, 0),
                     0xa1b2_3c4d => (1, 0, 0),
-                    // Kuznetzov's modified pcap: each record has interface, protocol and direction.
+                    // Kuznetzov's modified pcap: interface, protocol and direction follow each
+                    // record header.
                     0xa1b2_cd34 => (1000, 0, 8),
-                    // Ixia's lcap, of hardware and of software.
+                    // Ixia's lcap, which Ixia's hardware and software write.
                     0x1c00_01ac | 0x1c00_01ab => (1, 4, 0),
                     _ => return None,
                 };
@@ -40,13 +41,14 @@ impl Format {
     }
 }
 
-/// Bytes after each record header in variants with the same magic, which only tshark reads: for pcap
-/// by Red Hat 6.1 and Nokia, and for Kuznetzov's by SuSE 6.3.
+/// Further variants, which only tshark reads. They have the magic of another variant, but other
+/// values of `extra_record_header`. For the value 0 (pcap), the others are 8 (Red Hat 6.1) and 4
+/// (Nokia). For the value 8 (Kuznetzov's variant), the other is 12 (SuSE 6.3).
 const OTHER_EXTRA_BYTES: [(usize, &[usize]); 2] = [(0, &[8, 4]), (8, &[12])];
 
 impl Format {
-    /// Returns the variant whose records fit `start`, the first bytes of the file. `is_whole`: the
-    /// file has no others.
+    /// Returns the variant whose records fit `start`, the first bytes of the file. `is_whole`
+    /// states that the file has no further bytes.
     fn detect_variant(self, start: &[u8], length_order: LengthOrder, is_whole: bool) -> Self {
         let fits = |format: &Self| format.fits(start, length_order, is_whole);
         if fits(&self) {
@@ -76,7 +78,8 @@ impl Format {
             let Some(next) = data.get(length..) else { break };
             (rest, last_seconds) = (next, Some(record.seconds));
         }
-        // The rest may be the start of a record that was truncated: of about the same time.
+        // The remaining bytes may be a truncated record. Accept them as one if their time is close
+        // to that of the last complete record.
         let is_record = last_seconds.is_some_and(|last: u32| {
             const DAY: u32 = 86_400;
             self.order.u32_at(rest, 0).abs_diff(last) <= DAY
@@ -113,7 +116,7 @@ impl RecordHeader {
 enum LengthOrder {
     CapturedFirst,
     OriginalFirst,
-    /// Version 2.3: the smaller one is the captured length.
+    /// Files of version 2.3 use both orders. The smaller length is the captured one.
     Unknown,
 }
 
@@ -125,6 +128,7 @@ pub(super) fn read(
     let order = format.order;
     let (start, is_whole) = input.buffered()?;
     let version = (order.u16_at(start, 4), order.u16_at(start, 6));
+    // 543.0 is the version in captures of DG/UX.
     let length_order = match version {
         (2, 0..=2) | (543, 0) => LengthOrder::OriginalFirst,
         (2, 3) => LengthOrder::Unknown,

@@ -16,7 +16,8 @@ const ENHANCED_PACKET: u32 = 6;
 /// of Sysdig, and custom blocks.
 const NUMBERED: [u32; 6] = [9, 0x204, 0x216, 0x221, 0xbad, 0x4000_0bad];
 
-/// Type and length before the body of a block, and the length again after it.
+/// Number of bytes of a block besides its body: type and length before the body, and the length
+/// again after it.
 const FRAMING_BYTES: usize = 12;
 
 #[derive(Clone, Debug)]
@@ -25,14 +26,15 @@ struct Interface {
     /// Maximum bytes captured of a packet; 0 for no limit.
     snap_len: u32,
     clock: Clock,
-    /// Why its packets cannot be judged, if so.
+    /// The reason why the packets of the interface cannot be judged, if they cannot.
     unreadable: Option<String>,
 }
 
 /// The time unit of an interface.
 #[derive(Clone, Copy, Debug)]
 struct Clock {
-    /// `if_tsresol`: the exponent of 1/10, or with the highest bit of 1/2.
+    /// `if_tsresol`. Its low seven bits are an exponent. The time unit in seconds is 1/10 to the
+    /// power of this exponent, or 1/2 if the highest bit is set.
     resolution: u8,
     /// `if_tsoffset`, in seconds.
     offset: i64,
@@ -41,7 +43,7 @@ struct Clock {
 impl Clock {
     const DEFAULT: Self = Self { resolution: 6, offset: 0 };
 
-    /// In nanoseconds since 1970, rounded down.
+    /// Converts a timestamp to nanoseconds since 1970, rounded down.
     fn nanoseconds(self, time: u64) -> i128 {
         let exponent = u32::from(self.resolution & 0x7f);
         let time = u128::from(time);
@@ -50,7 +52,7 @@ impl Clock {
         } else if exponent <= 9 {
             time * 10_u128.pow(9 - exponent)
         } else {
-            // Above the power's range, the unit is so short that all times are in the first
+            // If the power overflows, the unit is so short that 64 bits of it are less than one
             // nanosecond.
             10_u128.checked_pow(exponent - 9).map_or(0, |divisor| time / divisor)
         };
@@ -80,7 +82,8 @@ pub(super) fn read(
         }
         let is_section_header = header[..4] == SECTION_HEADER.to_be_bytes();
         if is_section_header {
-            // The byte-order magic comes after the length.
+            // The header above contains the length, but the byte order of the length is known only
+            // from the magic after it.
             section.order = match u32::from_be_bytes(input.read_array()?) {
                 0x1a2b_3c4d => ByteOrder::Big,
                 0x4d3c_2b1a => ByteOrder::Little,
@@ -173,7 +176,7 @@ impl Section<'_> {
         };
         let limit = if interface.snap_len == 0 { u32::MAX } else { interface.snap_len };
         let captured = original.min(limit) as usize;
-        // Padding follows the data.
+        // The block does not state the captured length, and padding may follow the data.
         Some(interface.record(None, data.get(..captured)?, original))
     }
 }
@@ -186,7 +189,8 @@ impl Interface {
         }
     }
 
-    /// Returns false if the options are damaged.
+    /// Reads the options of an interface block: `if_tsresol` (9), `if_fcslen` (13) and
+    /// `if_tsoffset` (14), up to `opt_endofopt` (0). Returns false if the options are damaged.
     fn read_options(&mut self, order: ByteOrder, mut options: &[u8]) -> bool {
         while let Some((header, rest)) = options.split_first_chunk::<4>() {
             let (code, length) = (order.u16_at(header, 0), usize::from(order.u16_at(header, 2)));

@@ -1,4 +1,5 @@
-//! Tests captures that scapy does not write. tests/filter_captures.rs compares with tshark.
+//! Tests captures that scapy does not write. tests/filter_captures.rs compares the verdicts on
+//! other captures with tshark.
 
 use std::io::{Cursor, Write as _};
 
@@ -8,7 +9,7 @@ use flate2::write::GzEncoder;
 use super::record::{ByteOrder, MAX_PACKET_BYTES};
 use super::*;
 
-/// Bytes of both byte orders.
+/// A writer of captures in either byte order.
 struct Writer {
     order: ByteOrder,
     bytes: Vec<u8>,
@@ -118,7 +119,8 @@ fn pcap_variants_of_both_byte_orders_are_read() {
     }
 }
 
-/// `editcap -F nokiapcap`, `rh6_1pcap` and `suse6_3pcap` write the magics of other variants.
+/// The formats `nokiapcap`, `rh6_1pcap` and `suse6_3pcap` of `editcap -F` have longer record
+/// headers, but the magics of other variants.
 #[test]
 fn pcap_variant_with_longer_record_headers_is_detected() {
     for (magic, extra) in
@@ -266,7 +268,7 @@ fn packets_without_ethernet_header_become_ethernet_frames() {
     }
     assert!(link::to_ethernet(0, &[7, 0, 0, 0]).is_err());
     assert!(link::to_ethernet(0, &[2, 0, 0]).is_err());
-    // A cooked packet with a VLAN tag: libpcap writes the TPID into the protocol field.
+    // This cooked packet has a VLAN tag, whose TPID libpcap writes into the protocol field.
     let sll =
         [&[0, 0, 0, 1, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0, 0x81, 0][..], &[0, 5, 8, 0], ipv4].concat();
     assert_eq!(link::to_ethernet(113, &sll), frame(&[0x81, 0], &[&[0, 5, 8, 0], ipv4].concat()));
