@@ -216,7 +216,7 @@ fn plan_warns_of_state_file_with_failed_write() {
     let text = folder.read("open.state");
     let marked = text.replacen("write_failed = false\n", "write_failed = true\n\n", 1);
     std::fs::write(folder.join("open.state"), marked).unwrap();
-    let table = table(&folder, "open.state", &[OPEN], "");
+    let table = table(&folder, "open.state", &[OPEN], ", bypass = ['arp']");
     let plan = plan_for("esp-open", &table, 1).unwrap();
     let [warning] = &warnings(&plan)[..] else { panic!("{:?}", warnings(&plan)) };
     assert!(warning.contains("records a failed write"), "{warning}");
@@ -228,7 +228,7 @@ fn plan_warns_of_state_file_with_failed_write() {
 #[test]
 fn plan_warns_if_ike_cannot_pass() {
     let folder = Folder::new();
-    let ike = ", bypass = ['ike']";
+    let ike = ", bypass = ['arp', 'ike']";
     for (kind, sa, expected) in [
         ("esp-open", OPEN.to_owned(), Some("no SA has an outer `destination`")),
         ("esp-open", format!("{OPEN}, destination = '192.0.2.2'"), None),
