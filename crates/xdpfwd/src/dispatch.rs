@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::FromArgMatches as _;
 
 use crate::app::App;
@@ -14,7 +13,7 @@ use crate::config::{self, ThisMachine};
 use crate::esp;
 #[cfg(feature = "filter")]
 use crate::filter;
-use crate::output::{self, CANNOT_WRITE};
+use crate::output;
 use crate::{check, ctl, doctor, logging, program};
 
 impl App {
@@ -85,5 +84,5 @@ fn print_usage(error: &clap::Error) -> ExitCode {
         // Ignore write errors, because the exit status also reports the failure.
         return ExitCode::from(USAGE);
     }
-    output::exit_code(printed.map_err(anyhow::Error::new).context(CANNOT_WRITE), ExitCode::SUCCESS)
+    output::exit_code(printed.map_err(output::write_failed), ExitCode::SUCCESS)
 }

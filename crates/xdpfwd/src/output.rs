@@ -4,10 +4,9 @@
 //! with exit status 0. Any other failure, such as a full disk, is an error.
 
 use std::error::Error;
+use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-
-use anyhow::Context as _;
 
 use crate::program;
 
@@ -27,13 +26,32 @@ pub(crate) fn exit_code(result: anyhow::Result<()>, code: ExitCode) -> ExitCode 
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-    ignore_closed(written.map_err(anyhow::Error::new)).context(CANNOT_WRITE)
+    ignore_closed(written.map_err(write_failed))
 }
 
-/// The context that is added to write errors of stdout.
-pub(crate) const CANNOT_WRITE: &str = "cannot write to stdout";
+/// A failed write to stdout. Only this error ends a command quietly: a control socket that the
+/// server closed gives the same `io::Error`.
+#[derive(Debug)]
+struct WriteFailed(io::Error);
 
-/// Converts an error to success if it means that the reader of stdout has closed it.
+impl fmt::Display for WriteFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("cannot write to stdout")
+    }
+}
+
+impl Error for WriteFailed {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+/// Returns the error of a write to stdout that failed with `error`.
+pub(crate) fn write_failed(error: io::Error) -> anyhow::Error {
+    WriteFailed(error).into()
+}
+
+/// Returns success if the error is a write to stdout, whose reader has closed it.
 pub(crate) fn ignore_closed(result: anyhow::Result<()>) -> anyhow::Result<()> {
     match result {
         Err(error) if error.chain().any(is_closed) => Ok(()),
@@ -42,6 +60,23 @@ pub(crate) fn ignore_closed(result: anyhow::Result<()>) -> anyhow::Result<()> {
 }
 
 fn is_closed(cause: &(dyn Error + 'static)) -> bool {
-    let error = cause.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    let failed = cause.downcast_ref::<WriteFailed>();
+    failed.is_some_and(|WriteFailed(error)| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn ignore_closed_ignores_only_stdout_without_reader() {
+        let error = |kind: io::ErrorKind| io::Error::from(kind);
+        let closed = write_failed(error(io::ErrorKind::BrokenPipe));
+        assert!(ignore_closed(Err(closed).context("outer")).is_ok());
+        assert!(ignore_closed(Err(write_failed(error(io::ErrorKind::StorageFull)))).is_err());
+        let socket = Err(error(io::ErrorKind::BrokenPipe)).context("cannot send the request");
+        assert!(ignore_closed(socket).is_err());
+    }
 }

@@ -260,6 +260,63 @@ fn packets_of_unreadable_link_type_are_skipped_counted_and_named() {
 }
 
 #[test]
+fn summary_counts_skipped_packets_by_reason_without_numbers() {
+    let captures = Captures::new();
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let section: Vec<u8> = words(&[0x0a0d_0d0a, 28, 0x1a2b_3c4d, 1, u32::MAX, u32::MAX, 28]);
+    let interface: Vec<u8> = words(&[1, 20, 1, 0, 20]);
+    let damaged_interface: Vec<u8> = words(&[1, 12, 12]);
+    let damaged_packet: Vec<u8> = words(&[6, 12, 12]);
+    let undescribed = (1000..2000).flat_map(|interface| words(&[6, 32, interface, 0, 0, 0, 0, 32]));
+    let undescribed: Vec<u8> = undescribed.collect();
+    // 32 bytes record 256 KiB.
+    let long: Vec<u8> = words(&[6, 32, 0, 0, 0, 0, 1 << 18, 32]);
+    let pcap = captures.new_path("hostile.pcapng");
+    let interfaces = [interface, damaged_interface.repeat(50)].concat();
+    let packets = [damaged_packet.repeat(1000), undescribed, long.repeat(1000)].concat();
+    fs::write(&pcap, [section, interfaces, packets].concat()).unwrap();
+    let output = captures.test(DNS, &pcap, &[]);
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("  skip    interface 1999, which the capture does not"), "{text}");
+    let (_, summary) = text.split_once("\n\n").unwrap();
+    assert_eq!(
+        summary,
+        "3000 packets, 1000 of them truncated by the capture, 2000 of them skipped\n    \
+             1000  drop    no rule (not_ip)\n    \
+             1000  skip    damaged block\n    \
+             1000  skip    interface that the capture does not describe\n"
+    );
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(text.matches(": damaged block; its packets are skipped").count(), 20, "{text}");
+    assert!(text.contains(": 30 more interfaces whose packets are skipped\n"), "{text}");
+}
+
+/// A pipe can deliver the header of a capture in parts.
+#[test]
+fn capture_from_pipe_in_parts_has_the_same_verdicts() {
+    let captures = Captures::new();
+    let mut old = fs::read(captures.convert("ethernet", "pcap")).unwrap();
+    old[4..8].copy_from_slice(&[2, 0, 2, 0]);
+    let nokia = fs::read(captures.convert("ethernet", "nokiapcap")).unwrap();
+    for bytes in [old, nokia] {
+        let pcap = captures.new_path("whole.pcap");
+        fs::write(&pcap, &bytes).unwrap();
+        let whole = captures.test(DNS, &pcap, &["--json"]);
+        assert!(whole.status.success(), "{whole:?}");
+        for split in [1, 3, 6, 24, 30] {
+            // `head` ends before `tail` starts, so that a read can return its bytes alone.
+            let script = "(head -c $1 $2; sleep 0.1; tail -c +$(($1 + 1)) $2) | (shift 2; \"$@\")";
+            let command = captures.command(DNS, Path::new("-"), &["--json"]);
+            let mut shell = Command::new("sh");
+            shell.args(["-c", script, "sh", &split.to_string()]).arg(&pcap).arg(XDPFWD);
+            let output = run(shell.args(command.get_args()));
+            assert_eq!(output.stdout, whole.stdout, "{split}");
+        }
+    }
+}
+
+#[test]
 fn truncated_capture_is_judged_up_to_its_end_and_fails() {
     let captures = Captures::new();
     for format in ["pcap", "pcapng"] {

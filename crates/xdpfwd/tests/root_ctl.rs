@@ -397,6 +397,19 @@ fn ctl_escapes_control_characters_of_answers() {
 }
 
 #[test]
+fn ctl_fails_if_the_server_closes_without_an_answer() {
+    let socket = Socket::new("closes");
+    let listener = UnixListener::bind(&socket.0).unwrap();
+    // Closes each connection at once, mostly before the client sends its request.
+    thread::spawn(move || listener.incoming().for_each(drop));
+    for command in ["reload", "status", "stats", "sa", "rules", "inspect"] {
+        let output = socket.ctl(&[command]);
+        assert_eq!(output.status.code(), Some(1), "{command}: {output:?}");
+        assert!(!output.stderr.is_empty(), "{command}: {output:?}");
+    }
+}
+
+#[test]
 fn ctl_refuses_answer_that_does_not_end() {
     let endless = |start: &'static str| {
         move |stream: &mut UnixStream| {

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{Command, Request, default_socket, escape, listing, receive, text};
 use crate::app::App;
 use crate::cli::{Ctl, USAGE};
-use crate::output::{self, CANNOT_WRITE};
+use crate::output;
 use crate::program;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
@@ -78,6 +78,11 @@ fn query(cli: &Ctl, app: &App) -> Result<()> {
         )
     })?;
     receive::check_server(&stream, &path.display().to_string()).map_err(Denied)?;
+    request(&stream, cli, app)
+}
+
+/// Sends the request to the server and prints its answer.
+fn request(stream: &UnixStream, cli: &Ctl, app: &App) -> Result<()> {
     stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
     let arguments = match cli.window.selects_all() {
         true => cli.arguments.clone(),
@@ -86,14 +91,14 @@ fn query(cli: &Ctl, app: &App) -> Result<()> {
     let request = Request { command: cli.command.clone(), arguments };
     let request = serde_json::to_string(&request)? + "\n";
     // If the write fails, the server's response may state why.
-    let sent = (&stream).write_all(request.as_bytes());
+    let sent = { stream }.write_all(request.as_bytes());
     let command = Command::named(&cli.command);
     if let Some(command @ (Command::Rules | Command::Inspect)) = command {
         let mut stdout = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-        check_error(&listing::print(&stream, command, cli.json, &mut stdout)?)?;
-        return stdout.flush().context(CANNOT_WRITE);
+        check_error(&listing::print(stream, command, cli.json, &mut stdout)?)?;
+        return stdout.flush().map_err(output::write_failed);
     }
-    let line = receive::read_line(&stream)?;
+    let line = receive::read_line(stream)?;
     if line.is_empty() {
         sent.context("cannot send the request")?;
         bail!("{} closed the connection without a response", app.name);
@@ -116,4 +121,27 @@ fn check_error(answer: &Value) -> Result<()> {
     let problems = answer["problems"].as_array().into_iter().flatten();
     let lines = problems.filter_map(Value::as_str).map(|problem| format!("\n{problem}"));
     bail!(escape::text(&(error.to_owned() + &lines.collect::<String>())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::ignore_closed;
+
+    #[test]
+    fn request_to_server_that_has_closed_is_an_error() {
+        for command in ["reload", "status", "stats", "sa", "rules", "inspect", "custom"] {
+            let (client, server) = UnixStream::pair().unwrap();
+            drop(server);
+            let cli = Ctl {
+                command: command.to_owned(),
+                arguments: Vec::new(),
+                socket: "/run/none.sock".into(),
+                window: Default::default(),
+                json: false,
+            };
+            let result = request(&client, &cli, &App::new("xdpfwd", "0"));
+            assert!(ignore_closed(result).is_err(), "{command}");
+        }
+    }
 }

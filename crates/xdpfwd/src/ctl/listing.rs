@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::receive::{Limited, MAX_LISTING, Tee, describe};
 use super::text::{cell, column_names, word};
 use super::{Command, escape};
-use crate::output::CANNOT_WRITE;
+use crate::output::write_failed;
 
 /// Prints the answer. Returns its values other than the lists; `error` is one of them if the
 /// command failed.
@@ -53,7 +53,7 @@ fn print_json(source: impl io::Read, stdout: &mut dyn Write) -> Result<Value> {
     let written = tee.flush();
     drop(tee);
     if let Some(error) = write_error {
-        return Err(anyhow::Error::new(error).context(CANNOT_WRITE));
+        return Err(write_failed(error));
     }
     let answer = parsed.map_err(describe)?;
     written?;
@@ -71,10 +71,6 @@ fn print_text(source: impl io::Read, command: Command, stdout: &mut dyn Write) -
         Some(error) => Err(write_failed(error)),
         None => Ok(Value::Object(parsed.map_err(describe)?)),
     }
-}
-
-fn write_failed(error: io::Error) -> anyhow::Error {
-    anyhow::Error::new(error).context(CANNOT_WRITE)
 }
 
 struct Printer<'o> {

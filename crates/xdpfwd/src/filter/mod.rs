@@ -69,28 +69,34 @@ fn as_filter(stage: &StageOnPath) -> Option<&FilterPlan> {
     plan.downcast_ref()
 }
 
+/// Interfaces whose packets cannot be judged and that stderr names.
+const MAX_NAMED: u64 = 20;
+
 fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
     let stdout = BufWriter::new(io::stdout().lock());
     let is_live = capture::is_stdin(&arguments.pcap);
     let mut judge = Judge::new(plan.program(), arguments.json, stdout, is_live);
-    let (mut readable, mut unreadable) = (0, 0);
+    let note = |text: &str| {
+        let _ = writeln!(io::stderr(), "{}: {}: {text}", program::name(), arguments.pcap.display());
+    };
+    let (mut readable, mut unreadable) = (0_u64, 0_u64);
     let result = capture::read(&arguments.pcap, |record| {
         match record {
             Record::Packet(packet) => judge.judge(&packet)?,
-            Record::Skipped(why) => judge.skip(why)?,
+            Record::Skipped(skip) => judge.skip(skip)?,
             Record::Interface => readable += 1,
             Record::UnreadableInterface(why) => {
                 unreadable += 1;
-                let _ = writeln!(
-                    io::stderr(),
-                    "{}: {}: {why}",
-                    program::name(),
-                    arguments.pcap.display()
-                );
+                if unreadable <= MAX_NAMED {
+                    note(&why);
+                }
             }
         }
         Ok(())
     });
+    if let Some(others @ 1..) = unreadable.checked_sub(MAX_NAMED) {
+        note(&format!("{others} more interfaces whose packets are skipped"));
+    }
     let (packets, skipped) = judge.counts();
     // Print the counts even if the capture is truncated. If `read` failed because stdout is closed,
     // `finish` fails, too.

@@ -1,16 +1,17 @@
 //! Verdicts on the packets of a capture, and their output.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::Serialize;
 use xdpfwd_stages::filter::{Filter, Outcome, PacketException, Program};
 use xdpfwd_wire::Headers;
 
-use super::capture::CapturedPacket;
-use crate::output::CANNOT_WRITE;
+use super::capture::{CapturedPacket, MAX_FRAME_BYTES, Skip};
+use crate::output::write_failed;
 
 /// A line of `--json`.
 #[derive(Serialize)]
@@ -37,7 +38,8 @@ pub(super) struct Judge<W: Write> {
     /// The number of packets by rule, reason and verdict.
     by_outcome: BTreeMap<(Option<u32>, Option<&'static str>, &'static str), u64>,
     /// The number of skipped packets by reason.
-    skipped: BTreeMap<String, u64>,
+    skipped: BTreeMap<Cow<'static, str>, u64>,
+    frame: FrameBuffer,
     json: bool,
     stdout: W,
     /// Whether each verdict is written to stdout at once, without waiting for a full buffer.
@@ -54,6 +56,7 @@ impl<W: Write> Judge<W> {
             truncated: 0,
             by_outcome: BTreeMap::new(),
             skipped: BTreeMap::new(),
+            frame: FrameBuffer::new(),
             json,
             stdout,
             flush,
@@ -61,11 +64,12 @@ impl<W: Write> Judge<W> {
     }
 
     pub(super) fn judge(&mut self, packet: &CapturedPacket) -> Result<()> {
-        let CapturedPacket { time, bytes, truncated } = packet;
-        self.truncated += u64::from(*truncated);
-        let inspection = self.program.inspect(bytes, &Headers::parse(bytes));
+        let CapturedPacket { time, bytes, length } = packet;
+        self.truncated += u64::from(bytes.len() < *length);
+        let frame = self.frame.fill(bytes, *length);
+        let inspection = self.program.inspect(frame, &Headers::parse(frame));
         let now = self.clock.elapsed(*time);
-        let Outcome { drop, rule, exception } = self.filter.decide(inspection, bytes.len(), now);
+        let Outcome { drop, rule, exception } = self.filter.decide(inspection, *length, now);
         let line = PacketVerdict {
             index: self.index,
             verdict: if drop.is_none() { "accept" } else { "drop" },
@@ -80,16 +84,17 @@ impl<W: Write> Judge<W> {
     }
 
     /// Counts a packet that cannot be judged.
-    pub(super) fn skip(&mut self, why: String) -> Result<()> {
+    pub(super) fn skip(&mut self, skip: Skip) -> Result<()> {
+        let Skip { text, reason } = skip;
         let line = PacketVerdict {
             index: self.index,
             verdict: "skip",
             rule: None,
             reason: None,
-            skipped: Some(&why),
+            skipped: Some(&text),
         };
-        self.print(&line, &why)?;
-        *self.skipped.entry(why).or_default() += 1;
+        self.print(&line, &text)?;
+        *self.skipped.entry(reason).or_default() += 1;
         Ok(())
     }
 
@@ -100,9 +105,9 @@ impl<W: Write> Judge<W> {
             format!("{:>8}  {:<6}  {text}\n", line.index, line.verdict)
         };
         self.index += 1;
-        self.stdout.write_all(line.as_bytes()).context(CANNOT_WRITE)?;
+        self.stdout.write_all(line.as_bytes()).map_err(write_failed)?;
         if self.flush {
-            self.stdout.flush().context(CANNOT_WRITE)?;
+            self.stdout.flush().map_err(write_failed)?;
         }
         Ok(())
     }
@@ -116,9 +121,9 @@ impl<W: Write> Judge<W> {
     pub(super) fn finish(mut self) -> Result<()> {
         if !self.json {
             let summary = self.summary();
-            self.stdout.write_all(summary.as_bytes()).context(CANNOT_WRITE)?;
+            self.stdout.write_all(summary.as_bytes()).map_err(write_failed)?;
         }
-        self.stdout.flush().context(CANNOT_WRITE)
+        self.stdout.flush().map_err(write_failed)
     }
 
     fn summary(&self) -> String {
@@ -145,15 +150,37 @@ impl<W: Write> Judge<W> {
             };
             text += &format!("{count:>8}  {verdict:<6}  {decided_by}{reason}\n");
         }
-        for (why, count) in &self.skipped {
-            text += &format!("{count:>8}  skip    {why}\n");
+        for (reason, count) in &self.skipped {
+            text += &format!("{count:>8}  skip    {reason}\n");
         }
         text
     }
 }
 
-/// The clock of the rate limits. It follows the timestamps of the capture, starts with the first
-/// one and never runs backwards.
+/// A frame whose uncaptured bytes are zeros. It zeroes only the bytes that the frame before had set:
+/// a capture can record a length of many bytes in few.
+struct FrameBuffer {
+    bytes: Box<[u8]>,
+    /// All bytes from here on are zero.
+    used: usize,
+}
+
+impl FrameBuffer {
+    fn new() -> Self {
+        Self { bytes: vec![0; MAX_FRAME_BYTES].into(), used: 0 }
+    }
+
+    /// Returns the frame of `length` bytes, of which `captured` are the first.
+    fn fill(&mut self, captured: &[u8], length: usize) -> &[u8] {
+        let used = captured.len().min(self.bytes.len());
+        self.bytes[..used].copy_from_slice(&captured[..used]);
+        self.bytes[used..self.used.max(used)].fill(0);
+        self.used = used;
+        &self.bytes[..length.min(self.bytes.len())]
+    }
+}
+
+/// The time of rate limits. It starts with the first timestamp and never runs backwards.
 #[derive(Debug, Default)]
 struct CaptureClock {
     /// In nanoseconds since 1970.
@@ -180,6 +207,18 @@ impl CaptureClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn frame_buffer_has_zeros_after_the_captured_bytes() {
+        let mut buffer = FrameBuffer::new();
+        for (captured, length) in
+            [(5, 5), (3, 7), (0, MAX_FRAME_BYTES), (MAX_FRAME_BYTES, MAX_FRAME_BYTES), (1, 9)]
+        {
+            let mut expected = vec![1; captured];
+            expected.resize(length, 0);
+            assert_eq!(buffer.fill(&vec![1; captured], length), expected);
+        }
+    }
 
     #[test]
     fn capture_clock_never_runs_backwards() {

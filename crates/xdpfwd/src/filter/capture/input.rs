@@ -1,6 +1,7 @@
 //! The bytes of a capture.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
+use std::ops::Range;
 
 /// Why reading ended before the end of the capture.
 #[derive(Debug)]
@@ -26,19 +27,30 @@ impl From<anyhow::Error> for End {
 
 const BUFFER_BYTES: usize = 1 << 16;
 
-fn buffered(source: Box<dyn Read>) -> BufReader<Box<dyn Read>> {
-    BufReader::with_capacity(BUFFER_BYTES, source)
-}
-
-/// A source of bytes that counts the bytes read from it.
+/// A source of bytes that counts them.
 pub(super) struct Input {
-    source: BufReader<Box<dyn Read>>,
+    source: Box<dyn Read>,
+    buffer: Box<[u8]>,
+    /// The range of `buffer` that was not consumed.
+    unread: Range<usize>,
+    /// Whether the last read delivered less than it could: the source has no more for now.
+    is_drained: bool,
+    /// An error that follows the buffered bytes.
+    error: Option<io::Error>,
+    /// The number of bytes consumed.
     offset: u64,
 }
 
 impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.source.read(buffer)?;
+        self.fill(1);
+        if self.unread.is_empty() {
+            return self.error.take().map_or(Ok(0), Err);
+        }
+        let length = self.unread.len().min(buffer.len());
+        let end = self.unread.start + length;
+        buffer[..length].copy_from_slice(&self.buffer[self.unread.start..end]);
+        self.unread.start = end;
         self.offset += length as u64;
         Ok(length)
     }
@@ -46,7 +58,8 @@ impl Read for Input {
 
 impl Input {
     pub(super) fn new(source: Box<dyn Read>) -> Self {
-        Self { source: buffered(source), offset: 0 }
+        let buffer = vec![0; BUFFER_BYTES].into();
+        Self { source, buffer, unread: 0..0, is_drained: false, error: None, offset: 0 }
     }
 
     /// The number of bytes read.
@@ -54,24 +67,48 @@ impl Input {
         self.offset
     }
 
-    /// Returns the next bytes without consuming them: at least four unless the source is shorter.
-    pub(super) fn peek(&mut self) -> Result<&[u8], End> {
-        // A pipe can deliver fewer bytes at first. Read four bytes, and put them before the rest of
-        // the source again.
-        if self.source.fill_buf().map_err(End::from_read)?.len() < 4 {
-            let mut start = Vec::new();
-            self.source.by_ref().take(4).read_to_end(&mut start).map_err(End::from_read)?;
-            let rest = std::mem::replace(&mut self.source, buffered(Box::new(io::empty())));
-            self.source = buffered(Box::new(io::Cursor::new(start).chain(rest)));
+    /// Buffers at least `length` bytes, unless the source or the buffer ends before: a pipe can
+    /// deliver fewer bytes at once.
+    fn fill(&mut self, length: usize) {
+        let length = length.min(BUFFER_BYTES);
+        if self.unread.len() >= length {
+            return;
         }
-        self.source.fill_buf().map_err(End::from_read)
+        self.buffer.copy_within(self.unread.clone(), 0);
+        self.unread = 0..self.unread.len();
+        while self.unread.end < length && self.error.is_none() {
+            let free = &mut self.buffer[self.unread.end..];
+            match self.source.read(free) {
+                Ok(read) => {
+                    self.is_drained = read < free.len();
+                    self.unread.end += read;
+                    if read == 0 {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => self.error = Some(error),
+            }
+        }
     }
 
-    /// Returns the same bytes as [`peek`](Self::peek), and whether the source may end after them: a
-    /// source that fills only a part of the buffer has no more bytes at the moment.
-    pub(super) fn buffered(&mut self) -> Result<(&[u8], bool), End> {
-        let bytes = self.peek()?;
-        Ok((bytes, bytes.len() < BUFFER_BYTES))
+    /// Returns the next bytes without consuming them: at least `length` unless the source or the
+    /// buffer ends before.
+    pub(super) fn peek(&mut self, length: usize) -> Result<&[u8], End> {
+        self.fill(length);
+        match self.error.take() {
+            Some(error) if self.unread.is_empty() => Err(End::from_read(error)),
+            error => {
+                self.error = error;
+                Ok(&self.buffer[self.unread.clone()])
+            }
+        }
+    }
+
+    /// As [`peek`](Self::peek), and returns whether these bytes may be all.
+    pub(super) fn buffered(&mut self, length: usize) -> Result<(&[u8], bool), End> {
+        self.peek(length)?;
+        Ok((&self.buffer[self.unread.clone()], self.is_drained || self.error.is_some()))
     }
 
     /// Fills `buffer`. Returns false if the source ends before the first byte of `buffer`.
@@ -82,7 +119,6 @@ impl Input {
                 Ok(0) if filled == 0 => return Ok(false),
                 Ok(0) => return Err(End::Truncated),
                 Ok(length) => filled += length,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(End::from_read(error)),
             }
         }

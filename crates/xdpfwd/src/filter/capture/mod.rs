@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, anyhow};
 use flate2::bufread::MultiGzDecoder;
 
 use input::{End, Input};
-pub(super) use record::{CapturedPacket, Record};
+pub(super) use record::{CapturedPacket, MAX_FRAME_BYTES, Record, Skip};
 
 /// Returns whether `path` stands for standard input.
 pub(super) fn is_stdin(path: &Path) -> bool {
@@ -40,11 +40,11 @@ fn read_from(
     handle: &mut dyn FnMut(Record) -> Result<()>,
 ) -> Result<(), End> {
     let mut input = Input::new(source);
-    if input.peek()?.starts_with(&[0x1f, 0x8b]) {
+    if input.peek(4)?.starts_with(&[0x1f, 0x8b]) {
         input = Input::new(Box::new(MultiGzDecoder::new(BufReader::new(input))));
     }
     let mut magic = [0; 4];
-    magic.copy_from_slice(match input.peek()? {
+    magic.copy_from_slice(match input.peek(4)? {
         [] => return Err(End::Empty),
         start => start.get(..4).ok_or(End::NotACapture(None))?,
     });

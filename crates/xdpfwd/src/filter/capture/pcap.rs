@@ -47,8 +47,8 @@ impl Format {
 const OTHER_EXTRA_BYTES: [(usize, &[usize]); 2] = [(0, &[8, 4]), (8, &[12])];
 
 impl Format {
-    /// Returns the variant whose records fit `start`, the first bytes of the file. `is_whole`
-    /// states that the file has no further bytes.
+    /// Returns the variant that fits `start`, the first bytes after the file header. `is_whole`: the
+    /// file may have no others.
     fn detect_variant(self, start: &[u8], length_order: LengthOrder, is_whole: bool) -> Self {
         let fits = |format: &Self| format.fits(start, length_order, is_whole);
         if fits(&self) {
@@ -64,7 +64,7 @@ impl Format {
     }
 
     fn fits(&self, start: &[u8], length_order: LengthOrder, is_whole: bool) -> bool {
-        let mut rest = start.get(FILE_HEADER + self.extra_file_header..).unwrap_or_default();
+        let mut rest = start;
         let mut last_seconds = None;
         while let Some((header, data)) = rest.split_first_chunk::<RECORD_HEADER>() {
             let record = RecordHeader::new(header, self.order, length_order);
@@ -126,16 +126,13 @@ pub(super) fn read(
     handle: &mut dyn FnMut(Record) -> Result<()>,
 ) -> Result<(), End> {
     let order = format.order;
-    let (start, is_whole) = input.buffered()?;
-    let version = (order.u16_at(start, 4), order.u16_at(start, 6));
-    // 543.0 is the version in captures of DG/UX.
+    let header: [u8; FILE_HEADER] = input.read_array()?;
+    let version = (order.u16_at(&header, 4), order.u16_at(&header, 6));
     let length_order = match version {
         (2, 0..=2) | (543, 0) => LengthOrder::OriginalFirst,
         (2, 3) => LengthOrder::Unknown,
         _ => LengthOrder::CapturedFirst,
     };
-    let format = format.detect_variant(start, length_order, is_whole);
-    let header: [u8; FILE_HEADER] = input.read_array()?;
     let network = order.u32_at(&header, 20);
     let has_fcs = network & 0x0400_0000 != 0;
     let layer = LinkLayer {
@@ -145,6 +142,13 @@ pub(super) fn read(
     handle(interface("", layer))?;
     let mut bytes = Vec::new();
     input.read_into(&mut bytes, format.extra_file_header)?;
+    // Wait for the first packet, but not for a second one, which a live capture may not have yet.
+    let mut first_record = RECORD_HEADER;
+    if let Some(header) = input.peek(RECORD_HEADER)?.first_chunk() {
+        first_record += RecordHeader::new(header, order, length_order).captured as usize;
+    }
+    let (start, is_whole) = input.buffered(first_record)?;
+    let format = format.detect_variant(start, length_order, is_whole);
     loop {
         let offset = input.offset();
         let mut header = [0; RECORD_HEADER];

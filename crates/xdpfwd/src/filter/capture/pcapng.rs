@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::input::{End, Input};
-use super::record::{ByteOrder, LinkLayer, Record, check_length, interface, record};
+use super::record::{ByteOrder, LinkLayer, Record, Skip, check_length, interface, record};
 
 // Block types.
 pub(super) const SECTION_HEADER: u32 = 0x0a0d_0d0a;
@@ -16,8 +16,10 @@ const ENHANCED_PACKET: u32 = 6;
 /// of Sysdig, and custom blocks.
 const NUMBERED: [u32; 6] = [9, 0x204, 0x216, 0x221, 0xbad, 0x4000_0bad];
 
-/// Number of bytes of a block besides its body: type and length before the body, and the length
-/// again after it.
+/// Maximum number of interfaces of a section.
+const MAX_INTERFACES: usize = 1 << 16;
+
+/// Type and length before the body of a block, and the length again after it.
 const FRAMING_BYTES: usize = 12;
 
 #[derive(Clone, Debug)]
@@ -26,8 +28,8 @@ struct Interface {
     /// Maximum bytes captured of a packet; 0 for no limit.
     snap_len: u32,
     clock: Clock,
-    /// The reason why the packets of the interface cannot be judged, if they cannot.
-    unreadable: Option<String>,
+    /// Whether its block is damaged, so that its packets cannot be judged.
+    is_damaged: bool,
 }
 
 /// The time unit of an interface.
@@ -117,16 +119,23 @@ pub(super) fn read(
 impl Section<'_> {
     fn read_block(&mut self, kind: u32, body: &[u8], offset: u64) -> Result<(), End> {
         let record = match kind {
+            INTERFACE if self.interfaces.len() == MAX_INTERFACES => {
+                let what = format!("a section with more than {MAX_INTERFACES} interfaces");
+                return Err(End::Damaged { offset, what });
+            }
             INTERFACE => self.read_interface(body),
             ENHANCED_PACKET => self.read_packet(body, self.order.u32_at(body, 0)),
             OBSOLETE_PACKET => self.read_packet(body, self.order.u16_at(body, 0).into()),
             SIMPLE_PACKET => self.read_simple_packet(body),
             kind if NUMBERED.contains(&kind) => {
-                Some(Record::Skipped(format!("block type {kind:#x}: not a packet")))
+                Some(Record::Skipped(Skip::counted(format!("block type {kind:#x}: not a packet"))))
             }
             _ => return Ok(()),
         };
-        let damaged = || Record::Skipped(format!("damaged block at byte {offset}"));
+        let damaged = || {
+            let text = format!("damaged block at byte {offset}");
+            Record::Skipped(Skip::new(text, "damaged block"))
+        };
         Ok((self.handle)(record.unwrap_or_else(damaged))?)
     }
 
@@ -137,13 +146,13 @@ impl Section<'_> {
             layer: LinkLayer { link_type: order.u16_at(body, 0).into(), fcs_bytes: 0 },
             snap_len: order.u32_at(body, 4),
             clock: Clock::DEFAULT,
-            unreadable: None,
+            is_damaged: false,
         };
         let is_intact = body.len() >= 8 && interface_block.read_options(order, &body[8..]);
         let report = if is_intact {
             interface(&name, interface_block.layer)
         } else {
-            interface_block.unreadable = Some("damaged interface block".to_owned());
+            interface_block.is_damaged = true;
             Record::UnreadableInterface(format!("{name}damaged block; its packets are skipped"))
         };
         self.interfaces.push(interface_block);
@@ -158,9 +167,7 @@ impl Section<'_> {
             [4, 8, 12, 16].map(|offset| order.u32_at(body, offset));
         let data = body.get(20..)?.get(..captured as usize)?;
         let Some(interface) = self.interfaces.get(interface as usize) else {
-            return Some(Record::Skipped(format!(
-                "interface {interface}, which the capture does not describe"
-            )));
+            return Some(undescribed(interface));
         };
         let time = interface.clock.nanoseconds(u64::from(high) << 32 | u64::from(low));
         Some(interface.record(Some(time), data, original))
@@ -170,9 +177,7 @@ impl Section<'_> {
         let original = self.order.u32_at(body, 0);
         let data = body.get(4..)?;
         let Some(interface) = self.interfaces.first() else {
-            return Some(Record::Skipped(
-                "interface 0, which the capture does not describe".to_owned(),
-            ));
+            return Some(undescribed(0));
         };
         let limit = if interface.snap_len == 0 { u32::MAX } else { interface.snap_len };
         let captured = original.min(limit) as usize;
@@ -181,12 +186,17 @@ impl Section<'_> {
     }
 }
 
+fn undescribed(interface: u32) -> Record {
+    let text = format!("interface {interface}, which the capture does not describe");
+    Record::Skipped(Skip::new(text, "interface that the capture does not describe"))
+}
+
 impl Interface {
     fn record(&self, time: Option<i128>, data: &[u8], original: u32) -> Record {
-        match &self.unreadable {
-            Some(reason) => Record::Skipped(reason.clone()),
-            None => record(self.layer, time, data, original),
+        if self.is_damaged {
+            return Record::Skipped(Skip::counted("damaged interface block"));
         }
+        record(self.layer, time, data, original)
     }
 
     /// Reads the options of an interface block: `if_tsresol` (9), `if_fcslen` (13) and

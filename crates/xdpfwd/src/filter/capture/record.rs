@@ -1,5 +1,7 @@
 //! The parts of a capture that both formats have.
 
+use std::borrow::Cow;
+
 use super::input::End;
 use super::link;
 
@@ -8,25 +10,49 @@ use super::link;
 pub(crate) enum Record {
     Packet(CapturedPacket),
     /// A packet that cannot be judged, and why. It has a number, as in tshark.
-    Skipped(String),
+    Skipped(Skip),
     /// An interface whose packets cannot be judged, and why.
     UnreadableInterface(String),
     /// An interface whose packets can be judged.
     Interface,
 }
 
+/// Why a packet is skipped.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Skip {
+    pub(crate) text: String,
+    /// The reason by which the packet is counted. A capture can have only a limited number of
+    /// different ones: they contain no offsets and no interfaces.
+    pub(crate) reason: Cow<'static, str>,
+}
+
+impl Skip {
+    pub(super) fn new(text: String, reason: &'static str) -> Self {
+        Self { text, reason: reason.into() }
+    }
+
+    /// A reason of which a capture can have only few.
+    pub(super) fn counted(text: impl Into<Cow<'static, str>>) -> Self {
+        let reason = text.into();
+        Self { text: reason.clone().into_owned(), reason }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CapturedPacket {
     /// Capture time in nanoseconds since 1970, if recorded.
     pub(crate) time: Option<i128>,
-    /// An Ethernet frame. Zeros replace the bytes that the capture omits.
+    /// The captured bytes of an Ethernet frame.
     pub(crate) bytes: Vec<u8>,
-    /// Whether the capture truncated the packet.
-    pub(crate) truncated: bool,
+    /// The length of the whole frame in bytes. Zeros stand for the bytes that the capture omits.
+    pub(crate) length: usize,
 }
 
 /// Maximum length of a packet, as in libpcap and tshark. A longer one is skipped.
 pub(super) const MAX_PACKET_BYTES: usize = 1 << 18;
+
+/// The bytes of a frame that [`Headers::parse`](xdpfwd_wire::Headers::parse) reads.
+pub(crate) const MAX_FRAME_BYTES: usize = 65_535;
 
 /// Maximum length of a record or block. A greater length means that the capture is damaged.
 pub(super) const MAX_RECORD_BYTES: u32 = 1 << 26;
@@ -47,17 +73,18 @@ pub(super) fn record(
 ) -> Record {
     let original_len = (original_len as usize).max(data.len());
     if original_len > MAX_PACKET_BYTES {
-        return Record::Skipped(format!("packet longer than {MAX_PACKET_BYTES} bytes"));
+        return Record::Skipped(Skip::counted(format!(
+            "packet longer than {MAX_PACKET_BYTES} bytes"
+        )));
     }
     let length = original_len.saturating_sub(layer.fcs_bytes);
     let data = &data[..data.len().min(length)];
     match link::to_ethernet(layer.link_type, data) {
-        Ok(mut bytes) => {
-            let missing = length - data.len();
-            bytes.resize(bytes.len() + missing, 0);
-            Record::Packet(CapturedPacket { time, bytes, truncated: missing > 0 })
+        Ok(bytes) => {
+            let length = bytes.len() + length - data.len();
+            Record::Packet(CapturedPacket { time, bytes, length })
         }
-        Err(reason) => Record::Skipped(reason),
+        Err(skip) => Record::Skipped(skip),
     }
 }
 

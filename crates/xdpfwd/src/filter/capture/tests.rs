@@ -1,7 +1,7 @@
 //! Tests captures that scapy does not write. tests/filter_captures.rs compares the verdicts on
 //! other captures with tshark.
 
-use std::io::{Cursor, Write as _};
+use std::io::{self, Cursor, Read, Write as _};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -88,11 +88,16 @@ fn read_all(bytes: &[u8]) -> Vec<Record> {
 }
 
 fn packet(time: i128, bytes: &[u8]) -> Record {
-    Record::Packet(CapturedPacket { time: Some(time), bytes: bytes.to_vec(), truncated: false })
+    let (bytes, length) = (bytes.to_vec(), bytes.len());
+    Record::Packet(CapturedPacket { time: Some(time), bytes, length })
 }
 
-fn skipped(reason: &str) -> Record {
-    Record::Skipped(reason.to_owned())
+fn skipped(text: &str) -> Record {
+    Record::Skipped(Skip::counted(text.to_owned()))
+}
+
+fn skipped_as(reason: &'static str, text: &str) -> Record {
+    Record::Skipped(Skip::new(text.to_owned(), reason))
 }
 
 #[test]
@@ -147,8 +152,7 @@ fn old_pcap_has_original_length_first() {
     for version in [(2, 2), (2, 3), (543, 0)] {
         let writer = Writer::new(ByteOrder::Big).pcap_header(0xa1b2_c3d4, version, 1);
         let bytes = writer.u32(0).u32(0).u32(5).u32(3).raw(&[1, 2, 3]).bytes;
-        let truncated =
-            CapturedPacket { time: Some(0), bytes: vec![1, 2, 3, 0, 0], truncated: true };
+        let truncated = CapturedPacket { time: Some(0), bytes: vec![1, 2, 3], length: 5 };
         assert_eq!(read_all(&bytes), [Record::Interface, Record::Packet(truncated)], "{version:?}");
     }
 }
@@ -193,7 +197,10 @@ fn sections_of_different_byte_order_have_their_own_interfaces() {
         bytes.extend(section.packet(0, 1, &[9], 1).packet(1, 1, &[9], 1).bytes);
     }
     let ipv4 = [&[0; 12][..], &[8, 0, 9]].concat();
-    let missing = skipped("interface 1, which the capture does not describe");
+    let missing = skipped_as(
+        "interface that the capture does not describe",
+        "interface 1, which the capture does not describe",
+    );
     let expected = [
         Record::Interface,
         packet(1000, &ipv4),
@@ -215,8 +222,7 @@ fn simple_and_obsolete_packet_blocks_are_read() {
         let writer =
             writer.block(3, &simple).block(0x7777, &[1; 9]).block(4, &[]).block(5, &[0; 12]);
         let records = read_all(&writer.block(2, &obsolete).block(9, b"A=B\n").bytes);
-        let without_time =
-            CapturedPacket { time: None, bytes: vec![1, 2, 3, 0, 0], truncated: true };
+        let without_time = CapturedPacket { time: None, bytes: vec![1, 2, 3], length: 5 };
         let journal = skipped("block type 0x9: not a packet");
         assert_eq!(
             records,
@@ -235,7 +241,10 @@ fn damaged_blocks_are_skipped_and_the_rest_is_read() {
     let time_unit_without_value: (u16, &[u8]) = (9, &[]);
     let writer = writer.interface(1, 0, &[time_unit_without_value]).packet(1, 0, &[1], 1);
     let records = read_all(&writer.packet(0, 0, &[2], 1).bytes);
-    assert_eq!(records[1], skipped(&format!("damaged block at byte {block_offset}")));
+    assert_eq!(
+        records[1],
+        skipped_as("damaged block", &format!("damaged block at byte {block_offset}"))
+    );
     assert!(matches!(&records[2], Record::Skipped(_)));
     for (record, name) in [(&records[3], "interface 1"), (&records[4], "interface 2")] {
         let text = format!("{name}: damaged block; its packets are skipped");
@@ -253,7 +262,7 @@ fn packets_without_ethernet_header_become_ethernet_frames() {
     for link_type in [12, 14, 101] {
         assert_eq!(link::to_ethernet(link_type, ipv4), frame(&v4, ipv4));
         assert_eq!(link::to_ethernet(link_type, ipv6), frame(&v6, ipv6));
-        let error = Err(format!("link type {link_type}: neither IPv4 nor IPv6"));
+        let error = Err(Skip::counted(format!("link type {link_type}: neither IPv4 nor IPv6")));
         assert_eq!(link::to_ethernet(link_type, &[0x15]), error);
         assert_eq!(link::to_ethernet(link_type, &[]), error);
     }
@@ -276,12 +285,15 @@ fn packets_without_ethernet_header_become_ethernet_frames() {
     assert_eq!(link::to_ethernet(276, &sll2), frame(&v4, ipv4));
     assert_eq!(
         link::to_ethernet(113, &sll[..15]),
-        Err("link type 113: truncated header".to_owned())
+        Err(Skip::counted("link type 113: truncated header"))
     );
     let netlink = [&[0, 4, 3, 0x38][..], &[0; 12]].concat();
     assert_eq!(
         link::to_ethernet(113, &netlink),
-        Err("link type 113: hardware type 824".to_owned())
+        Err(Skip::new(
+            "link type 113: hardware type 824".to_owned(),
+            "hardware type whose packets have no EtherType"
+        ))
     );
 }
 
@@ -362,26 +374,86 @@ fn packet_longer_than_any_frame_is_skipped() {
     assert_eq!(records[1..], [reason.clone(), reason]);
 }
 
-/// A pipe can deliver one byte at a time.
-#[test]
-fn capture_is_read_from_short_reads() {
-    struct OneByte(Cursor<Vec<u8>>);
-    impl Read for OneByte {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let length = buffer.len().min(1);
-            self.0.read(&mut buffer[..length])
-        }
+/// A pipe that delivers the parts of a capture one after the other.
+struct Parts(Vec<Vec<u8>>);
+
+impl Read for Parts {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(part) = self.0.iter_mut().find(|part| !part.is_empty()) else { return Ok(0) };
+        let length = buffer.len().min(part.len());
+        buffer[..length].copy_from_slice(&part[..length]);
+        part.drain(..length);
+        Ok(length)
     }
-    let bytes =
-        Writer::new(ByteOrder::Big).section().interface(1, 0, &[]).packet(0, 0, &[1], 1).bytes;
+}
+
+fn read_parts(parts: Vec<Vec<u8>>) -> Vec<Record> {
     let mut records = Vec::new();
-    let source = Box::new(OneByte(Cursor::new(bytes)));
-    read_from(source, &mut |record| {
+    let result = read_from(Box::new(Parts(parts)), &mut |record| {
         records.push(record);
         Ok(())
-    })
-    .unwrap();
-    assert_eq!(records, [Record::Interface, packet(0, &[1])]);
+    });
+    assert!(result.is_ok(), "{result:?}");
+    records
+}
+
+#[test]
+fn capture_in_parts_is_read_as_a_whole_one() {
+    let pcap = |magic, version, extra| {
+        let mut writer = Writer::new(ByteOrder::Little).pcap_header(magic, version, 1);
+        for _ in 0..3 {
+            writer = writer.u32(1_700_000_000).u32(5).u32(60).u32(60);
+            writer = writer.raw(&[0; 12][..extra]).raw(&[7; 60]);
+        }
+        writer.bytes
+    };
+    // The lengths of version 2.2 are the other way round.
+    let old = Writer::new(ByteOrder::Big).pcap_header(0xa1b2_c3d4, (2, 2), 1);
+    let old = old.u32(0).u32(0).u32(5).u32(3).raw(&[1, 2, 3]).bytes;
+    let pcapng = Writer::new(ByteOrder::Big).section().interface(1, 0, &[]);
+    let pcapng = pcapng.packet(0, 0, &[1], 1).bytes;
+    let captures =
+        [pcap(0xa1b2_c3d4, (2, 4), 0), pcap(0xa1b2_cd34, (2, 4), 8), old.clone(), pcapng];
+    for bytes in &captures {
+        let whole = read_all(bytes);
+        for split in 0..bytes.len() {
+            let (start, end) = bytes.split_at(split);
+            assert_eq!(read_parts(vec![start.to_vec(), end.to_vec()]), whole, "{split}");
+        }
+        assert_eq!(read_parts(bytes.iter().map(|byte| vec![*byte]).collect()), whole);
+    }
+    for bytes in [pcap(0xa1b2_c3d4, (2, 4), 4), pcap(0xa1b2_c3d4, (2, 4), 8), old] {
+        let whole = read_all(&bytes);
+        // The header, and the start of the first record, in two parts.
+        for split in 0..40 {
+            let (start, end) = bytes.split_at(split);
+            assert_eq!(read_parts(vec![start.to_vec(), end.to_vec()]), whole, "{split}");
+        }
+    }
+}
+
+#[test]
+fn section_with_too_many_interfaces_is_damaged() {
+    let start = Writer::new(ByteOrder::Little).section().bytes;
+    let empty = Writer::new(ByteOrder::Little).block(1, &[]).bytes;
+    let interfaces = 1 << 16;
+    let bytes = [&start[..], &empty.repeat(interfaces)].concat();
+    assert_eq!(read_all(&bytes).len(), interfaces);
+    // A new section has its own.
+    assert_eq!(read_all(&bytes.repeat(2)).len(), 2 * interfaces);
+    let (records, result) = read_bytes(&[&bytes[..], &empty].concat());
+    assert_eq!(records.len(), interfaces);
+    let error = result.unwrap_err();
+    assert!(error.contains("a section with more than 65536 interfaces"), "{error}");
+}
+
+/// Blocks of 32 bytes can record packets of 256 KiB.
+#[test]
+fn packet_without_captured_bytes_is_not_filled() {
+    let writer = Writer::new(ByteOrder::Little).section().interface(1, 0, &[]);
+    let records = read_all(&writer.packet(0, 0, &[], MAX_PACKET_BYTES as u32).bytes);
+    let Record::Packet(packet) = &records[1] else { panic!("{records:?}") };
+    assert_eq!((packet.length, packet.bytes.capacity()), (MAX_PACKET_BYTES, 0));
 }
 
 proptest::proptest! {
