@@ -434,6 +434,22 @@ fn error_names_file_line_and_column_of_invalid_signature() {
 }
 
 #[test]
+fn signatures_with_too_many_overlapping_conditions_are_rejected() {
+    let plan = |count: usize| {
+        let signatures: Vec<String> = (1..=count)
+            .map(|n| format!(r#"'drop proto udp dport {n}-65535 hex "{n:06x}"'"#))
+            .collect();
+        payload_plan(&format!("{{ signatures = [{}] }}", signatures.join(", ")))
+    };
+    assert!(plan(512).is_ok());
+    let error = plan(513).map(|_| ()).unwrap_err().to_string();
+    assert!(
+        error.contains("cannot compile 513 signatures: one packet could be compared with 513"),
+        "{error}"
+    );
+}
+
+#[test]
 fn gtpu_inner_applies_rules_to_user_packets() {
     // A G-PDU's user packet, without Ethernet.
     let user_packet = |port: u16| ipv4_from(HOST_10, UDP, &udp(1, port))[14..].to_vec();
