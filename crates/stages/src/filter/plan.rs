@@ -124,7 +124,7 @@ impl LongTable for FilterPlan {
     }
 
     fn other_counter_keys(&self) -> Vec<String> {
-        exception::counter_keys().into_iter().collect()
+        exception::counter_keys().collect()
     }
 
     fn other_tables(&self, counters: &[u64]) -> Vec<Table> {
