@@ -403,8 +403,7 @@ fn nested_signatures_count_a_packet_of_their_byte_once() {
 
 #[test]
 fn signatures_and_rules_that_overlap_too_much_are_rejected() {
-    let signatures: String =
-        (0..600).map(|n| format!("'continue dport {n}-65535 text \"attack\"',")).collect();
+    let signatures = "'continue dport 80 text \"attack\"',".repeat(600);
     let error = payload_plan(&format!("{{ signatures = [{signatures}] }}")).unwrap_err();
     let error = error.to_string();
     assert!(
@@ -429,6 +428,22 @@ fn error_names_file_line_and_column_of_invalid_signature() {
         error.contains(
             "wrong.signatures:2:11: invalid pattern `bare`: expected a text in double quotes"
         ),
+        "{error}"
+    );
+}
+
+#[test]
+fn signatures_with_too_many_overlapping_conditions_are_rejected() {
+    let plan = |count: usize| {
+        let signatures: Vec<String> = (1..=count)
+            .map(|n| format!(r#"'drop proto udp dport {n}-65535 hex "{n:06x}"'"#))
+            .collect();
+        payload_plan(&format!("{{ signatures = [{}] }}", signatures.join(", ")))
+    };
+    assert!(plan(512).is_ok());
+    let error = plan(513).map(|_| ()).unwrap_err().to_string();
+    assert!(
+        error.contains("cannot compile 513 signatures: one packet could be compared with 513"),
         "{error}"
     );
 }

@@ -170,6 +170,63 @@ fn routing_header_inside_gtpu_is_found() {
     assert_eq!(drop_by("rules = []", &packet), None);
 }
 
+/// A sender must not get the fragments of a user packet through the filter by adding options.
+#[test]
+fn first_fragment_of_gtpu_counts_as_later_fragment_despite_options_or_routing_header() {
+    let udp = [8, 0x68, 8, 0x68, 0, 20, 0, 0, 0x30, 255, 0, 4, 0, 0, 0, 7, 0x45, 0, 0, 40];
+    let v4 = |options: &[u8], flags: u8| {
+        let words = 5 + options.len() as u8 / 4;
+        let length = 4 * words + udp.len() as u8;
+        let header = [
+            &[0x40 | words, 0, 0, length, 0, 0, flags, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2],
+            options,
+        ]
+        .concat();
+        frame(&[8, 0], &[&header[..], &udp].concat())
+    };
+    let routed = {
+        let routing = [&[44][..], &routing(0, 1)].concat();
+        let fragment = [17, 0, 0, 1, 0, 0, 0, 9];
+        let chain = [&routing[..], &fragment, &udp].concat();
+        let mut header = vec![0x60, 0, 0, 0, 0, chain.len() as u8, 43, 64];
+        header.extend([0x20; 32]);
+        frame(&[0x86, 0xdd], &[&header[..], &chain].concat())
+    };
+    let options = [1, 1, 1, 0];
+    let packets = [
+        (v4(&[], 0x20), "later_fragments", Reason::LATER_FRAGMENT),
+        (v4(&options, 0x20), "ip_options", Reason::IP_OPTIONS),
+        (routed, "routing_header", Reason::ROUTING_HEADER),
+    ];
+    let outcome = |settings: &str, packet: &[u8]| {
+        let rule = r#"rules = ["accept proto udp dport 2152"], gtpu = "inner""#;
+        decide(&format!(r#"{{ default = "accept", {rule}{settings} }}"#), packet)
+    };
+    let by = |drop, exception| Outcome { drop, rule: None, exception: Some(exception) };
+    for (packet, key, reason) in &packets {
+        let dropped = by(Some(Reason::LATER_FRAGMENT), PacketException::LaterFragment);
+        let judge = r#", ip_options = "judge", routing_header = "judge""#;
+        assert_eq!(outcome("", packet).drop, Some(*reason), "{key}");
+        assert_eq!(outcome(judge, packet), dropped, "{key}");
+        for (action, expected) in [
+            ("judge", dropped),
+            ("drop", dropped),
+            ("accept", by(None, PacketException::LaterFragment)),
+        ] {
+            let settings = format!(r#"{judge}, later_fragments = "{action}""#);
+            assert_eq!(outcome(&settings, packet), expected, "{key}, {action}");
+        }
+        // The key of the kind that is found first still decides before.
+        if *key != "later_fragments" {
+            let accept = format!(r#", {key} = "accept", later_fragments = "drop""#);
+            assert_eq!(outcome(&accept, packet).drop, None, "{key}");
+        }
+    }
+    // Of a packet that is not a fragment, rules match the outer packet.
+    let whole = outcome(r#", ip_options = "judge""#, &v4(&options, 0));
+    assert_eq!(whole, Outcome { drop: None, rule: Some(0), exception: None });
+}
+
 #[test]
 fn protocol_of_extension_header_matches_any_header_of_ipv6() {
     let all: [(u8, &[u8]); 8] = [

@@ -129,6 +129,12 @@ impl Classifier {
         self.v4.prune.is_some() || self.v6.prune.is_some()
     }
 
+    /// Returns an upper bound of how many rules one packet is compared with, apart from hash
+    /// collisions.
+    pub(crate) fn max_compared(&self) -> usize {
+        self.v4.max_compared().max(self.v6.max_compared())
+    }
+
     /// Returns the tables for the XDP program, or an error if they exceed its limits. `rules` must
     /// be those of the classifier.
     pub fn image(&self, rules: &[Rule]) -> Result<Image, KernelLimitError> {

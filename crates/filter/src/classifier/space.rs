@@ -317,6 +317,15 @@ impl<const N: usize> Space<N> {
         self.tuples.iter().map(|tuple| tuple.shape).collect()
     }
 
+    /// Returns an upper bound of how many entries one key is compared with: the longest buckets of
+    /// all tuples.
+    pub(super) fn max_compared(&self) -> usize {
+        match self.prune {
+            None => self.entries.len(),
+            Some(_) => self.tuples.iter().map(|tuple| tuple.shape.longest_bucket).sum(),
+        }
+    }
+
     pub(super) fn memory(&self) -> usize {
         size_of_val(&self.tuples[..])
             + self.table.memory()

@@ -8,6 +8,8 @@
 //! signatures. So the limit applies to the extra steps of all these visits together:
 //!
 //! steps ≤ 2 · automata · bytes + [`Scanner::MAX_EXTRA_STEPS`]
+//!
+//! Visits of the classes that match the packet come on top: see [`Scanner::max_steps`].
 
 use std::ops::RangeInclusive;
 

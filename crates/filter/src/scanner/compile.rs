@@ -26,6 +26,18 @@ pub enum ScannerError {
         /// Sum of the lengths of all different patterns.
         bytes: usize,
     },
+    /// One packet would be compared with too many conditions.
+    #[error(
+        "one packet could be compared with {compared} different conditions on headers; at most \
+         {max} are possible; signatures with the same conditions count once: give more signatures \
+         the same conditions, or give them different prefixes, protocols or single ports instead \
+         of ranges",
+        max = Scanner::MAX_CONDITIONS
+    )]
+    Conditions {
+        /// Upper bound of the conditions that one packet is compared with.
+        compared: usize,
+    },
     /// One packet could match too many signatures.
     #[error(
         "the signatures overlap so much that one packet could need {steps} steps beyond two per \
@@ -57,6 +69,9 @@ impl Scanner {
     /// Maximum sum of the lengths of all different patterns.
     pub const MAX_PATTERN_BYTES: usize = 1 << 17;
 
+    /// Maximum number of different conditions on headers that one packet is compared with.
+    pub const MAX_CONDITIONS: usize = 512;
+
     /// Compiles signatures. Keep `seed` secret: see [`Classifier::new`].
     pub fn new(signatures: &[Signature], seed: u64) -> Result<Self, ScannerError> {
         let (conditions, class_of) = classes_of(signatures);
@@ -64,6 +79,11 @@ impl Scanner {
         let bytes = patterns.iter().map(|pattern| pattern.bytes.len()).sum();
         if bytes > Self::MAX_PATTERN_BYTES {
             return Err(ScannerError::PatternBytes { bytes });
+        }
+        let classifier = Classifier::new(&conditions, seed);
+        let compared = classifier.max_compared();
+        if compared > Self::MAX_CONDITIONS {
+            return Err(ScannerError::Conditions { compared });
         }
         let mut nodes = Vec::with_capacity(patterns.len());
         let (mut blocks, mut slots, mut entries) = (Vec::new(), Vec::new(), Vec::new());
@@ -118,7 +138,7 @@ impl Scanner {
         }
         Ok(Self {
             classes: classes(signatures, &class_of, &patterns, conditions.len()),
-            conditions: Classifier::new(&conditions, seed),
+            conditions: classifier,
             automata,
             nodes,
             blocks,

@@ -7,7 +7,7 @@
 //!
 //! - **Header first.** Signatures with the same conditions form a class. Before the scan, a
 //!   [`Classifier`] finds the classes that match the packet. If no class matches, the payload is
-//!   not scanned.
+//!   not scanned. A packet is compared with at most [`Scanner::MAX_CONDITIONS`] classes.
 //! - **Once per packet.** A pattern is a node, whose parent is the longest pattern that is a proper
 //!   suffix. The scan visits only nodes that can still give a result. After a node, the scan visits
 //!   its parent if that can still give a result, and so on. An occurrence that starts before the
@@ -125,6 +125,9 @@ const NONE: u32 = u32::MAX;
 /// Bytes between two checks whether the scan can end.
 const CHUNK: usize = 64;
 
+/// Minimum bytes between two such checks for each class that matches the packet.
+const BYTES_PER_CLASS: usize = 8;
+
 /// Memory for [`Scanner::scan`], reused for each payload.
 #[derive(Clone, Debug)]
 pub struct Hits {
@@ -150,10 +153,14 @@ pub struct Hits {
 impl Scanner {
     /// Maximum steps of a scan of a payload of `length` bytes.
     ///
-    /// A step is a transition of an automaton, or the check of one signature whose pattern occurs.
+    /// A step is a transition of an automaton, the check of one signature whose pattern occurs, or
+    /// a visit of a class that matches the packet. Each class is visited once before the scan, once
+    /// at its beginning; later visits of all classes take at most one step per eight bytes.
     pub fn max_steps(&self, length: usize) -> u64 {
         let automata = self.automata.iter().flatten().count() as u64;
-        2 * automata * length as u64 + Self::MAX_EXTRA_STEPS
+        let classes = self.conditions.max_compared() as u64;
+        let class_visits = 2 * classes + (length / BYTES_PER_CLASS) as u64;
+        2 * automata * length as u64 + Self::MAX_EXTRA_STEPS + class_visits
     }
 
     /// Allocates memory for [`Self::scan`].
@@ -182,6 +189,7 @@ impl Scanner {
     ) -> impl Iterator<Item = u32> + use<'h> {
         memory.begin();
         for class in self.conditions.matches(key, 0) {
+            memory.steps += 1;
             memory.eligible.push((class, 0));
             memory.eligible_set.insert(class);
         }
@@ -203,9 +211,9 @@ impl Scanner {
             Some((automaton, automaton.start))
         });
         // `end` takes a few steps per class, so call it less often with many classes.
-        let chunk = CHUNK.max(8 * memory.eligible.len());
+        let chunk = CHUNK.max(BYTES_PER_CLASS * memory.eligible.len());
         let mut position = start;
-        loop {
+        while position < payload.len() {
             let end = self.end(position, memory).min(payload.len());
             if position >= end {
                 return;
@@ -227,7 +235,8 @@ impl Scanner {
     /// Returns the position in the payload from which no byte can change the outcome. The scan has
     /// reached `position`.
     fn end(&self, position: usize, memory: &mut Hits) -> usize {
-        let Hits { eligible, found, best, .. } = memory;
+        let Hits { eligible, found, best, steps, .. } = memory;
+        *steps += eligible.len() as u64;
         let mut end = 0;
         for (class, done) in eligible {
             let class = &self.classes[*class as usize];

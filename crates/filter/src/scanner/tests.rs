@@ -201,20 +201,22 @@ fn scan_reads_no_byte_that_cannot_change_the_outcome() {
         let lines = lines.iter().map(|line| (*line).to_owned());
         check(&signatures(lines), &payload)
     };
+    // A class that matches the packet takes a step before the scan, and one at each chunk.
     assert_eq!(steps(&["drop dport 81 text \"a\""]), 0);
-    assert_eq!(steps(&["drop text \"a\" depth 10", "drop dport 81 text \"a\""]), 10);
-    assert_eq!(steps(&["drop text \"a\" offset 1000 depth 100"]), 100);
-    assert_eq!(steps(&["drop text \"a\" offset 1500"]), 0);
+    assert_eq!(steps(&["drop text \"a\" depth 10", "drop dport 81 text \"a\""]), 10 + 3);
+    assert_eq!(steps(&["drop text \"a\" offset 1000 depth 100"]), 100 + 4);
+    assert_eq!(steps(&["drop text \"a\" offset 1500"]), 1);
     // The first signature decides, so the second one and the rest of the payload do not matter.
-    assert!(steps(&["drop text \"xx\"", "drop text \"a\""]) <= 64 + 2);
+    assert!(steps(&["drop text \"xx\"", "drop text \"a\""]) <= 64 + 3 + 2);
     // The scan ends early because all signatures have matched.
-    assert!(steps(&["continue text \"xx\"", "drop text \"x\" offset 3"]) <= 64 + 4);
+    assert!(steps(&["continue text \"xx\"", "drop text \"x\" offset 3"]) <= 64 + 3 + 4);
     // The second signature matches and decides, unless the first one matches too, which is possible
     // only within the first 200 bytes.
     assert!(
-        steps(&["accept text \"a\" depth 200", "drop text \"x\"", "continue text \"b\""]) <= 202
+        steps(&["accept text \"a\" depth 200", "drop text \"x\"", "continue text \"b\""])
+            <= 200 + 6 + 2
     );
-    assert_eq!(steps(&["accept text \"a\"", "drop text \"b\" nocase"]), 2800);
+    assert_eq!(steps(&["accept text \"a\"", "drop text \"b\" nocase"]), 2800 + 23);
 }
 
 #[test]
@@ -223,7 +225,8 @@ fn many_signatures_with_one_pattern_cost_few_steps() {
     let steps = check(&by_port, &[b'a'; 1400]);
     assert!(steps <= 200, "{steps}");
     let steps = check(&by_port, &[b'x'; 1400]);
-    assert_eq!(steps, 1400);
+    // One class: visited before the scan, at its beginning, and after each chunk but the last.
+    assert_eq!(steps, 1400 + 1 + 22);
     let equal = signatures((0..2000).map(|_| "drop text \"aa\"".to_owned()));
     check(&equal, &[b'a'; 1400]);
 }
@@ -247,14 +250,63 @@ fn scanner_rejects_signatures_that_overlap_too_much() {
         message.contains("at most 512 are possible; the signatures with the pattern text \"aaaa"),
         "{message}"
     );
-    // All port ranges contain port 65535, so one packet can match all signatures.
-    let many =
-        (0..600).map(|n| format!("continue dport {n}-65535 text \"a\\\"\" nocase")).collect();
+    let many = vec!["continue text \"a\\\"\" nocase".to_owned(); 600];
     let message = error(many);
     assert!(message.contains("the pattern text \"a\\\"\" nocase need the most"), "{message}");
     let long = vec![format!("drop hex \"{}\"", "00".repeat(Scanner::MAX_PATTERN_BYTES + 1))];
     let message = error(long);
     assert!(message.starts_with("the patterns have 131073 bytes; at most 131072"), "{message}");
+}
+
+/// Each pattern alone adds no step, but one packet can match all port ranges. A packet without a
+/// payload is enough.
+#[test]
+fn scanner_rejects_more_conditions_than_one_packet_may_cost() {
+    let ranges = |count: usize| {
+        signatures((1..=count).map(|n| format!("drop proto udp dport {n}-65535 hex \"{n:06x}\"")))
+    };
+    let error = Scanner::new(&ranges(5_000), 1).unwrap_err();
+    assert_eq!(error, ScannerError::Conditions { compared: 5_000 });
+    let message = error.to_string();
+    assert!(
+        message.starts_with(
+            "one packet could be compared with 5000 different conditions on headers; at most 512"
+        ),
+        "{message}"
+    );
+    let max = Scanner::MAX_CONDITIONS;
+    assert!(Scanner::new(&ranges(max + 1), 1).is_err());
+    let scanner = Scanner::new(&ranges(max), 1).unwrap();
+    let mut memory = scanner.hits();
+    for length in [0, 1, 63, 64, 1400, 9000] {
+        assert!(scan(&scanner, &key(65535), &vec![0; length], &mut memory).is_empty());
+        let (steps, max_steps) = (memory.steps(), scanner.max_steps(length));
+        assert!(steps <= max_steps, "{length}: {steps} steps, at most {max_steps}");
+        assert!(steps >= max as u64, "{length}: {steps} steps do not count the conditions");
+    }
+}
+
+/// Conditions count once, however many signatures have them.
+#[test]
+fn scanner_accepts_many_signatures_with_equal_conditions_or_different_ports_and_hosts() {
+    let accepted =
+        |line: fn(usize) -> String| Scanner::new(&signatures((0..4000).map(line)), 1).map(|_| ());
+    assert_eq!(accepted(|n| format!("drop text \"word {n:05}\"")), Ok(()));
+    let http = |n| format!("drop proto tcp dport 80 text \"word {n:05}\"");
+    assert_eq!(accepted(http), Ok(()));
+    let port = |n| format!("drop proto udp dport {n} text \"word {n:05}\"");
+    assert_eq!(accepted(port), Ok(()));
+    let host = |n| {
+        let (a, b) = (n / 250, n % 250);
+        format!("drop dst 10.0.{a}.{b} proto tcp dport {} text \"word {n:05}\"", 80 + n % 7)
+    };
+    assert_eq!(accepted(host), Ok(()));
+    let mixed = |n| {
+        let (a, length) = (n % 200, 16 + n % 17);
+        let ports = 1000 * (n % 60);
+        format!("drop src 10.{a}.0.0/{length} dport {ports}-{} text \"w {n:05}\"", ports + 999)
+    };
+    assert_eq!(accepted(mixed), Ok(()));
 }
 
 /// The limit counts only signatures that one packet can match together.

@@ -11,7 +11,8 @@ use xdpfwd_wire::{EtherType, Headers, IpProtocol, IpVersion, Status, gtpu, udp};
 pub enum Inspection {
     /// An ordinary packet: the fields that rules match.
     Key(Key),
-    /// A packet exception, with a key if rules can apply nevertheless.
+    /// A packet exception, with a key if rules can apply nevertheless. IP options, a routing header
+    /// or a later fragment without a key: the packet is also the first fragment of a GTP-U packet.
     Exception(PacketException, Option<Key>),
 }
 
@@ -58,17 +59,16 @@ pub fn inspect(frame: &[u8], headers: &Headers) -> Inspection {
 pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Inspection {
     let is_gtpu = headers.destination_port == gtpu::PORT
         && headers.protocol == Some(IpProtocol::UDP)
-        && headers.fragment == xdpfwd_wire::Fragment::Whole
         && headers.status == Status::Parsed;
+    let is_fragment = headers.fragment == xdpfwd_wire::Fragment::First;
     match inspect(frame, headers) {
         // A first fragment lacks the end of the user packet. Treat it as a later fragment, to which
-        // no rule applies.
-        Inspection::Key(key)
-            if key.fragment == Fragment::First
-                && key.protocol == IpProtocol::UDP.0
-                && headers.destination_port == gtpu::PORT =>
-        {
+        // no rule applies, also if it has IP options or a routing header.
+        Inspection::Key(_) if is_gtpu && is_fragment => {
             return Inspection::Exception(PacketException::LaterFragment, None);
+        }
+        Inspection::Exception(exception, Some(_)) if is_gtpu && is_fragment => {
+            return Inspection::Exception(exception, None);
         }
         Inspection::Key(_) if is_gtpu => {}
         inspection => return inspection,

@@ -181,20 +181,7 @@ impl SourceBuckets {
         bytes: usize,
         now: u64,
     ) -> bool {
-        // 4 and 6 make prefixes of different IP versions differ.
-        let prefix = match *addresses {
-            xdpfwd_filter::Addresses::V4 { source, .. } => {
-                u128::from(source.checked_shr(32 - u32::from(self.prefix_len.min(32))).unwrap_or(0))
-                    << 8
-                    | 4
-            }
-            xdpfwd_filter::Addresses::V6 { source, .. } => {
-                source.checked_shr(128 - u32::from(self.prefix_len)).unwrap_or(0) ^ 6 << 120
-            }
-        };
-        let hash =
-            mix(prefix as u64 ^ mix((prefix >> 64) as u64 ^ self.seed) ^ self.seed.rotate_left(32))
-                | 1;
+        let hash = self.prefix_hash(addresses);
         let set_start = (hash >> 32) as usize % (SLOTS / WAYS) * WAYS;
         let set = &self.slots[set_start..set_start + WAYS];
         let found = set.iter().find(|slot| slot.prefix_hash.load(Ordering::Relaxed) == hash);
@@ -209,6 +196,24 @@ impl SourceBuckets {
             slot
         });
         slot.bucket.draw(cost(self.unit, bytes), &self.rate, now)
+    }
+
+    /// Returns the hash of the source prefix. It is never 0.
+    #[inline]
+    fn prefix_hash(&self, addresses: &xdpfwd_filter::Addresses) -> u64 {
+        let (version, prefix) = match *addresses {
+            xdpfwd_filter::Addresses::V4 { source, .. } => {
+                let shift = 32 - u32::from(self.prefix_len.min(32));
+                (4, u128::from(source.checked_shr(shift).unwrap_or(0)))
+            }
+            xdpfwd_filter::Addresses::V6 { source, .. } => {
+                (6, source.checked_shr(128 - u32::from(self.prefix_len)).unwrap_or(0))
+            }
+        };
+        // IPv6 prefixes can have all 128 bits, so the version must be a word of its own. How the
+        // words of both versions differ depends on the seed, so that no sender can balance it.
+        let seed = mix(self.seed ^ version);
+        mix(prefix as u64 ^ mix((prefix >> 64) as u64 ^ seed) ^ seed.rotate_left(32)) | 1
     }
 }
 

@@ -109,6 +109,38 @@ fn source_prefixes_have_separate_buckets() {
     assert_eq!((0..20).filter(|_| sources.passes(&v6(1 << 110), 60, at(0.0))).count(), 5);
 }
 
+/// An earlier hash mixed the version into bits that belong to the prefix from /121 on.
+#[test]
+fn prefixes_of_different_ip_versions_have_separate_buckets() {
+    let limit = limit(10, Unit::Packets, 5);
+    let victim = 0xc000_0201_u32;
+    let v4 = xdpfwd_filter::Addresses::V4 { source: victim, destination: 1 };
+    for prefix_len in 0..=128 {
+        let v4_prefix =
+            u128::from(victim.checked_shr(32 - u32::from(prefix_len.min(32))).unwrap_or(0));
+        // Prefixes that equal the one of IPv4 except for simple differences.
+        let words = [v4_prefix, v4_prefix << 8 | 4, v4_prefix << 64];
+        let masks = [0, 4, 6, 4 ^ 6, u128::MAX, 6 << 120, 6 << 64];
+        for seed in [0, 1, 0x0123_4567_89ab_cdef] {
+            let buckets = SourceBuckets::with_seed(&limit, prefix_len, Ticks::NANOSECONDS, seed);
+            for (word, mask) in words.iter().flat_map(|word| masks.map(|mask| (word, mask))) {
+                let source = (word ^ mask).checked_shl(128 - u32::from(prefix_len)).unwrap_or(0);
+                let v6 = xdpfwd_filter::Addresses::V6 { source, destination: 1 };
+                assert_ne!(
+                    buckets.prefix_hash(&v6),
+                    buckets.prefix_hash(&v4),
+                    "/{prefix_len}, {source:x}, seed {seed}"
+                );
+            }
+        }
+    }
+    let buckets = SourceBuckets::new(&limit, 128, Ticks::NANOSECONDS);
+    let source = u128::from(victim) << 8 | 4 | 6 << 120;
+    let v6 = xdpfwd_filter::Addresses::V6 { source, destination: 1 };
+    let passed = |addresses| (0..20).filter(|_| buckets.passes(addresses, 60, at(0.0))).count();
+    assert_eq!((passed(&v6), passed(&v4)), (5, 5));
+}
+
 /// Compares a limit with an exact token bucket. Packets arrive when tokens are due, and one
 /// nanosecond before and after.
 #[test]

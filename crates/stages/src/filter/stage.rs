@@ -111,7 +111,12 @@ impl Filter {
                 let policy = &self.program.exceptions;
                 let (exception, verdict) = match (policy.verdict(exception), key) {
                     (Some(verdict), _) => (exception, verdict),
-                    (None, None) => (exception, Verdict::Drop),
+                    // The first fragment of a GTP-U packet counts as a later fragment, but no rule
+                    // can match it.
+                    (None, None) => {
+                        let later = PacketException::LaterFragment;
+                        (later, policy.verdict(later).unwrap_or(Verdict::Drop))
+                    }
                     // Options or a routing header must not hide that the packet is a fragment.
                     (None, Some(key)) => match policy.verdict(PacketException::LaterFragment) {
                         Some(verdict) if key.fragment == Fragment::Later => {
