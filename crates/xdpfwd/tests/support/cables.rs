@@ -187,10 +187,26 @@ impl Cables {
 
     /// Sends many flows, so that RSS uses all queues, until `count` packets or [`Sender::stop`].
     pub fn send(&self, side: usize, size: u16, count: Option<u64>) -> Sender {
-        Sender::start(&self.far_namespaces[side], &far_end(self.near_ends[side]), size, count)
+        Sender::start(self.frames(side, size), count)
+    }
+
+    fn frames(&self, side: usize, size: u16) -> FrameSender {
+        FrameSender::new(&self.far_namespaces[side], &far_end(self.near_ends[side]), size)
+    }
+
+    fn near_end_mac(&self, side: usize) -> [u8; 6] {
+        let file = format!("/sys/class/net/{}/address", self.near_ends[side]);
+        let output = self.forwarder.command("cat").arg(&file).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let bytes: Vec<u8> =
+            text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+        bytes.try_into().unwrap()
     }
 
     /// Sends [`PACKETS`] from both sides at once, and returns how many arrived, by sending side.
+    ///
+    /// The packets have the MAC address of the near end: virtio-net enters promiscuous mode some time
+    /// after xdpfwd has requested it, and until then drops packets to other addresses.
     pub fn exchange(&self, size: u16) -> [u64; 2] {
         self.exchange_expecting([true, true], size)
     }
@@ -201,8 +217,10 @@ impl Cables {
         let before = self.seen();
         thread::scope(|scope| {
             for side in [0, 1] {
+                let to_near_end =
+                    |frames: FrameSender| frames.destination_mac(self.near_end_mac(side));
                 if !should_arrive[side] {
-                    let sender = self.send(side, size, Some(PACKETS));
+                    let sender = Sender::start(to_near_end(self.frames(side, size)), Some(PACKETS));
                     scope.spawn(move || assert_eq!(sender.finish(), PACKETS));
                     continue;
                 }
@@ -210,11 +228,7 @@ impl Cables {
                     let seen = self.sinks[1 - side].seen().unwrap();
                     (seen.arrived - before[1 - side].arrived).packets
                 };
-                let sender = FrameSender::new(
-                    &self.far_namespaces[side],
-                    &far_end(self.near_ends[side]),
-                    size,
-                );
+                let sender = to_near_end(self.frames(side, size));
                 scope.spawn(move || sender.send_as_packets_arrive(arrived_count));
             }
         });
@@ -301,6 +315,11 @@ impl FrameSender {
         }
     }
 
+    fn destination_mac(mut self, mac: [u8; 6]) -> Self {
+        self.traffic = self.traffic.destination_mac(mac);
+        self
+    }
+
     /// Sends the next frame, or waits a millisecond if the queue is full or the link is down.
     fn send_one(&mut self) {
         let flow = (self.sent % u64::from(Self::FLOWS)) as u32 * Self::PORT_STEP;
@@ -338,8 +357,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    fn start(namespace: &Namespace, interface: &str, size: u16, count: Option<u64>) -> Self {
-        let mut frame_sender = FrameSender::new(namespace, interface, size);
+    fn start(mut frame_sender: FrameSender, count: Option<u64>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let should_stop = Arc::clone(&stop);
         let send = move || {

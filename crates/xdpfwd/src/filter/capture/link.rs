@@ -65,7 +65,7 @@ fn has_ethertype(hardware_type: u16) -> bool {
 /// tag, libpcap inserts it again: its TPID is then the protocol, and the payload begins with its
 /// VID, as in an Ethernet frame.
 fn cooked(link_type: u32, data: &[u8]) -> Result<(u16, &[u8]), Skip> {
-    let (header_len, hardware_type, protocol) =
+    let (header_len, hardware_type_at, protocol_at) =
         if link_type == 113 { (16, 2, 14) } else { (20, 8, 0) };
     let Some((header, payload)) = data.split_at_checked(header_len) else {
         return Err(Skip::counted(format!("link type {link_type}: truncated header")));
