@@ -3,8 +3,9 @@
 //! Each folder on the path, each symbolic link and the file itself must belong to root or to the
 //! user of this process, and no other user may write to them. There are two exceptions. A folder
 //! with the sticky bit, such as /tmp, may be writable by others: they can create files in it, but
-//! can replace only their own. A file or folder on a read-only mount may have any mode, because
-//! nobody can write to it.
+//! can replace only their own. A file or folder on a read-only file system may have any mode,
+//! because nobody can write to it. A read-only mount does not count: the same file system may be
+//! writable at another mount, or in another mount namespace.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,7 +14,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
 
-use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::sys::stat::{major, minor};
 use nix::unistd::Uid;
 
 /// The error that another user can change a file.
@@ -117,7 +118,7 @@ impl Walk {
         match read(path) {
             Ok(file) => match self.problem(&file) {
                 None => Ok(Some(file)),
-                Some(Problem::Mode(_)) if is_read_only(path) => Ok(Some(file)),
+                Some(Problem::Mode(_)) if is_on_read_only_file_system(&file) => Ok(Some(file)),
                 Some(problem) => Err((path.to_owned(), problem)),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -145,10 +146,25 @@ impl Walk {
     }
 }
 
-/// Returns whether the file is on a read-only mount, so that nobody can write to it. For example,
-/// Kubernetes mounts a ConfigMap read-only, but its folder has mode 0777.
-fn is_read_only(path: &Path) -> bool {
-    statvfs(path).is_ok_and(|mount| mount.flags().contains(FsFlags::ST_RDONLY))
+/// Returns whether the file is on a file system of this machine that is read-only at all mounts.
+fn is_on_read_only_file_system(file: &Metadata) -> bool {
+    fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| {
+        mounts.lines().any(|line| is_read_only_file_system(line, file.dev()).unwrap_or(false))
+    })
+}
+
+/// Returns whether a line of mountinfo shows that the device has a read-only file system.
+fn is_read_only_file_system(line: &str, device: u64) -> Option<bool> {
+    let (mount, file_system) = line.split_once(" - ")?;
+    let mut fields = file_system.split(' ');
+    // The options of the file system come last, after its type and source. `mount` has the options
+    // of the mount.
+    let (kind, options) = (fields.next()?, fields.nth(1)?);
+    // Without a block device, others may be able to change the files elsewhere: on a server, or in
+    // the layers of an overlay.
+    let is_local = major(device) != 0 || kind == "tmpfs";
+    let is_same = mount.split(' ').nth(2)? == format!("{}:{}", major(device), minor(device));
+    Some(is_same && is_local && options.split(',').any(|option| option == "ro"))
 }
 
 fn reversed_names(path: &Path) -> Vec<OsString> {
@@ -303,5 +319,24 @@ mod tests {
         set_mode(&file, 0o666);
         let open = fs::File::open(&file).unwrap();
         error(Path::new(&format!("/dev/fd/{}", open.as_raw_fd())));
+    }
+
+    #[test]
+    fn only_read_only_local_file_system_counts() {
+        let is_read_only = |line: &str, device| is_read_only_file_system(line, device);
+        let disk = nix::sys::stat::makedev(254, 1);
+        for (line, device, expected) in [
+            ("9 1 254:1 / /a ro,relatime - ext4 /dev/vda ro,discard", disk, Some(true)),
+            ("9 1 254:1 / /a rw,relatime shared:1 - ext4 /dev/vda ro", disk, Some(true)),
+            ("9 1 254:1 / /a ro,relatime - ext4 /dev/vda rw,discard", disk, Some(false)),
+            ("9 1 254:1 / /a ro,relatime - ext4 /dev/vda rw,errors=ro", disk, Some(false)),
+            ("9 1 254:2 / /a ro,relatime - ext4 /dev/vdb ro", disk, Some(false)),
+            ("9 1 0:33 / /a ro - tmpfs none ro,size=4k", 33, Some(true)),
+            ("9 1 0:33 / /a ro - nfs4 server:/a ro", 33, Some(false)),
+            ("9 1 0:33 / /a ro - overlay overlay ro", 33, Some(false)),
+            ("9 1 0:33 / /a ro", 33, None),
+        ] {
+            assert_eq!(is_read_only(line, device), expected, "{line}");
+        }
     }
 }
