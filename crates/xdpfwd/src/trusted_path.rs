@@ -16,6 +16,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::sys::stat::{major, minor};
 use nix::unistd::Uid;
+use rustix::io::Errno;
 
 /// The error that another user can change a file.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct UntrustedPath {
 enum Problem {
     Owner(u32),
     Mode(u32),
+    /// The mode lets the group root write, and an access control list may let others do so, too.
+    AccessControlList(u32),
     /// The file, folder or link cannot be examined.
     Io(io::Error),
 }
@@ -116,9 +119,13 @@ impl Walk {
         read: impl Fn(&Path) -> io::Result<Metadata>,
     ) -> Result<Option<Metadata>, (PathBuf, Problem)> {
         match read(path) {
-            Ok(file) => match self.problem(&file) {
+            Ok(file) => match self.problem(path, &file) {
                 None => Ok(Some(file)),
-                Some(Problem::Mode(_)) if is_on_read_only_file_system(&file) => Ok(Some(file)),
+                Some(Problem::Mode(_) | Problem::AccessControlList(_))
+                    if is_on_read_only_file_system(&file) =>
+                {
+                    Ok(Some(file))
+                }
                 Some(problem) => Err((path.to_owned(), problem)),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -126,7 +133,7 @@ impl Walk {
         }
     }
 
-    fn problem(&self, file: &Metadata) -> Option<Problem> {
+    fn problem(&self, path: &Path, file: &Metadata) -> Option<Problem> {
         let kind = file.file_type();
         // A device such as /dev/null has no content that others could change.
         if kind.is_char_device() {
@@ -140,10 +147,31 @@ impl Walk {
         if kind.is_symlink() || is_sticky_folder {
             return None;
         }
-        // The members of the group root are trusted like root.
-        let group = if file.gid() == 0 { 0 } else { WRITABLE_BY_GROUP };
-        (mode & (WRITABLE_BY_OTHERS | group) != 0).then_some(Problem::Mode(mode & 0o7777))
+        writers(path, file)
     }
+}
+
+/// Returns the problem that users other than the owner may write to the file or folder.
+fn writers(path: &Path, file: &Metadata) -> Option<Problem> {
+    let mode = file.mode() & 0o7777;
+    if mode & WRITABLE_BY_OTHERS != 0 {
+        return Some(Problem::Mode(mode));
+    }
+    if mode & WRITABLE_BY_GROUP == 0 {
+        return None;
+    }
+    // The members of the group root are trusted like root. With an access control list, the group
+    // bits of the mode are the largest permissions of all users and groups in the list.
+    if file.gid() != 0 {
+        return Some(Problem::Mode(mode));
+    }
+    has_access_control_list(path).then_some(Problem::AccessControlList(mode))
+}
+
+/// Also returns true if this is not known.
+fn has_access_control_list(path: &Path) -> bool {
+    let size = rustix::fs::getxattr(path, "system.posix_acl_access", &mut [0; 0]);
+    !matches!(size, Err(Errno::NODATA | Errno::OPNOTSUPP))
 }
 
 /// Returns whether the file is on a file system of this machine that is read-only at all mounts.
@@ -193,6 +221,11 @@ impl fmt::Display for UntrustedPath {
             Problem::Mode(mode) => {
                 write!(f, " is writable by others (mode {mode:04o}); run: chmod go-w {at:?}")
             }
+            Problem::AccessControlList(mode) => write!(
+                f,
+                " has an access control list and mode {mode:04o}, so others may be able to write; \
+                 run: chmod go-w {at:?}"
+            ),
             Problem::Io(error) => write!(f, " cannot be examined: {error}"),
         }
     }
@@ -264,6 +297,43 @@ mod tests {
             chown(&file, None, Some(4321)).unwrap();
         }
         assert!(error(&file).contains("mode 0664"));
+    }
+
+    #[test]
+    fn write_permission_of_group_root_is_rejected_with_access_control_list() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let (_folder, file) = file_in_folder();
+        set_mode(&file, 0o664);
+        // As of `setfacl -m u:4321:rw`: tag, permissions and ID of the owner, a user, the group, the
+        // mask and others.
+        let entries = [
+            (1u16, 6u16, u32::MAX),
+            (2, 6, 4321),
+            (4, 4, u32::MAX),
+            (16, 6, u32::MAX),
+            (32, 4, u32::MAX),
+        ];
+        let mut list = 2u32.to_le_bytes().to_vec();
+        for (tag, permissions, id) in entries {
+            list.extend(tag.to_le_bytes());
+            list.extend(permissions.to_le_bytes());
+            list.extend(id.to_le_bytes());
+        }
+        let flags = rustix::fs::XattrFlags::empty();
+        match rustix::fs::setxattr(&file, "system.posix_acl_access", &list, flags) {
+            Err(Errno::OPNOTSUPP) => return,
+            result => result.unwrap(),
+        }
+        let text = error(&file);
+        let end = format!(
+            "has an access control list and mode 0664, so others may be able to write; run: chmod \
+             go-w {file:?}"
+        );
+        assert!(text.ends_with(&end), "{text}");
+        set_mode(&file, 0o644);
+        check(&file).unwrap();
     }
 
     #[test]
