@@ -373,7 +373,7 @@ fn documented_commands_let_service_and_group_run_xdpfwd() {
         .replace("target/release/xdpfwd", XDPFWD)
         .replace("sudo -u xdpfwd-run", "as xdpfwd-run")
         .replace("sudo ", "")
-        .replace("USER\n", "operator\n");
+        .replace("USER\n", "xdpfwd-operator\n");
     let script = format!(
         r#"
 set -e
@@ -385,13 +385,13 @@ mount --bind /mnt/etc /etc
 mount --bind /mnt/bin /usr/local/bin
 mount --bind /mnt/lib /var/lib
 export PATH=/usr/local/bin:$PATH
-as() {{ user=$1; shift; setpriv --reuid "$user" --regid "$user" --init-groups -- "$@"; }}
-useradd --system --user-group operator
+as() {{ user=$1; shift; setpriv --reuid "$user" --regid "$user" --init-groups env "$@"; }}
+useradd --system --user-group xdpfwd-operator
 {commands}
 as xdpfwd-run /usr/local/bin/xdpfwd --version
 test -z "$(getcap /usr/local/bin/xdpfwd)"
 getcap /usr/local/bin/xdpfwd-caps | grep -q cap_net_admin
-as operator /usr/local/bin/xdpfwd-caps --version
+as xdpfwd-operator /usr/local/bin/xdpfwd-caps --version
 if as xdpfwd-run /usr/local/bin/xdpfwd-caps --version; then exit 1; fi
 echo done
 "#
