@@ -6,6 +6,9 @@
 //! can replace only their own. A file or folder on a read-only file system may have any mode,
 //! because nobody can write to it. A read-only mount does not count: the same file system may be
 //! writable at another mount, or in another mount namespace.
+//!
+//! The files are read before or after the check. So that nobody can change a file in between, a
+//! missing file or folder is an error where other users could create and remove it.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -35,6 +38,8 @@ enum Problem {
     AccessControlList(u32),
     /// The file, folder or link cannot be examined.
     Io(io::Error),
+    /// The file, folder or link does not exist, and others can create it.
+    Missing,
 }
 
 /// Maximum number of symbolic links on a path, as in the kernel.
@@ -45,7 +50,8 @@ const WRITABLE_BY_OTHERS: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
 /// Fails if a user other than root and the user of this process can change what `path` names. A
-/// missing file is no error. After `sudo`, the user who called it counts as the user.
+/// missing file is an error only if other users can create it. After `sudo`, the user who called it
+/// counts as the user.
 pub(crate) fn check(path: &Path) -> Result<(), UntrustedPath> {
     Walk { owners: trusted_owners() }.check(path)
 }
@@ -85,7 +91,7 @@ impl Walk {
             }
             let next = current.join(name);
             let Some(file) = self.check_entry(&next, |path| fs::symlink_metadata(path))? else {
-                return Ok(());
+                return check_missing(&current, next);
             };
             if !file.is_symlink() {
                 current = next;
@@ -148,6 +154,18 @@ impl Walk {
             return None;
         }
         writers(path, file)
+    }
+}
+
+/// Fails if other users can create `missing` in the folder, which has passed the check: it has the
+/// sticky bit. They may also have removed it after it was read.
+fn check_missing(folder: &Path, missing: PathBuf) -> Result<(), (PathBuf, Problem)> {
+    match fs::symlink_metadata(folder) {
+        Ok(file) if writers(folder, &file).is_none() || is_on_read_only_file_system(&file) => {
+            Ok(())
+        }
+        Ok(_) => Err((missing, Problem::Missing)),
+        Err(error) => Err((folder.to_owned(), Problem::Io(error))),
     }
 }
 
@@ -226,6 +244,10 @@ impl fmt::Display for UntrustedPath {
                 " has an access control list and mode {mode:04o}, so others may be able to write; \
                  run: chmod go-w {at:?}"
             ),
+            Problem::Missing => f.write_str(
+                " does not exist, and others can create it; create it, or use a folder to which only \
+                 its owner can write",
+            ),
             Problem::Io(error) => write!(f, " cannot be examined: {error}"),
         }
     }
@@ -282,9 +304,34 @@ mod tests {
             set_mode(inner, 0o757);
             let text = error(path);
             assert!(text.contains(&format!("{inner:?}, which leads to it,")), "{text}");
-            // This is the mode of /tmp.
-            set_mode(inner, 0o1777);
-            check(path).unwrap();
+        }
+        // This is the mode of /tmp.
+        set_mode(inner, 0o1777);
+        check(&file).unwrap();
+    }
+
+    /// Others may have removed the file after xdpfwd read it, or may create it before xdpfwd reads
+    /// it.
+    #[test]
+    fn missing_file_is_rejected_where_others_can_create_it() {
+        let (_folder, file) = file_in_folder();
+        let inner = file.parent().unwrap();
+        let (missing, folder) = (inner.join("missing"), inner.join("folder"));
+        let link = inner.join("link");
+        symlink("missing", &link).unwrap();
+        for mode in [0o1777, 0o1757] {
+            set_mode(inner, mode);
+            let text = error(&missing);
+            assert!(text.contains("it does not exist, and others can create it; "), "{text}");
+            let text = error(&folder.join("file"));
+            assert!(text.contains(&format!("{folder:?}, which leads to it, does not")), "{text}");
+            error(&link);
+        }
+        for mode in [0o755, 0o1755] {
+            set_mode(inner, mode);
+            for path in [&missing, &folder.join("file"), &link] {
+                check(path).unwrap();
+            }
         }
     }
 
