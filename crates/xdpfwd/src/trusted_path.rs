@@ -3,8 +3,12 @@
 //! Each folder on the path, each symbolic link and the file itself must belong to root or to the
 //! user of this process, and no other user may write to them. There are two exceptions. A folder
 //! with the sticky bit, such as /tmp, may be writable by others: they can create files in it, but
-//! can replace only their own. A file or folder on a read-only mount may have any mode, because
-//! nobody can write to it.
+//! can replace only their own. A file or folder on a read-only file system may have any mode,
+//! because nobody can write to it. A read-only mount does not count: the same file system may be
+//! writable at another mount, or in another mount namespace.
+//!
+//! The files are read before or after the check. So that nobody can change a file in between, a
+//! missing file or folder is an error where other users could create and remove it.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,8 +17,9 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
 
-use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::sys::stat::{major, minor};
 use nix::unistd::Uid;
+use rustix::io::Errno;
 
 /// The error that another user can change a file.
 #[derive(Debug)]
@@ -29,8 +34,12 @@ pub(crate) struct UntrustedPath {
 enum Problem {
     Owner(u32),
     Mode(u32),
+    /// The mode lets the group root write, and an access control list may let others do so, too.
+    AccessControlList(u32),
     /// The file, folder or link cannot be examined.
     Io(io::Error),
+    /// The file, folder or link does not exist, and others can create it.
+    Missing,
 }
 
 /// Maximum number of symbolic links on a path, as in the kernel.
@@ -41,7 +50,8 @@ const WRITABLE_BY_OTHERS: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
 /// Fails if a user other than root and the user of this process can change what `path` names. A
-/// missing file is no error. After `sudo`, the user who called it counts as the user.
+/// missing file is an error only if other users can create it. After `sudo`, the user who called it
+/// counts as the user.
 pub(crate) fn check(path: &Path) -> Result<(), UntrustedPath> {
     Walk { owners: trusted_owners() }.check(path)
 }
@@ -81,7 +91,7 @@ impl Walk {
             }
             let next = current.join(name);
             let Some(file) = self.check_entry(&next, |path| fs::symlink_metadata(path))? else {
-                return Ok(());
+                return check_missing(&current, next);
             };
             if !file.is_symlink() {
                 current = next;
@@ -115,9 +125,13 @@ impl Walk {
         read: impl Fn(&Path) -> io::Result<Metadata>,
     ) -> Result<Option<Metadata>, (PathBuf, Problem)> {
         match read(path) {
-            Ok(file) => match self.problem(&file) {
+            Ok(file) => match self.problem(path, &file) {
                 None => Ok(Some(file)),
-                Some(Problem::Mode(_)) if is_read_only(path) => Ok(Some(file)),
+                Some(Problem::Mode(_) | Problem::AccessControlList(_))
+                    if is_on_read_only_file_system(&file) =>
+                {
+                    Ok(Some(file))
+                }
                 Some(problem) => Err((path.to_owned(), problem)),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -125,7 +139,7 @@ impl Walk {
         }
     }
 
-    fn problem(&self, file: &Metadata) -> Option<Problem> {
+    fn problem(&self, path: &Path, file: &Metadata) -> Option<Problem> {
         let kind = file.file_type();
         // A device such as /dev/null has no content that others could change.
         if kind.is_char_device() {
@@ -139,16 +153,64 @@ impl Walk {
         if kind.is_symlink() || is_sticky_folder {
             return None;
         }
-        // The members of the group root are trusted like root.
-        let group = if file.gid() == 0 { 0 } else { WRITABLE_BY_GROUP };
-        (mode & (WRITABLE_BY_OTHERS | group) != 0).then_some(Problem::Mode(mode & 0o7777))
+        writers(path, file)
     }
 }
 
-/// Returns whether the file is on a read-only mount, so that nobody can write to it. For example,
-/// Kubernetes mounts a ConfigMap read-only, but its folder has mode 0777.
-fn is_read_only(path: &Path) -> bool {
-    statvfs(path).is_ok_and(|mount| mount.flags().contains(FsFlags::ST_RDONLY))
+/// Fails if other users can create `missing` in the folder, which has passed the check: it has the
+/// sticky bit. They may also have removed it after it was read.
+fn check_missing(folder: &Path, missing: PathBuf) -> Result<(), (PathBuf, Problem)> {
+    match fs::symlink_metadata(folder) {
+        Ok(file) if writers(folder, &file).is_none() || is_on_read_only_file_system(&file) => {
+            Ok(())
+        }
+        Ok(_) => Err((missing, Problem::Missing)),
+        Err(error) => Err((folder.to_owned(), Problem::Io(error))),
+    }
+}
+
+/// Returns the problem that users other than the owner may write to the file or folder.
+fn writers(path: &Path, file: &Metadata) -> Option<Problem> {
+    let mode = file.mode() & 0o7777;
+    if mode & WRITABLE_BY_OTHERS != 0 {
+        return Some(Problem::Mode(mode));
+    }
+    if mode & WRITABLE_BY_GROUP == 0 {
+        return None;
+    }
+    // The members of the group root are trusted like root. With an access control list, the group
+    // bits of the mode are the largest permissions of all users and groups in the list.
+    if file.gid() != 0 {
+        return Some(Problem::Mode(mode));
+    }
+    has_access_control_list(path).then_some(Problem::AccessControlList(mode))
+}
+
+/// Also returns true if this is not known.
+fn has_access_control_list(path: &Path) -> bool {
+    let size = rustix::fs::getxattr(path, "system.posix_acl_access", &mut [0; 0]);
+    !matches!(size, Err(Errno::NODATA | Errno::OPNOTSUPP))
+}
+
+/// Returns whether the file is on a file system of this machine that is read-only at all mounts.
+fn is_on_read_only_file_system(file: &Metadata) -> bool {
+    fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| {
+        mounts.lines().any(|line| is_read_only_file_system(line, file.dev()).unwrap_or(false))
+    })
+}
+
+/// Returns whether a line of mountinfo shows that the device has a read-only file system.
+fn is_read_only_file_system(line: &str, device: u64) -> Option<bool> {
+    let (mount, file_system) = line.split_once(" - ")?;
+    let mut fields = file_system.split(' ');
+    // The options of the file system come last, after its type and source. `mount` has the options
+    // of the mount.
+    let (kind, options) = (fields.next()?, fields.nth(1)?);
+    // Without a block device, others may be able to change the files elsewhere: on a server, or in
+    // the layers of an overlay.
+    let is_local = major(device) != 0 || kind == "tmpfs";
+    let is_same = mount.split(' ').nth(2)? == format!("{}:{}", major(device), minor(device));
+    Some(is_same && is_local && options.split(',').any(|option| option == "ro"))
 }
 
 fn reversed_names(path: &Path) -> Vec<OsString> {
@@ -177,6 +239,15 @@ impl fmt::Display for UntrustedPath {
             Problem::Mode(mode) => {
                 write!(f, " is writable by others (mode {mode:04o}); run: chmod go-w {at:?}")
             }
+            Problem::AccessControlList(mode) => write!(
+                f,
+                " has an access control list and mode {mode:04o}, so others may be able to write; \
+                 run: chmod go-w {at:?}"
+            ),
+            Problem::Missing => f.write_str(
+                " does not exist, and others can create it; create it, or use a folder to which only \
+                 its owner can write",
+            ),
             Problem::Io(error) => write!(f, " cannot be examined: {error}"),
         }
     }
@@ -233,9 +304,34 @@ mod tests {
             set_mode(inner, 0o757);
             let text = error(path);
             assert!(text.contains(&format!("{inner:?}, which leads to it,")), "{text}");
-            // This is the mode of /tmp.
-            set_mode(inner, 0o1777);
-            check(path).unwrap();
+        }
+        // This is the mode of /tmp.
+        set_mode(inner, 0o1777);
+        check(&file).unwrap();
+    }
+
+    /// Others may have removed the file after xdpfwd read it, or may create it before xdpfwd reads
+    /// it.
+    #[test]
+    fn missing_file_is_rejected_where_others_can_create_it() {
+        let (_folder, file) = file_in_folder();
+        let inner = file.parent().unwrap();
+        let (missing, folder) = (inner.join("missing"), inner.join("folder"));
+        let link = inner.join("link");
+        symlink("missing", &link).unwrap();
+        for mode in [0o1777, 0o1757] {
+            set_mode(inner, mode);
+            let text = error(&missing);
+            assert!(text.contains("it does not exist, and others can create it; "), "{text}");
+            let text = error(&folder.join("file"));
+            assert!(text.contains(&format!("{folder:?}, which leads to it, does not")), "{text}");
+            error(&link);
+        }
+        for mode in [0o755, 0o1755] {
+            set_mode(inner, mode);
+            for path in [&missing, &folder.join("file"), &link] {
+                check(path).unwrap();
+            }
         }
     }
 
@@ -248,6 +344,43 @@ mod tests {
             chown(&file, None, Some(4321)).unwrap();
         }
         assert!(error(&file).contains("mode 0664"));
+    }
+
+    #[test]
+    fn write_permission_of_group_root_is_rejected_with_access_control_list() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let (_folder, file) = file_in_folder();
+        set_mode(&file, 0o664);
+        // As of `setfacl -m u:4321:rw`: tag, permissions and ID of the owner, a user, the group, the
+        // mask and others.
+        let entries = [
+            (1u16, 6u16, u32::MAX),
+            (2, 6, 4321),
+            (4, 4, u32::MAX),
+            (16, 6, u32::MAX),
+            (32, 4, u32::MAX),
+        ];
+        let mut list = 2u32.to_le_bytes().to_vec();
+        for (tag, permissions, id) in entries {
+            list.extend(tag.to_le_bytes());
+            list.extend(permissions.to_le_bytes());
+            list.extend(id.to_le_bytes());
+        }
+        let flags = rustix::fs::XattrFlags::empty();
+        match rustix::fs::setxattr(&file, "system.posix_acl_access", &list, flags) {
+            Err(Errno::OPNOTSUPP) => return,
+            result => result.unwrap(),
+        }
+        let text = error(&file);
+        let end = format!(
+            "has an access control list and mode 0664, so others may be able to write; run: chmod \
+             go-w {file:?}"
+        );
+        assert!(text.ends_with(&end), "{text}");
+        set_mode(&file, 0o644);
+        check(&file).unwrap();
     }
 
     #[test]
@@ -303,5 +436,24 @@ mod tests {
         set_mode(&file, 0o666);
         let open = fs::File::open(&file).unwrap();
         error(Path::new(&format!("/dev/fd/{}", open.as_raw_fd())));
+    }
+
+    #[test]
+    fn only_read_only_local_file_system_counts() {
+        let is_read_only = |line: &str, device| is_read_only_file_system(line, device);
+        let disk = nix::sys::stat::makedev(254, 1);
+        for (line, device, expected) in [
+            ("9 1 254:1 / /a ro,relatime - ext4 /dev/vda ro,discard", disk, Some(true)),
+            ("9 1 254:1 / /a rw,relatime shared:1 - ext4 /dev/vda ro", disk, Some(true)),
+            ("9 1 254:1 / /a ro,relatime - ext4 /dev/vda rw,discard", disk, Some(false)),
+            ("9 1 254:1 / /a ro,relatime - ext4 /dev/vda rw,errors=ro", disk, Some(false)),
+            ("9 1 254:2 / /a ro,relatime - ext4 /dev/vdb ro", disk, Some(false)),
+            ("9 1 0:33 / /a ro - tmpfs none ro,size=4k", 33, Some(true)),
+            ("9 1 0:33 / /a ro - nfs4 server:/a ro", 33, Some(false)),
+            ("9 1 0:33 / /a ro - overlay overlay ro", 33, Some(false)),
+            ("9 1 0:33 / /a ro", 33, None),
+        ] {
+            assert_eq!(is_read_only(line, device), expected, "{line}");
+        }
     }
 }

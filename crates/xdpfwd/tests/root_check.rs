@@ -312,23 +312,27 @@ fn files_that_others_can_change_are_refused_as_root_unless_allowed() {
     assert!(!stderr.contains("other users"), "{stderr}");
 }
 
-/// Kubernetes mounts a ConfigMap in this way.
 #[test]
-fn writable_folder_on_read_only_mount_is_accepted() {
+fn writable_folder_is_accepted_on_read_only_file_system_but_not_mount() {
     let lab = build_lab(Chain::builder());
     let (config, folder) = (Config::new(&cross_connect(1, "")), Folder::new());
     let folder = folder.display();
-    let check = |options: &str| {
+    let check = |mount: &str| {
         let command = format!(
             "unshare --mount sh -c 'mount -t tmpfs -o mode=0777 none {folder} && \
-             cp {} {folder}/fw.toml && mount -o remount,{options},mode=0777 {folder} && \
+             cp {} {folder}/fw.toml && mount {mount} {folder} && \
              exec {XDPFWD} --config {folder}/fw.toml --check'",
             config.path()
         );
         shell(lab.fwd(), &command)
     };
-    let (code, _, stderr) = check("ro");
+    let (code, _, stderr) = check("-o remount,ro,mode=0777");
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    let (code, _, stderr) = check("rw");
-    assert!(code == Some(2) && stderr.contains("(mode 0777)"), "{stderr}");
+    // Kubernetes mounts a ConfigMap read-only, and systemd most folders of a service. The files are
+    // writable where they are not mounted in this way.
+    for mount in ["-o remount,rw,mode=0777", "-o remount,bind,ro", &format!("-o ro,bind {folder}")]
+    {
+        let (code, _, stderr) = check(mount);
+        assert!(code == Some(2) && stderr.contains("(mode 0777)"), "{mount}: {stderr}");
+    }
 }

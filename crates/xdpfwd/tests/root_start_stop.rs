@@ -358,6 +358,51 @@ fn start_without_privilege_prints_setcap_command() {
     assert!(position("chmod 0750 ") < position("setcap "), "{text}");
 }
 
+/// Runs the commands of docs/operations.md from top to bottom, on copies of /etc and the folders
+/// that they change.
+#[cfg(feature = "esp")]
+#[test]
+fn documented_commands_let_service_and_group_run_xdpfwd() {
+    let operations = include_str!("../../../docs/operations.md");
+    let blocks = operations.split("```sh\n").skip(1);
+    let commands: String = blocks
+        .filter_map(|block| block.split("```").next())
+        .filter(|block| block.starts_with("sudo "))
+        .collect();
+    let commands = commands
+        .replace("target/release/xdpfwd", XDPFWD)
+        .replace("sudo -u xdpfwd-run", "as xdpfwd-run")
+        .replace("sudo ", "")
+        .replace("USER\n", "xdpfwd-operator\n");
+    let script = format!(
+        r#"
+set -e
+mount -t tmpfs none /mnt
+mkdir /mnt/etc /mnt/bin /mnt/lib
+cp -a /etc/. /mnt/etc
+rm -f /mnt/etc/.pwd.lock /mnt/etc/*.lock
+mount --bind /mnt/etc /etc
+mount --bind /mnt/bin /usr/local/bin
+mount --bind /mnt/lib /var/lib
+export PATH=/usr/local/bin:$PATH
+as() {{ user=$1; shift; setpriv --reuid "$user" --regid "$user" --init-groups env "$@"; }}
+useradd --system --user-group xdpfwd-operator
+{commands}
+as xdpfwd-run /usr/local/bin/xdpfwd --version
+test -z "$(getcap /usr/local/bin/xdpfwd)"
+getcap /usr/local/bin/xdpfwd-caps | grep -q cap_net_admin
+as xdpfwd-operator /usr/local/bin/xdpfwd-caps --version
+if as xdpfwd-run /usr/local/bin/xdpfwd-caps --version; then exit 1; fi
+echo done
+"#
+    );
+    let lab = build_lab(Chain::builder());
+    let output =
+        lab.fwd().command("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.ends_with("done\n"), "{text}{}", stderr(&output));
+}
+
 #[test]
 fn duration_sigint_and_sigterm_end_xdpfwd_with_exit_code_0() {
     let lab = build_lab(Chain::builder());

@@ -31,8 +31,8 @@ impl FilePolicy {
         if Uid::effective().is_root() { Self::Warn } else { Self::Accept }
     }
 
-    /// Returns an error or a warning if other users can change the file; neither for a missing
-    /// file.
+    /// Returns an error or a warning if other users can change the file, or can create it if
+    /// it is missing.
     pub(super) fn check(self, path: &Path) -> Result<Option<String>, String> {
         let checked = match self {
             Self::Accept => Ok(()),

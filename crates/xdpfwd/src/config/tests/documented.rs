@@ -239,7 +239,27 @@ fn documented_unit_restarts_for_ever_with_a_pause() {
 #[test]
 fn documented_setcap_follows_restriction_to_a_group() {
     let position = |command: &str| OPERATIONS.find(command).unwrap();
-    assert!(position("chgrp xdpfwd /usr/local/bin/xdpfwd") < position("chmod 0750 "));
+    assert!(position("chgrp xdpfwd /usr/local/bin/xdpfwd-caps\n") < position("chmod 0750 "));
     assert!(position("chmod 0750 ") < position("setcap cap_net_admin"));
     assert_eq!(OPERATIONS.matches("+ep").count(), 1, "each `setcap` needs a group");
+    assert_eq!(OPERATIONS.matches("sudo chmod ").count(), 1, "`chmod` keeps capabilities");
+}
+
+/// The user of the service is not in the group that may execute the binary with capabilities, and
+/// systemd refuses a dynamic user with the name of a group.
+#[test]
+fn documented_service_user_differs_from_group_of_operators() {
+    let words_after = |text: &str| -> Vec<&str> {
+        let rests = OPERATIONS.split(text).skip(1);
+        rests.map(|rest| rest.split([' ', '\n', '`']).next().unwrap()).collect()
+    };
+    assert_eq!(words_after("groupadd --system --force "), ["xdpfwd"]);
+    assert_eq!(words_after("\nUser="), ["xdpfwd-run", "xdpfwd-run"]);
+    assert_eq!(words_after("--shell /usr/sbin/nologin "), ["xdpfwd-run"]);
+    for text in ["install -d -o ", "sudo -u "] {
+        let users = words_after(text);
+        assert!(!users.is_empty() && users.iter().all(|user| *user == "xdpfwd-run"), "{users:?}");
+    }
+    assert_eq!(words_after("ExecStart="), ["/usr/local/bin/xdpfwd"]);
+    assert!(OPERATIONS.contains("-m 0755 target/release/xdpfwd /usr/local/bin/xdpfwd\n"));
 }
