@@ -188,6 +188,8 @@ pub(super) enum WriteFailure {
     Io(Arc<io::Error>),
     #[error("another file is at its path")]
     Replaced,
+    #[error("it is no longer at its path")]
+    Missing,
 }
 
 impl From<io::Error> for WriteFailure {
@@ -203,6 +205,7 @@ impl WriteFailure {
                 StateFileProblem::Write { error, folder: folder_of(path).to_owned() }
             }
             Self::Replaced => StateFileProblem::Replaced,
+            Self::Missing => StateFileProblem::Missing(path.to_owned()),
         }
     }
 }

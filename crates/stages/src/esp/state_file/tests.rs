@@ -14,10 +14,12 @@ use xdpfwd_ipsec::{Exhausted, Fingerprint, Ivs};
 use xdpfwd_testkit::Folder;
 use xdpfwd_xsk::clock;
 
-use super::disk::lock;
+use super::disk::{Disk, lock};
 use super::epoch::now;
+use super::error::WriteFailure;
 use super::layout::{self, Content};
 use super::numbers::STEP;
+use super::slots::Slots;
 use super::writer::INBOUND_INTERVAL;
 use super::*;
 use crate::esp::private_file::effective_user;
@@ -581,8 +583,31 @@ fn file_of_other_program_at_path_is_not_overwritten() {
     let replacement = read_state(&path);
     let text = file.outbound(300, fingerprint("1"), ESN, None).unwrap_err().to_string();
     assert!(text.contains("was replaced by another file"), "{text}");
-    drop(file);
+    let closed = file.close();
     assert_eq!(read_state(&path), replacement);
+    let fault = closed.fault().expect("a fault");
+    assert!(
+        fault.contains("cannot record this failure either (another file is at its path)")
+            && fault.contains("the next start does not know of it: create new keys"),
+        "{fault}"
+    );
+    // Indeed, the next start accepts the other file.
+    StateFile::open(&path).unwrap();
+}
+
+#[test]
+fn file_that_was_marked_before_its_replacement_reports_unmarked_file() {
+    let folder = Folder::new();
+    let path = create_state(&folder);
+    let (disk, content) = Disk::open(&path).unwrap();
+    let mut slots = Slots::new(disk, &content);
+    slots.mark_failed().unwrap();
+    assert!(StateFile::has_failed_write(&path));
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(slots.mark_failed(), Err(WriteFailure::Missing)));
+    StateFile::create(&path).unwrap();
+    assert!(matches!(slots.mark_failed(), Err(WriteFailure::Replaced)));
+    assert!(!StateFile::has_failed_write(&path));
 }
 
 #[test]
