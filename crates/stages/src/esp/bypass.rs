@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 
 use super::selector::{End, Selector};
+use super::state::Direction;
 use super::values::Bypassed;
 use xdpfwd_wire::{EtherType, Headers, IpProtocol, IpVersion, Status};
 
 /// The kinds of packets that pass, and the limits of these kinds: IKE passes only between the
 /// endpoints of SAs, and no IP packet passes whose source a selector contains, except Neighbor
 /// Discovery.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Bypass {
     arp: bool,
     nd: bool,
@@ -21,8 +22,8 @@ pub(super) struct Bypass {
     endpoints: Vec<Endpoints>,
     /// The selector prefixes of all SAs; `None` if no SA has any.
     claimed: Option<Selector>,
-    /// Whether `claimed` also applies to destinations, as in `esp-seal`.
-    claims_destinations: bool,
+    /// The direction of the stage: `Out` for `esp-seal`.
+    direction: Direction,
 }
 
 /// The outer addresses of an SA.
@@ -47,7 +48,7 @@ impl Bypass {
         kinds: &[Bypassed],
         endpoints: impl Iterator<Item = Endpoints>,
         selectors: impl Iterator<Item = &'s Selector>,
-        claims_destinations: bool,
+        direction: Direction,
     ) -> Self {
         let has = |kind| kinds.contains(&kind);
         let claimed = Selector::union(selectors.filter(|selector| !selector.is_all()));
@@ -60,7 +61,7 @@ impl Bypass {
             any: !kinds.is_empty(),
             endpoints: endpoints.collect(),
             claimed: (!claimed.is_all()).then_some(claimed),
-            claims_destinations,
+            direction,
         }
     }
 
@@ -103,7 +104,9 @@ impl Bypass {
                 && (self.arp && is_arp || self.not_ip && !self.may_hide_claimed(frame, headers));
         }
         self.nd && is_nd(frame, headers)
-            || self.ike && is_ike(frame, headers) && self.is_between_endpoints(frame, headers)
+            || self.ike
+                && is_ike(frame, headers, self.direction)
+                && self.is_between_endpoints(frame, headers)
     }
 
     /// Returns whether packets that no SA matches can pass unchanged.
@@ -136,7 +139,7 @@ impl Bypass {
             |end| self.claimed.as_ref().is_some_and(|claimed| claimed.contains(addresses, end));
         self.endpoints.iter().any(is_of)
             && !is_claimed(End::Source)
-            && !(self.claims_destinations && is_claimed(End::Destination))
+            && !(self.direction == Direction::Out && is_claimed(End::Destination))
     }
 
     /// Returns whether a frame without an IP header can carry an IP packet whose source is inside a
@@ -191,16 +194,19 @@ fn is_nd(frame: &[u8], headers: &Headers) -> bool {
         && matches!(headers.l4(frame), [kind, CODE, ..] if ND_TYPES.contains(kind))
 }
 
-fn is_ike(frame: &[u8], headers: &Headers) -> bool {
+/// Returns whether a packet is a message of IKE from or to the port of this end, for which the
+/// destination counts inbound, and the source outbound. The port of the peer does not count: a NAT
+/// can change it, and a sender can choose it to reach any port of this end.
+fn is_ike(frame: &[u8], headers: &Headers, direction: Direction) -> bool {
     if headers.protocol != Some(IpProtocol::UDP) || headers.status != Status::Parsed {
         return false;
     }
-    let uses_port = |port: u16| headers.source_port == port || headers.destination_port == port;
-    uses_port(IKE_PORT)
-        || uses_port(NAT_T_PORT)
-            && has_non_esp_marker(
-                headers.l4(frame).get(xdpfwd_wire::udp::HEADER_LEN..).unwrap_or_default(),
-            )
+    let own_port = match direction {
+        Direction::In => headers.destination_port,
+        Direction::Out => headers.source_port,
+    };
+    let payload = || headers.l4(frame).get(xdpfwd_wire::udp::HEADER_LEN..).unwrap_or_default();
+    own_port == IKE_PORT || own_port == NAT_T_PORT && has_non_esp_marker(payload())
 }
 
 /// Returns whether a UDP payload starts with the marker of packets that are not ESP (RFC 3948,

@@ -14,18 +14,26 @@ const STRANGER: [u8; 4] = [198, 51, 100, 9];
 const INSIDE: [u8; 4] = SOURCE_V4;
 const PASSED: bool = true;
 
-/// Returns frames with IKE messages: UDP from or to port 500, or to port 4500 with the non-ESP
-/// marker.
-fn ike(source: [u8; 4], destination: [u8; 4]) -> Vec<Vec<u8>> {
-    let with_marker = [&[0; 4][..], b"a message of IKE"].concat();
-    let datagrams = [
-        udp(500, 500, b"a message of IKE"),
-        udp(500, 53, b"a message of IKE"),
-        udp(1024, 500, b"a message of IKE"),
-        udp(4500, 4500, &with_marker),
-        udp(1024, 4500, &with_marker),
-    ];
-    datagrams.iter().map(|datagram| ipv4(UDP, source, destination, 0, datagram)).collect()
+/// Returns frames with IKE messages that `esp-open` passes: UDP to port 500, or to port 4500 with
+/// the non-ESP marker.
+fn ike_inbound(source: [u8; 4], destination: [u8; 4]) -> Vec<Vec<u8>> {
+    ike(source, destination, [(500, 500), (1024, 500), (4500, 4500), (1024, 4500)])
+}
+
+/// Like [`ike_inbound`], for `esp-seal`: UDP from these ports.
+fn ike_outbound(source: [u8; 4], destination: [u8; 4]) -> Vec<Vec<u8>> {
+    ike(source, destination, [(500, 500), (500, 1024), (4500, 4500), (4500, 1024)])
+}
+
+/// `ports` are pairs of a source and a destination port.
+fn ike(source: [u8; 4], destination: [u8; 4], ports: [(u16, u16); 4]) -> Vec<Vec<u8>> {
+    let frame = |(from, to)| {
+        let uses_marker = [from, to].contains(&4500);
+        let marker = if uses_marker { &[0; 4][..] } else { &[] };
+        let message = [marker, b"a message of IKE"].concat();
+        ipv4(UDP, source, destination, 0, &udp(from, to, &message))
+    };
+    ports.map(frame).to_vec()
 }
 
 /// Checks that a frame passes unchanged, or is dropped for this reason.
@@ -63,7 +71,7 @@ fn open_passes_ike_only_to_endpoint_and_from_outside_of_selector() {
         let mut open = bench(&plan("esp-open", &table));
         let packets = [(PEER, LOCAL), (STRANGER, LOCAL), (INSIDE, LOCAL), (PEER, DESTINATION_V4)];
         for ((source, destination), passes) in packets.into_iter().zip(passes) {
-            for frame in ike(source, destination) {
+            for frame in ike_inbound(source, destination) {
                 check(&mut open, &frame, *passes, "unprotected", &sa);
             }
         }
@@ -79,11 +87,11 @@ fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
     let (local, peer) = (PEER, LOCAL);
     let selected = format!("{SEAL}, selector = ['10.2.0.0/16']");
     let mut seal = bench(&plan_seal(&folder, &selected, keys));
-    for frame in ike(local, peer) {
+    for frame in ike_outbound(local, peer) {
         check(&mut seal, &frame, PASSED, "", "between endpoints");
     }
     for (source, destination) in [(INSIDE, peer), (local, STRANGER), (peer, local)] {
-        for frame in ike(source, destination) {
+        for frame in ike_outbound(source, destination) {
             check(&mut seal, &frame, false, "no_sa", "not between endpoints");
         }
     }
@@ -92,7 +100,7 @@ fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
     let mut all = bench(&plan("esp-seal", &all));
     // IKE to another address inside the selector is encapsulated.
     for source in [INSIDE, local] {
-        for frame in ike(source, DESTINATION_V4) {
+        for frame in ike_outbound(source, DESTINATION_V4) {
             let Disposition::Passed(sealed) = seal.send_one(&frame) else {
                 panic!("{:?}", seal.drops())
             };
@@ -100,7 +108,7 @@ fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
         }
     }
     // So is IKE between the endpoints if the selector contains them.
-    for frame in ike(local, peer) {
+    for frame in ike_outbound(local, peer) {
         let Disposition::Passed(sealed) = all.send_one(&frame) else { panic!("{:?}", all.drops()) };
         assert_eq!((sealed[23], spi(&sealed)), (50, SPI));
     }
@@ -108,8 +116,27 @@ fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
     let other = SEAL.replace("192.0.2", "203.0.113").replace("0x12345678", "4097");
     let sas = [&selected, &format!("{other}, selector = ['10.3.0.0/16']")[..]];
     let mut two = bench(&plan("esp-seal", &table(&folder, "two.state", &sas, keys)));
-    for frame in ike(local, [203, 0, 113, 2]) {
+    for frame in ike_outbound(local, [203, 0, 113, 2]) {
         check(&mut two, &frame, false, "no_sa", "endpoints of two SAs");
+    }
+}
+
+#[test]
+fn ike_passes_only_with_port_of_this_end() {
+    let folder = Folder::new();
+    let keys = ", bypass = ['ike']";
+    let marked = [&[0; 4][..], b"payload"].concat();
+    let mut open = bench(&plan_open(&folder, &format!("{OPEN}, destination = '192.0.2.2'"), keys));
+    let mut seal = bench(&plan_seal(&folder, &format!("{SEAL}, selector = ['10.2.0.0/16']"), keys));
+    // The other port is one of IKE, but this packet is for, or from, another service of this end.
+    for (port_of_ike, service) in [(500, 53), (4500, 53), (500, 4500), (4500, 161), (500, 501)] {
+        // Port 4500 with a marker is IKE, too.
+        let payload = if service == 4500 { b"payload" } else { &marked[..] };
+        let inbound = ipv4(UDP, PEER, LOCAL, 0, &udp(port_of_ike, service, payload));
+        let name = format!("{port_of_ike} and {service}");
+        check(&mut open, &inbound, false, "unprotected", &name);
+        let outbound = ipv4(UDP, PEER, LOCAL, 0, &udp(service, port_of_ike, payload));
+        check(&mut seal, &outbound, false, "no_sa", &name);
     }
 }
 
