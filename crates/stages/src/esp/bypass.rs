@@ -39,6 +39,9 @@ const IKE_PORT: u16 = 500;
 /// UDP port that IKE and ESP share if a NAT is on the path (RFC 3948, 2.2).
 const NAT_T_PORT: u16 = 4500;
 
+/// Smaller values in the place of the Ethertype are the length of an LLC frame.
+const MIN_ETHERTYPE: u16 = 0x600;
+
 /// ICMPv6 types of Neighbor Discovery, from router solicitation to redirect (RFC 4861, 4).
 const ND_TYPES: std::ops::RangeInclusive<u8> = 133..=137;
 
@@ -151,23 +154,41 @@ impl Bypass {
 
 /// Returns whether a frame of this type encapsulates IP packets, or frames with IP packets.
 fn can_carry_ip(ethertype: u16, payload: &[u8]) -> bool {
-    const MIN_ETHERTYPE: u16 = 0x600;
     match ethertype {
-        // A smaller value is the length of an LLC frame, which carries IP by the SAP of IP, or by
-        // SNAP (RFC 1042) with an Ethertype.
-        ..MIN_ETHERTYPE => match payload {
-            [0x06, ..] => true,
-            [0xaa, 0xaa, _, _, _, _, high, low, rest @ ..] => {
+        ..MIN_ETHERTYPE => can_llc_carry_ip(payload),
+        // VLAN tags, also 802.1BR E-tags, VN-tags and 802.1CB redundancy tags.
+        0x8100 | 0x88a8 | 0x9100 | 0x9200 | 0x9300 | 0x893f | 0x8926 | 0xf1c1 => true,
+        // MPLS, PPPoE sessions, PPP, Ethernet in Ethernet, frame relay.
+        0x8847 | 0x8848 | 0x8864 | 0x880b | 0x6558 | 0x6559 => true,
+        // Provider backbone bridges, TRILL with and without fine-grained labels, FabricPath, NSH.
+        0x88e7 | 0x22f3 | 0x893b | 0x8903 | 0x894f => true,
+        // HSR, MACsec (which need not encrypt), batman-adv, 6LoWPAN, GeoNetworking.
+        0x892f | 0x88e5 | 0x4305 | 0xa0ed | 0x8947 => true,
+        _ => false,
+    }
+}
+
+/// Like [`can_carry_ip`], for a frame with an LLC header: the SAP of IP, or of SNAP (RFC 1042) with
+/// an Ethertype. Only the destination SAP counts, without its group bit, because receivers ignore
+/// the source SAP.
+fn can_llc_carry_ip(payload: &[u8]) -> bool {
+    const IP: u8 = 0x06;
+    const SNAP: u8 = 0xaa;
+    /// Control field of unnumbered information. After others, the length of the header differs.
+    const UI: u8 = 3;
+    let [dsap, after_dsap @ ..] = payload else { return false };
+    match dsap & !1 {
+        IP => true,
+        SNAP => match after_dsap {
+            // The organization 802.1, whose types are bridged frames (RFC 2684).
+            [_, UI, 0x00, 0x80, 0xc2, ..] => true,
+            [_, UI, _, _, _, high, low, rest @ ..] => {
                 let ethertype = u16::from_be_bytes([*high, *low]);
+                // In SNAP, a small value is a number of the organization, not a length.
                 is_ip(ethertype) || ethertype >= MIN_ETHERTYPE && can_carry_ip(ethertype, rest)
             }
-            _ => false,
+            _ => true,
         },
-        // VLAN tags.
-        0x8100 | 0x88a8 | 0x9100 | 0x9200 | 0x9300 => true,
-        // MPLS, PPPoE sessions, PPP, Ethernet in Ethernet, provider backbone bridges, TRILL, NSH,
-        // HSR.
-        0x8847 | 0x8848 | 0x8864 | 0x880b | 0x6558 | 0x88e7 | 0x22f3 | 0x894f | 0x892f => true,
         _ => false,
     }
 }
