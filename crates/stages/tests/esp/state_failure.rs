@@ -73,3 +73,20 @@ fn release_reports_last_write_that_fails() {
         "{fault}"
     );
 }
+
+#[test]
+fn release_has_no_fault_while_other_plan_uses_the_file() {
+    let folder = Folder::new();
+    fs::create_dir(folder.join("disk")).unwrap();
+    folder.state("disk/open.state");
+    let table = table(&folder, "disk/open.state", &[OPEN], "");
+    let (old, new) = (plan("esp-open", &table), plan_for("esp-open", &table, 1).unwrap());
+    acquire(&new, &[&old]).unwrap();
+    fs::remove_dir_all(folder.join("disk")).unwrap();
+    let (old, new) = (old.as_resource_owner().unwrap(), new.as_resource_owner().unwrap());
+    old.release();
+    assert_eq!(old.fault(), None);
+    new.release();
+    assert!(new.fault().is_some_and(|fault| fault.contains("could be accepted again")));
+    assert_eq!(old.fault(), new.fault());
+}

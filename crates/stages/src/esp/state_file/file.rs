@@ -43,9 +43,10 @@ pub struct StateFile {
 pub struct ClosedState(Arc<Shared>);
 
 impl ClosedState {
-    /// Returns why the last write has failed, and the consequence; `None` if it succeeded.
+    /// Returns why the last write has failed, and the consequence; `None` if it succeeded, or if
+    /// another reference, which can report its faults, keeps the file open.
     pub fn fault(&self) -> Option<String> {
-        self.0.fault()
+        self.0.stopping.load(Ordering::Acquire).then(|| self.0.fault()).flatten()
     }
 }
 
