@@ -81,7 +81,7 @@ fn release_has_no_fault_while_other_plan_uses_the_file() {
     folder.state("disk/open.state");
     let table = table(&folder, "disk/open.state", &[OPEN], "");
     let (old, new) = (plan("esp-open", &table), plan_for("esp-open", &table, 1).unwrap());
-    acquire(&new, &[&old]).unwrap();
+    acquire(&new, std::slice::from_ref(&old)).unwrap();
     fs::remove_dir_all(folder.join("disk")).unwrap();
     let (old, new) = (old.as_resource_owner().unwrap(), new.as_resource_owner().unwrap());
     old.release();
