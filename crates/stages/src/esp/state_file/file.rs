@@ -184,25 +184,36 @@ impl StateFile {
 
     /// Makes room in the file for an SA if it is new, so that no later write needs space.
     fn make_room(&self, sa: (Direction, u32, Fingerprint)) -> Result<(), StateFileProblem> {
-        let needed = {
-            let mut entries = self.shared.lock();
-            let needed = entries.sas.len() + 1;
-            let has_room = needed <= entries.capacity || entries.sas.contains_key(&sa);
-            // Beyond the maximum, the caller rejects the SA.
-            if has_room || needed > State::MAX_SAS {
-                return Ok(());
+        let deadline = Instant::now() + WRITE_TIMEOUT;
+        while let Some(needed) = self.request_room(sa) {
+            self.write_and_wait()?;
+            let entries = self.shared.lock();
+            // The writer may have written without a look at the request: then it is still there.
+            if entries.wanted_capacity == 0
+                && entries.capacity < needed
+                && let Some(failure) = &entries.growth_failure
+            {
+                return Err(failure.clone().problem(&self.shared.path));
             }
-            entries.wanted_capacity = needed;
-            needed
-        };
-        self.write_and_wait()?;
-        let entries = self.shared.lock();
-        match &entries.growth_failure {
-            Some(failure) if entries.capacity < needed => {
-                Err(failure.clone().problem(&self.shared.path))
+            if Instant::now() >= deadline {
+                return Err(StateFileProblem::Timeout);
             }
-            _ => Ok(()),
         }
+        Ok(())
+    }
+
+    /// Requests room for an SA if it is new and the file has none. Returns the number of SAs for
+    /// which the file needs room then.
+    fn request_room(&self, sa: (Direction, u32, Fingerprint)) -> Option<usize> {
+        let mut entries = self.shared.lock();
+        let needed = entries.sas.len() + 1;
+        let has_room = needed <= entries.capacity || entries.sas.contains_key(&sa);
+        // Beyond the maximum, the caller rejects the SA.
+        if has_room || needed > State::MAX_SAS {
+            return None;
+        }
+        entries.wanted_capacity = needed;
+        Some(needed)
     }
 
     /// Waits for a write that reserves numbers if none is available. Does nothing if the SA has
