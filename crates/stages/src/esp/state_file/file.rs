@@ -102,7 +102,15 @@ impl StateFile {
             }
             Ok(content.has_failed)
         };
-        accept().map_err(|problem| StateFileError { path: path.to_owned(), problem })
+        accept().map_err(|problem| {
+            let problem = match problem {
+                StateFileProblem::Owner { owner, user: 0, path } => {
+                    StateFileProblem::AcceptAsOwner { owner, path }
+                }
+                other => other,
+            };
+            StateFileError { path: path.to_owned(), problem }
+        })
     }
 
     /// Creates a state file for keys that were never used. Leaves an existing file unchanged.

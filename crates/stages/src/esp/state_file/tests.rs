@@ -134,6 +134,9 @@ fn open_error_names_cause_and_remedy() {
     if effective_user() == 0 {
         chown(&path, Some(4321), None).unwrap();
         assert!(open_error(&path).contains("belongs to user 4321, but xdpfwd runs as user 0"));
+        let text = StateFile::accept(&path).unwrap_err().to_string();
+        let command = format!("sudo -u '#4321' xdpfwd esp accept-state {}", path.display());
+        assert!(text.contains(&command) && !text.contains("chown"), "{text}");
         chown(&path, Some(0), None).unwrap();
     }
 
