@@ -19,7 +19,7 @@ struct FailingRelease {
 }
 
 impl FailingRelease {
-    fn new(name: &'static str) -> Option<Arc<dyn StagePlan>> {
+    fn stage(name: &'static str) -> Option<Arc<dyn StagePlan>> {
         Some(Arc::new(Self { name, was_released: AtomicBool::new(false) }))
     }
 }
@@ -64,16 +64,16 @@ fn fault_of_stage_that_reload_removes_stays_in_reports() {
     let lab = chain(Chain::builder());
     let run = || {
         let control = Control::new().unwrap();
-        let plan = cross_connect(1, FailingRelease::new("first"));
+        let plan = cross_connect(1, FailingRelease::stage("first"));
         let mut data_plane = DataPlane::start(plan, &control).unwrap();
         assert_eq!(data_plane.report().faults, [""; 0]);
-        data_plane.reload(cross_connect(1, FailingRelease::new("second"))).unwrap();
+        data_plane.reload(cross_connect(1, FailingRelease::stage("second"))).unwrap();
         let of_first = "the last write of first has failed";
         assert_eq!(data_plane.report().faults, [of_first]);
         data_plane.reload(cross_connect(1, None)).unwrap();
         let of_second = "the last write of second has failed";
         assert_eq!(data_plane.report().faults, [of_first, of_second]);
-        data_plane.reload(cross_connect(1, FailingRelease::new("third"))).unwrap();
+        data_plane.reload(cross_connect(1, FailingRelease::stage("third"))).unwrap();
         let of_third = "the last write of third has failed";
         assert_eq!(stop(data_plane).faults, [of_third, of_first, of_second]);
     };
