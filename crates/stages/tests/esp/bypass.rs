@@ -313,6 +313,6 @@ fn plan_warns_if_ike_cannot_pass() {
             (warnings, _) => panic!("{sa}: {warnings:?}"),
         }
         let without = plan_for(kind, &table(&folder, "a.state", &[&sa], ""), 1).unwrap();
-        assert_eq!(warnings(&without), [""; 0]);
+        assert!(!warnings(&without).iter().any(|warning| warning.contains("ike")));
     }
 }
