@@ -198,24 +198,26 @@ impl Plan {
         Ok(())
     }
 
-    /// Releases the resources of every stage plan that is not also in `kept`.
-    pub(crate) fn release(&self, kept: Option<&Self>) {
+    /// Releases the resources of every stage plan that is not also in `kept`. Returns the faults of
+    /// the release, such as a last write that failed: later, [`faults`](Self::faults) of the kept
+    /// plan does not have them.
+    pub(crate) fn release(&self, kept: Option<&Self>) -> Vec<String> {
         let is_kept = |stage: &&StageOnPath| {
             kept.is_some_and(|kept| {
                 kept.stages().any(|other| Arc::ptr_eq(&other.plan, &stage.plan))
             })
         };
-        release(self.distinct_stages().filter(|stage| !is_kept(stage)).map(|stage| &stage.plan));
+        let released = || self.distinct_stages().filter(|stage| !is_kept(stage));
+        release(released().map(|stage| &stage.plan));
+        let mut faults = Vec::new();
+        add_new(&mut faults, released().filter_map(fault_of));
+        faults
     }
 
     /// Returns the faults of the stages' resources, each once.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        for owner in self.distinct_stages().filter_map(|stage| stage.plan.as_resource_owner()) {
-            if let Some(fault) = owner.fault().filter(|fault| !faults.contains(fault)) {
-                faults.push(fault);
-            }
-        }
+        add_new(&mut faults, self.distinct_stages().filter_map(fault_of));
         faults
     }
 
@@ -301,6 +303,19 @@ fn release<'a>(plans: impl Iterator<Item = &'a Arc<dyn StagePlan>>) {
     plans.filter_map(|plan| plan.as_resource_owner()).for_each(|owner| owner.release());
 }
 
+fn fault_of(stage: &StageOnPath) -> Option<String> {
+    stage.plan.as_resource_owner()?.fault()
+}
+
+/// Adds the faults that the list does not have yet: stages that share a resource have the same.
+pub(crate) fn add_new(faults: &mut Vec<String>, others: impl IntoIterator<Item = String>) {
+    for fault in others {
+        if !faults.contains(&fault) {
+            faults.push(fault);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -344,6 +359,10 @@ mod tests {
 
         fn release(&self) {
             self.log.lock().unwrap().push(format!("release {}", self.name));
+        }
+
+        fn fault(&self) -> Option<String> {
+            self.fails.then(|| format!("{} is broken", self.name))
         }
     }
 
@@ -394,5 +413,16 @@ mod tests {
         let (kept, removed) = (owner("kept"), owner("removed"));
         plan(&[&kept, &removed]).release(Some(&plan(&[&kept])));
         assert_eq!(*log.lock().unwrap(), ["release removed"]);
+    }
+
+    #[test]
+    fn release_returns_faults_of_released_stages_only() {
+        let owner = |name, fails| Arc::new(LoggingOwner { name, fails, log: Arc::default() });
+        let (kept, removed, healthy) =
+            (owner("kept", true), owner("removed", true), owner("healthy", false));
+        let (old, new) = (plan(&[&kept, &removed, &removed, &healthy]), plan(&[&kept]));
+        assert_eq!(old.release(Some(&new)), ["removed is broken"]);
+        assert_eq!(old.release(None), ["kept is broken", "removed is broken"]);
+        assert_eq!(new.faults(), ["kept is broken"]);
     }
 }

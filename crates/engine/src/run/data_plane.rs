@@ -1,5 +1,6 @@
 //! The running data plane.
 
+use std::iter;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -13,7 +14,7 @@ use crate::attach::attachment::Attachment;
 use crate::error::WorkerFailure;
 use crate::host::addresses::Host;
 use crate::host::interface::{DeferredInterrupts, Interface};
-use crate::plan::{PathPlan, Plan, PortPlan};
+use crate::plan::{self, PathPlan, Plan, PortPlan};
 use crate::run::carry::{CarriedCounters, ReplacedStages};
 use crate::run::inspect::{self, Inspection, Listing, RowCounters};
 use crate::run::report::{Fallback, PortMode, Report, WorkerReply};
@@ -42,6 +43,9 @@ pub struct DataPlane {
     pub(super) carried: CarriedCounters,
     /// Plans whose resources may still be in use, because a worker did not reply to a reload.
     pub(super) unreleased: Vec<Arc<Plan>>,
+    /// Faults of resources that reloads have released, such as a last write that failed. They
+    /// remain until the end: no plan reports them any more.
+    pub(super) faults_of_released: Vec<String>,
     /// The channel for row counters of stages that workers have replaced.
     pub(super) replaced: (mpsc::Sender<ReplacedStages>, mpsc::Receiver<ReplacedStages>),
     /// Dropping it restores the previous interrupt settings.
@@ -232,7 +236,7 @@ impl DataPlane {
         let xdp =
             self.attachments.iter().map(|attachment| attachment.counters()).collect::<Vec<_>>();
         let failure = self.failed_worker().map(|failure| failure.to_string());
-        Report::new(
+        let report = Report::new(
             &self.plan,
             self.started.elapsed(),
             reports,
@@ -240,7 +244,9 @@ impl DataPlane {
             &self.modes,
             self.fallback.clone(),
             failure,
-        )
+        );
+        let plans = iter::once(&self.plan).chain(&self.unreleased);
+        Report { faults: all_faults(plans, &self.faults_of_released), ..report }
     }
 
     /// Stops receiving, transmits packets in flight, detaches the programs, closes the sockets, and
@@ -288,12 +294,24 @@ impl DataPlane {
         self.attachments.iter_mut().for_each(Attachment::detach);
         let tables = self.tables(counted);
         let report = self.build_report().with_tables(tables);
-        let plan = Arc::clone(&self.plan);
+        let plans: Vec<_> = iter::once(&self.plan).chain(&self.unreleased).cloned().collect();
+        let faults_of_released = std::mem::take(&mut self.faults_of_released);
         // Dropping the data plane ends the worker threads, closes the sockets, and releases the
         // stages' resources.
         drop(self);
-        Report { faults: plan.faults(), ..report }
+        Report { faults: all_faults(&plans, &faults_of_released), ..report }
     }
+}
+
+/// Returns the faults of these plans and of resources that were released before, each once.
+fn all_faults<'p>(
+    plans: impl IntoIterator<Item = &'p Arc<Plan>>,
+    faults_of_released: &[String],
+) -> Vec<String> {
+    let mut faults = Vec::new();
+    plan::add_new(&mut faults, plans.into_iter().flat_map(|plan| plan.faults()));
+    plan::add_new(&mut faults, faults_of_released.iter().cloned());
+    faults
 }
 
 impl RunningWorker {
@@ -328,7 +346,9 @@ impl Drop for DataPlane {
                 tracing::error!("a worker's thread panicked during shutdown");
             }
         }
-        self.plan.release(None);
-        self.unreleased.iter().for_each(|plan| plan.release(None));
+        // `stop` reports the faults.
+        for plan in iter::once(&self.plan).chain(&self.unreleased) {
+            plan.release(None);
+        }
     }
 }

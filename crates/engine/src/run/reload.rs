@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use xdpfwd_pipeline::{PortId, Worker};
 
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::run::carry::ReplacedStages;
 use crate::run::data_plane::{DataPlane, REPLY_TIMEOUT, RunningWorker};
 use crate::run::start::check_kernel_stages;
@@ -108,13 +108,16 @@ impl DataPlane {
         check_kernel_stages(&plan)
             .map_err(|(stage, why)| ReloadError::NotInKernel { stage, why })?;
         self.plan().restrict_placement(&mut plan)?;
-        plan.acquire(Some(self.plan()))
-            .map_err(|(stage, error)| ReloadError::Resource { stage, what: error.to_string() })?;
+        plan.acquire(Some(self.plan())).map_err(|(stage, error)| {
+            // Everything was released already; this keeps the faults.
+            self.release(&plan);
+            ReloadError::Resource { stage, what: error.to_string() }
+        })?;
         let result = self.exchange_stages(&mut plan);
         match &result {
             // The worker that did not reply may still build stages of this plan.
             Err(ReloadError::NoReply(_)) => self.unreleased.push(Arc::new(plan)),
-            Err(_) => plan.release(Some(self.plan())),
+            Err(_) => self.release(&plan),
             Ok(_) => {}
         }
         result
@@ -196,7 +199,7 @@ impl DataPlane {
         self.carry_from_stages();
         self.carried.retain(&self.plan);
         if unconfirmed.is_empty() {
-            old_plan.release(Some(self.plan()));
+            self.release(&old_plan);
         } else {
             self.unreleased.push(old_plan);
         }
@@ -207,6 +210,12 @@ impl DataPlane {
         restarted_stages.sort();
         restarted_stages.dedup();
         Ok(restarted_stages)
+    }
+
+    /// Releases what the running plan does not use, and keeps the faults for reports.
+    fn release(&mut self, plan: &Plan) {
+        let faults = plan.release(Some(&self.plan));
+        plan::add_new(&mut self.faults_of_released, faults);
     }
 
     fn discard_stored_chains(&self) {

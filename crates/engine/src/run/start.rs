@@ -82,7 +82,8 @@ impl DataPlane {
         plan.acquire(None).map_err(|(stage, source)| StartError::Resource { stage, source })?;
         let acquired = plan.clone();
         Self::start_acquired(plan, interfaces, control, deliver)
-            .inspect_err(|_| acquired.release(None))
+            // The stages have logged their faults.
+            .inspect_err(|_| drop(acquired.release(None)))
     }
 
     fn start_acquired(
@@ -148,6 +149,7 @@ impl DataPlane {
             fallback,
             carried: CarriedCounters::default(),
             unreleased: Vec::new(),
+            faults_of_released: Vec::new(),
             replaced: mpsc::channel(),
             _interrupts: interrupts,
             promiscuous: Vec::new(),

@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 
 use super::selector::{End, Selector};
+use super::state::Direction;
 use super::values::Bypassed;
 use xdpfwd_wire::{EtherType, Headers, IpProtocol, IpVersion, Status};
 
 /// The kinds of packets that pass, and the limits of these kinds: IKE passes only between the
 /// endpoints of SAs, and no IP packet passes whose source a selector contains, except Neighbor
 /// Discovery.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Bypass {
     arp: bool,
     nd: bool,
@@ -21,8 +22,8 @@ pub(super) struct Bypass {
     endpoints: Vec<Endpoints>,
     /// The selector prefixes of all SAs; `None` if no SA has any.
     claimed: Option<Selector>,
-    /// Whether `claimed` also applies to destinations, as in `esp-seal`.
-    claims_destinations: bool,
+    /// The direction of the stage: `Out` for `esp-seal`.
+    direction: Direction,
 }
 
 /// The outer addresses of an SA.
@@ -38,6 +39,9 @@ const IKE_PORT: u16 = 500;
 /// UDP port that IKE and ESP share if a NAT is on the path (RFC 3948, 2.2).
 const NAT_T_PORT: u16 = 4500;
 
+/// Smaller values in the place of the Ethertype are the length of an LLC frame.
+const MIN_ETHERTYPE: u16 = 0x600;
+
 /// ICMPv6 types of Neighbor Discovery, from router solicitation to redirect (RFC 4861, 4).
 const ND_TYPES: std::ops::RangeInclusive<u8> = 133..=137;
 
@@ -47,7 +51,7 @@ impl Bypass {
         kinds: &[Bypassed],
         endpoints: impl Iterator<Item = Endpoints>,
         selectors: impl Iterator<Item = &'s Selector>,
-        claims_destinations: bool,
+        direction: Direction,
     ) -> Self {
         let has = |kind| kinds.contains(&kind);
         let claimed = Selector::union(selectors.filter(|selector| !selector.is_all()));
@@ -60,7 +64,7 @@ impl Bypass {
             any: !kinds.is_empty(),
             endpoints: endpoints.collect(),
             claimed: (!claimed.is_all()).then_some(claimed),
-            claims_destinations,
+            direction,
         }
     }
 
@@ -103,7 +107,9 @@ impl Bypass {
                 && (self.arp && is_arp || self.not_ip && !self.may_hide_claimed(frame, headers));
         }
         self.nd && is_nd(frame, headers)
-            || self.ike && is_ike(frame, headers) && self.is_between_endpoints(frame, headers)
+            || self.ike
+                && is_ike(frame, headers, self.direction)
+                && self.is_between_endpoints(frame, headers)
     }
 
     /// Returns whether packets that no SA matches can pass unchanged.
@@ -136,7 +142,7 @@ impl Bypass {
             |end| self.claimed.as_ref().is_some_and(|claimed| claimed.contains(addresses, end));
         self.endpoints.iter().any(is_of)
             && !is_claimed(End::Source)
-            && !(self.claims_destinations && is_claimed(End::Destination))
+            && !(self.direction == Direction::Out && is_claimed(End::Destination))
     }
 
     /// Returns whether a frame without an IP header can carry an IP packet whose source is inside a
@@ -148,23 +154,41 @@ impl Bypass {
 
 /// Returns whether a frame of this type encapsulates IP packets, or frames with IP packets.
 fn can_carry_ip(ethertype: u16, payload: &[u8]) -> bool {
-    const MIN_ETHERTYPE: u16 = 0x600;
     match ethertype {
-        // A smaller value is the length of an LLC frame, which carries IP by the SAP of IP, or by
-        // SNAP (RFC 1042) with an Ethertype.
-        ..MIN_ETHERTYPE => match payload {
-            [0x06, ..] => true,
-            [0xaa, 0xaa, _, _, _, _, high, low, rest @ ..] => {
+        ..MIN_ETHERTYPE => can_llc_carry_ip(payload),
+        // VLAN tags, also 802.1BR E-tags, VN-tags and 802.1CB redundancy tags.
+        0x8100 | 0x88a8 | 0x9100 | 0x9200 | 0x9300 | 0x893f | 0x8926 | 0xf1c1 => true,
+        // MPLS, PPPoE sessions, PPP, Ethernet in Ethernet, frame relay.
+        0x8847 | 0x8848 | 0x8864 | 0x880b | 0x6558 | 0x6559 => true,
+        // Provider backbone bridges, TRILL with and without fine-grained labels, FabricPath, NSH.
+        0x88e7 | 0x22f3 | 0x893b | 0x8903 | 0x894f => true,
+        // HSR, MACsec (which need not encrypt), batman-adv, 6LoWPAN, GeoNetworking.
+        0x892f | 0x88e5 | 0x4305 | 0xa0ed | 0x8947 => true,
+        _ => false,
+    }
+}
+
+/// Like [`can_carry_ip`], for a frame with an LLC header: the SAP of IP, or of SNAP (RFC 1042) with
+/// an Ethertype. Only the destination SAP counts, without its group bit, because receivers ignore
+/// the source SAP.
+fn can_llc_carry_ip(payload: &[u8]) -> bool {
+    const IP: u8 = 0x06;
+    const SNAP: u8 = 0xaa;
+    /// Control field of unnumbered information. After others, the length of the header differs.
+    const UI: u8 = 3;
+    let [dsap, after_dsap @ ..] = payload else { return false };
+    match dsap & !1 {
+        IP => true,
+        SNAP => match after_dsap {
+            // The organization 802.1, whose types are bridged frames (RFC 2684).
+            [_, UI, 0x00, 0x80, 0xc2, ..] => true,
+            [_, UI, _, _, _, high, low, rest @ ..] => {
                 let ethertype = u16::from_be_bytes([*high, *low]);
+                // In SNAP, a small value is a number of the organization, not a length.
                 is_ip(ethertype) || ethertype >= MIN_ETHERTYPE && can_carry_ip(ethertype, rest)
             }
-            _ => false,
+            _ => true,
         },
-        // VLAN tags.
-        0x8100 | 0x88a8 | 0x9100 | 0x9200 | 0x9300 => true,
-        // MPLS, PPPoE sessions, PPP, Ethernet in Ethernet, provider backbone bridges, TRILL, NSH,
-        // HSR.
-        0x8847 | 0x8848 | 0x8864 | 0x880b | 0x6558 | 0x88e7 | 0x22f3 | 0x894f | 0x892f => true,
         _ => false,
     }
 }
@@ -191,16 +215,19 @@ fn is_nd(frame: &[u8], headers: &Headers) -> bool {
         && matches!(headers.l4(frame), [kind, CODE, ..] if ND_TYPES.contains(kind))
 }
 
-fn is_ike(frame: &[u8], headers: &Headers) -> bool {
+/// Returns whether a packet is a message of IKE from or to the port of this end, for which the
+/// destination counts inbound, and the source outbound. The port of the peer does not count: a NAT
+/// can change it, and a sender can choose it to reach any port of this end.
+fn is_ike(frame: &[u8], headers: &Headers, direction: Direction) -> bool {
     if headers.protocol != Some(IpProtocol::UDP) || headers.status != Status::Parsed {
         return false;
     }
-    let uses_port = |port: u16| headers.source_port == port || headers.destination_port == port;
-    uses_port(IKE_PORT)
-        || uses_port(NAT_T_PORT)
-            && has_non_esp_marker(
-                headers.l4(frame).get(xdpfwd_wire::udp::HEADER_LEN..).unwrap_or_default(),
-            )
+    let own_port = match direction {
+        Direction::In => headers.destination_port,
+        Direction::Out => headers.source_port,
+    };
+    let payload = || headers.l4(frame).get(xdpfwd_wire::udp::HEADER_LEN..).unwrap_or_default();
+    own_port == IKE_PORT || own_port == NAT_T_PORT && has_non_esp_marker(payload())
 }
 
 /// Returns whether a UDP payload starts with the marker of packets that are not ESP (RFC 3948,

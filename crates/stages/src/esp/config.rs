@@ -19,6 +19,7 @@ use super::reasons;
 use super::sa::{Association, Inbound, Limits, Outbound};
 use super::selector::Selector;
 use super::spi::SpiTable;
+use super::state::Direction;
 use super::values::{
     Address, Amount, Backend, Bounded, Bypassed, Df, Dscp, Element, FileName, List, Mode, Prefix,
 };
@@ -191,7 +192,7 @@ impl StageConfig for EspSealConfig {
         });
         let selectors = sas.iter().map(|sa| &sa.sa.selector);
         let state_path = cx.directory.join(self.state_file.0);
-        let bypass = Bypass::new(&self.bypass.0, endpoints, selectors, true);
+        let bypass = Bypass::new(&self.bypass.0, endpoints, selectors, Direction::Out);
         let tables = || self.sa.0.iter().map(Spanned::get_ref);
         let addresses = tables().flat_map(|table| {
             let outer = [&table.source, &table.destination].into_iter().flatten();
@@ -269,7 +270,7 @@ impl StageConfig for EspOpenConfig {
             .filter_map(|sa| Some(Endpoints { source: sa.source, destination: sa.destination? }));
         let selectors = sas.iter().map(|sa| &sa.sa.selector);
         let state_path = cx.directory.join(self.state_file.0);
-        let bypass = Bypass::new(&self.bypass.0, endpoints, selectors, false);
+        let bypass = Bypass::new(&self.bypass.0, endpoints, selectors, Direction::In);
         let tables = || self.sa.0.iter().map(Spanned::get_ref);
         let addresses = tables().flat_map(|table| {
             let outer = table.destination.iter().map(|address| address.0);

@@ -14,18 +14,26 @@ const STRANGER: [u8; 4] = [198, 51, 100, 9];
 const INSIDE: [u8; 4] = SOURCE_V4;
 const PASSED: bool = true;
 
-/// Returns frames with IKE messages: UDP from or to port 500, or to port 4500 with the non-ESP
-/// marker.
-fn ike(source: [u8; 4], destination: [u8; 4]) -> Vec<Vec<u8>> {
-    let with_marker = [&[0; 4][..], b"a message of IKE"].concat();
-    let datagrams = [
-        udp(500, 500, b"a message of IKE"),
-        udp(500, 53, b"a message of IKE"),
-        udp(1024, 500, b"a message of IKE"),
-        udp(4500, 4500, &with_marker),
-        udp(1024, 4500, &with_marker),
-    ];
-    datagrams.iter().map(|datagram| ipv4(UDP, source, destination, 0, datagram)).collect()
+/// Returns frames with IKE messages that `esp-open` passes: UDP to port 500, or to port 4500 with
+/// the non-ESP marker.
+fn ike_inbound(source: [u8; 4], destination: [u8; 4]) -> Vec<Vec<u8>> {
+    ike(source, destination, [(500, 500), (1024, 500), (4500, 4500), (1024, 4500)])
+}
+
+/// Like [`ike_inbound`], for `esp-seal`: UDP from these ports.
+fn ike_outbound(source: [u8; 4], destination: [u8; 4]) -> Vec<Vec<u8>> {
+    ike(source, destination, [(500, 500), (500, 1024), (4500, 4500), (4500, 1024)])
+}
+
+/// `ports` are pairs of a source and a destination port.
+fn ike(source: [u8; 4], destination: [u8; 4], ports: [(u16, u16); 4]) -> Vec<Vec<u8>> {
+    let frame = |(from, to)| {
+        let uses_marker = [from, to].contains(&4500);
+        let marker = if uses_marker { &[0; 4][..] } else { &[] };
+        let message = [marker, b"a message of IKE"].concat();
+        ipv4(UDP, source, destination, 0, &udp(from, to, &message))
+    };
+    ports.map(frame).to_vec()
 }
 
 /// Checks that a frame passes unchanged, or is dropped for this reason.
@@ -63,7 +71,7 @@ fn open_passes_ike_only_to_endpoint_and_from_outside_of_selector() {
         let mut open = bench(&plan("esp-open", &table));
         let packets = [(PEER, LOCAL), (STRANGER, LOCAL), (INSIDE, LOCAL), (PEER, DESTINATION_V4)];
         for ((source, destination), passes) in packets.into_iter().zip(passes) {
-            for frame in ike(source, destination) {
+            for frame in ike_inbound(source, destination) {
                 check(&mut open, &frame, *passes, "unprotected", &sa);
             }
         }
@@ -79,11 +87,11 @@ fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
     let (local, peer) = (PEER, LOCAL);
     let selected = format!("{SEAL}, selector = ['10.2.0.0/16']");
     let mut seal = bench(&plan_seal(&folder, &selected, keys));
-    for frame in ike(local, peer) {
+    for frame in ike_outbound(local, peer) {
         check(&mut seal, &frame, PASSED, "", "between endpoints");
     }
     for (source, destination) in [(INSIDE, peer), (local, STRANGER), (peer, local)] {
-        for frame in ike(source, destination) {
+        for frame in ike_outbound(source, destination) {
             check(&mut seal, &frame, false, "no_sa", "not between endpoints");
         }
     }
@@ -92,7 +100,7 @@ fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
     let mut all = bench(&plan("esp-seal", &all));
     // IKE to another address inside the selector is encapsulated.
     for source in [INSIDE, local] {
-        for frame in ike(source, DESTINATION_V4) {
+        for frame in ike_outbound(source, DESTINATION_V4) {
             let Disposition::Passed(sealed) = seal.send_one(&frame) else {
                 panic!("{:?}", seal.drops())
             };
@@ -100,7 +108,7 @@ fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
         }
     }
     // So is IKE between the endpoints if the selector contains them.
-    for frame in ike(local, peer) {
+    for frame in ike_outbound(local, peer) {
         let Disposition::Passed(sealed) = all.send_one(&frame) else { panic!("{:?}", all.drops()) };
         assert_eq!((sealed[23], spi(&sealed)), (50, SPI));
     }
@@ -108,8 +116,27 @@ fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
     let other = SEAL.replace("192.0.2", "203.0.113").replace("0x12345678", "4097");
     let sas = [&selected, &format!("{other}, selector = ['10.3.0.0/16']")[..]];
     let mut two = bench(&plan("esp-seal", &table(&folder, "two.state", &sas, keys)));
-    for frame in ike(local, [203, 0, 113, 2]) {
+    for frame in ike_outbound(local, [203, 0, 113, 2]) {
         check(&mut two, &frame, false, "no_sa", "endpoints of two SAs");
+    }
+}
+
+#[test]
+fn ike_passes_only_with_port_of_this_end() {
+    let folder = Folder::new();
+    let keys = ", bypass = ['ike']";
+    let marked = [&[0; 4][..], b"payload"].concat();
+    let mut open = bench(&plan_open(&folder, &format!("{OPEN}, destination = '192.0.2.2'"), keys));
+    let mut seal = bench(&plan_seal(&folder, &format!("{SEAL}, selector = ['10.2.0.0/16']"), keys));
+    // The other port is one of IKE, but this packet is for, or from, another service of this end.
+    for (port_of_ike, service) in [(500, 53), (4500, 53), (500, 4500), (4500, 161), (500, 501)] {
+        // Port 4500 with a marker is IKE, too.
+        let payload = if service == 4500 { b"payload" } else { &marked[..] };
+        let inbound = ipv4(UDP, PEER, LOCAL, 0, &udp(port_of_ike, service, payload));
+        let name = format!("{port_of_ike} and {service}");
+        check(&mut open, &inbound, false, "unprotected", &name);
+        let outbound = ipv4(UDP, PEER, LOCAL, 0, &udp(service, port_of_ike, payload));
+        check(&mut seal, &outbound, false, "no_sa", &name);
     }
 }
 
@@ -158,6 +185,33 @@ fn frames_that_can_carry_ip_are_not_bypassed_beside_a_selector() {
         ("Ethernet in Ethernet", ethernet(0x6558, &ethernet(0x0800, packet)), false),
         ("PBB", ethernet(0x88e7, &[&[0; 4], &ethernet(0x0800, packet)[..]].concat()), false),
         ("NSH", ethernet(0x894f, &[&[0; 8], packet].concat()), false),
+        ("PPP", ethernet(0x880b, packet), false),
+        ("E-tag", ethernet(0x893f, &[&[0; 6][..], &[8, 0], packet].concat()), false),
+        ("VN-tag", ethernet(0x8926, &[&[0; 4][..], &[8, 0], packet].concat()), false),
+        ("redundancy tag", ethernet(0xf1c1, &[&[0; 4][..], &[8, 0], packet].concat()), false),
+        ("MACsec", ethernet(0x88e5, &[&[0; 6][..], &[8, 0], packet].concat()), false),
+        (
+            "batman-adv",
+            ethernet(0x4305, &[&[0; 10], &ethernet(0x0800, packet)[..]].concat()),
+            false,
+        ),
+        ("FabricPath", ethernet(0x8903, &ethernet(0x0800, packet)), false),
+        (
+            "labelled TRILL",
+            ethernet(0x893b, &[&[0; 6], &ethernet(0x800, packet)[..]].concat()),
+            false,
+        ),
+        ("frame relay", ethernet(0x6559, packet), false),
+        ("6LoWPAN", ethernet(0xa0ed, packet), false),
+        ("GeoNetworking", ethernet(0x8947, packet), false),
+        ("SNAP with another source SAP", llc(&[0xaa, 0x42, 3, 0, 0, 0, 8, 0]), false),
+        ("SNAP with a response bit", llc(&[0xaa, 0xab, 3, 0, 0, 0, 8, 0]), false),
+        ("SNAP to a group", llc(&[0xab, 0xaa, 3, 0, 0, 0, 8, 0]), false),
+        ("SNAP with poll bit", llc(&[0xaa, 0xaa, 0x13, 0, 0, 0, 8, 0]), false),
+        ("SNAP with numbered LLC", llc(&[0xaa, 0xaa, 0, 0, 0, 0, 0, 8, 0]), false),
+        ("SNAP with a bridged frame", llc(&[0xaa, 0xaa, 3, 0, 0x80, 0xc2, 0, 7]), false),
+        ("SNAP with MACsec", llc(&[0xaa, 0xaa, 3, 0, 0, 0, 0x88, 0xe5]), false),
+        ("LLC with IP to a group", llc(&[7, 6, 3]), false),
         ("SNAP", llc(&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0]), false),
         ("SNAP with MPLS", llc(&[0xaa, 0xaa, 3, 0, 0, 0, 0x88, 0x47]), false),
         ("LLC with IP", llc(&[6, 6, 3]), false),
@@ -165,6 +219,9 @@ fn frames_that_can_carry_ip_are_not_bypassed_beside_a_selector() {
         ("SNAP with another protocol", llc(&[0xaa, 0xaa, 3, 0, 0, 12, 0x20, 0]), PASSED),
         ("LLDP", ethernet(0x88cc, &[0; 46]), PASSED),
         ("ARP", ethernet(0x0806, &[0; 46]), PASSED),
+        ("EAPOL", ethernet(0x888e, &[0; 46]), PASSED),
+        ("PTP", ethernet(0x88f7, &[0; 46]), PASSED),
+        ("LACP", ethernet(0x8809, &[0; 46]), PASSED),
         ("another type", ethernet(0x88b5, packet), PASSED),
     ];
     for bypass in ["not-ip", "unmatched"] {
@@ -256,6 +313,6 @@ fn plan_warns_if_ike_cannot_pass() {
             (warnings, _) => panic!("{sa}: {warnings:?}"),
         }
         let without = plan_for(kind, &table(&folder, "a.state", &[&sa], ""), 1).unwrap();
-        assert_eq!(warnings(&without), [""; 0]);
+        assert!(!warnings(&without).iter().any(|warning| warning.contains("ike")));
     }
 }

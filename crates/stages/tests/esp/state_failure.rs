@@ -67,5 +67,26 @@ fn release_reports_last_write_that_fails() {
     owner.release();
     let fault = owner.fault().expect("a fault");
     assert!(fault.contains("cannot be written: No such file or directory"), "{fault}");
-    assert!(fault.contains("could be accepted again"), "{fault}");
+    assert!(
+        fault.contains("cannot record this failure either (it is no longer at its path)")
+            && fault.contains("the next start does not know of it: create new keys"),
+        "{fault}"
+    );
+}
+
+#[test]
+fn release_has_no_fault_while_other_plan_uses_the_file() {
+    let folder = Folder::new();
+    fs::create_dir(folder.join("disk")).unwrap();
+    folder.state("disk/open.state");
+    let table = table(&folder, "disk/open.state", &[OPEN], "");
+    let (old, new) = (plan("esp-open", &table), plan_for("esp-open", &table, 1).unwrap());
+    acquire(&new, std::slice::from_ref(&old)).unwrap();
+    fs::remove_dir_all(folder.join("disk")).unwrap();
+    let (old, new) = (old.as_resource_owner().unwrap(), new.as_resource_owner().unwrap());
+    old.release();
+    assert_eq!(old.fault(), None);
+    new.release();
+    assert!(new.fault().is_some_and(|fault| fault.contains("could be accepted again")));
+    assert_eq!(old.fault(), new.fault());
 }

@@ -68,6 +68,17 @@ pub enum StateFileProblem {
         /// The path of the state file.
         path: PathBuf,
     },
+    /// Another user owns the file that root accepts. The service of this user needs it as its own.
+    #[error(
+        "belongs to user {owner}; accept it as this user, because xdpfwd requires that its user          owns the file: sudo -u '#{owner}' xdpfwd esp accept-state {}",
+        .path.display()
+    )]
+    AcceptAsOwner {
+        /// The owner of the file.
+        owner: u32,
+        /// The path of the state file.
+        path: PathBuf,
+    },
     /// Group or others may write to the file.
     #[error(
         "is writable by group or others (mode {mode:04o}); run: chmod 600 {}",
@@ -188,6 +199,8 @@ pub(super) enum WriteFailure {
     Io(Arc<io::Error>),
     #[error("another file is at its path")]
     Replaced,
+    #[error("it is no longer at its path")]
+    Missing,
 }
 
 impl From<io::Error> for WriteFailure {
@@ -203,6 +216,7 @@ impl WriteFailure {
                 StateFileProblem::Write { error, folder: folder_of(path).to_owned() }
             }
             Self::Replaced => StateFileProblem::Replaced,
+            Self::Missing => StateFileProblem::Missing(path.to_owned()),
         }
     }
 }

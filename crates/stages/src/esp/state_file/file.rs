@@ -43,9 +43,10 @@ pub struct StateFile {
 pub struct ClosedState(Arc<Shared>);
 
 impl ClosedState {
-    /// Returns why the last write has failed, and the consequence; `None` if it succeeded.
+    /// Returns why the last write has failed, and the consequence; `None` if it succeeded, or if
+    /// another reference, which can report its faults, keeps the file open.
     pub fn fault(&self) -> Option<String> {
-        self.0.fault()
+        self.0.stopping.load(Ordering::Acquire).then(|| self.0.fault()).flatten()
     }
 }
 
@@ -101,7 +102,15 @@ impl StateFile {
             }
             Ok(content.has_failed)
         };
-        accept().map_err(|problem| StateFileError { path: path.to_owned(), problem })
+        accept().map_err(|problem| {
+            let problem = match problem {
+                StateFileProblem::Owner { owner, user: 0, path } => {
+                    StateFileProblem::AcceptAsOwner { owner, path }
+                }
+                other => other,
+            };
+            StateFileError { path: path.to_owned(), problem }
+        })
     }
 
     /// Creates a state file for keys that were never used. Leaves an existing file unchanged.
@@ -183,25 +192,36 @@ impl StateFile {
 
     /// Makes room in the file for an SA if it is new, so that no later write needs space.
     fn make_room(&self, sa: (Direction, u32, Fingerprint)) -> Result<(), StateFileProblem> {
-        let needed = {
-            let mut entries = self.shared.lock();
-            let needed = entries.sas.len() + 1;
-            let has_room = needed <= entries.capacity || entries.sas.contains_key(&sa);
-            // Beyond the maximum, the caller rejects the SA.
-            if has_room || needed > State::MAX_SAS {
-                return Ok(());
+        let deadline = Instant::now() + WRITE_TIMEOUT;
+        while let Some(needed) = self.request_room(sa) {
+            self.write_and_wait()?;
+            let entries = self.shared.lock();
+            // The writer may have written without a look at the request: then it is still there.
+            if entries.wanted_capacity == 0
+                && entries.capacity < needed
+                && let Some(failure) = &entries.growth_failure
+            {
+                return Err(failure.clone().problem(&self.shared.path));
             }
-            entries.wanted_capacity = needed;
-            needed
-        };
-        self.write_and_wait()?;
-        let entries = self.shared.lock();
-        match &entries.growth_failure {
-            Some(failure) if entries.capacity < needed => {
-                Err(failure.clone().problem(&self.shared.path))
+            if Instant::now() >= deadline {
+                return Err(StateFileProblem::Timeout);
             }
-            _ => Ok(()),
         }
+        Ok(())
+    }
+
+    /// Requests room for an SA if it is new and the file has none. Returns the number of SAs for
+    /// which the file needs room then.
+    fn request_room(&self, sa: (Direction, u32, Fingerprint)) -> Option<usize> {
+        let mut entries = self.shared.lock();
+        let needed = entries.sas.len() + 1;
+        let has_room = needed <= entries.capacity || entries.sas.contains_key(&sa);
+        // Beyond the maximum, the caller rejects the SA.
+        if has_room || needed > State::MAX_SAS {
+            return None;
+        }
+        entries.wanted_capacity = needed;
+        Some(needed)
     }
 
     /// Waits for a write that reserves numbers if none is available. Does nothing if the SA has

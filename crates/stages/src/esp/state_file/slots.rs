@@ -96,8 +96,14 @@ impl<S: Storage> Slots<S> {
     }
 
     /// Records a failed write in the file, for the next start. A successful write removes the mark.
+    /// Fails if the file is no longer at its path, because the next start does not read it then.
     pub(super) fn mark_failed(&mut self) -> Result<(), WriteFailure> {
-        if self.mark == Mark::Yes { Ok(()) } else { self.set_mark(true) }
+        match self.condition()? {
+            Condition::Replaced => Err(WriteFailure::Replaced),
+            Condition::Missing => Err(WriteFailure::Missing),
+            Condition::Intact | Condition::Resized if self.mark == Mark::Yes => Ok(()),
+            Condition::Intact | Condition::Resized => self.set_mark(true),
+        }
     }
 
     /// Sets or removes the mark of a failed write.

@@ -1,23 +1,27 @@
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions, Permissions};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use xdpfwd_ipsec::{Exhausted, Fingerprint, Ivs};
+use xdpfwd_ipsec::{Epoch, Exhausted, Fingerprint, Ivs};
 use xdpfwd_testkit::Folder;
 use xdpfwd_xsk::clock;
 
-use super::disk::lock;
+use super::disk::{Disk, lock};
 use super::epoch::now;
+use super::error::WriteFailure;
+use super::fake_disk::FakeDisk;
 use super::layout::{self, Content};
 use super::numbers::STEP;
+use super::shared::Entry;
+use super::slots::{Condition, Slots, Storage};
 use super::writer::INBOUND_INTERVAL;
 use super::*;
 use crate::esp::private_file::effective_user;
@@ -130,6 +134,9 @@ fn open_error_names_cause_and_remedy() {
     if effective_user() == 0 {
         chown(&path, Some(4321), None).unwrap();
         assert!(open_error(&path).contains("belongs to user 4321, but xdpfwd runs as user 0"));
+        let text = StateFile::accept(&path).unwrap_err().to_string();
+        let command = format!("sudo -u '#4321' xdpfwd esp accept-state {}", path.display());
+        assert!(text.contains(&command) && !text.contains("chown"), "{text}");
         chown(&path, Some(0), None).unwrap();
     }
 
@@ -581,8 +588,31 @@ fn file_of_other_program_at_path_is_not_overwritten() {
     let replacement = read_state(&path);
     let text = file.outbound(300, fingerprint("1"), ESN, None).unwrap_err().to_string();
     assert!(text.contains("was replaced by another file"), "{text}");
-    drop(file);
+    let closed = file.close();
     assert_eq!(read_state(&path), replacement);
+    let fault = closed.fault().expect("a fault");
+    assert!(
+        fault.contains("cannot record this failure either (another file is at its path)")
+            && fault.contains("the next start does not know of it: create new keys"),
+        "{fault}"
+    );
+    // Indeed, the next start accepts the other file.
+    StateFile::open(&path).unwrap();
+}
+
+#[test]
+fn file_that_was_marked_before_its_replacement_reports_unmarked_file() {
+    let folder = Folder::new();
+    let path = create_state(&folder);
+    let (disk, content) = Disk::open(&path).unwrap();
+    let mut slots = Slots::new(disk, &content);
+    slots.mark_failed().unwrap();
+    assert!(StateFile::has_failed_write(&path));
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(slots.mark_failed(), Err(WriteFailure::Missing)));
+    StateFile::create(&path).unwrap();
+    assert!(matches!(slots.mark_failed(), Err(WriteFailure::Replaced)));
+    assert!(!StateFile::has_failed_write(&path));
 }
 
 #[test]
@@ -630,4 +660,74 @@ fn data_path_calls_do_not_wait_for_the_state_file_mutex() {
         drop(entries);
         assert_eq!(returned, Ok(()), "a data path call waited for the mutex");
     });
+}
+
+/// A disk whose writes wait while the test holds the gate.
+struct GatedDisk(FakeDisk, Arc<Mutex<()>>);
+
+impl Storage for GatedDisk {
+    fn condition(&self, len: usize) -> io::Result<Condition> {
+        self.0.condition(len)
+    }
+
+    fn write_at(&mut self, offset: usize, bytes: &[u8]) -> io::Result<()> {
+        drop(self.1.lock());
+        self.0.write_at(offset, bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn replace(&mut self, content: &[u8], is_missing: bool) -> io::Result<()> {
+        self.0.replace(content, is_missing)
+    }
+
+    fn sync_folder(&mut self) -> io::Result<()> {
+        self.0.sync_folder()
+    }
+}
+
+#[test]
+fn sa_waits_for_room_after_write_that_made_none() {
+    let state = State { epoch: 7, sas: Vec::new() };
+    let (bytes, _) = layout::file(&state, 1, 0);
+    let content = layout::parse(&bytes).unwrap();
+    for has_room in [true, false] {
+        let (disk, gate) = (FakeDisk::new(bytes.clone()), Arc::default());
+        disk.set_room(has_room);
+        let slots = Slots::new(GatedDisk(disk, Arc::clone(&gate)), &content);
+        let epoch = Epoch::from_number(7);
+        let file = StateFile::with_writer("x".into(), slots, state.clone(), epoch).unwrap();
+        let closed = gate.lock().unwrap();
+        // The writer is past the place where it looks for a request of room.
+        file.shared.lock().requested = 1;
+        file.writer.unpark();
+        wait_until("the writer writes", || file.shared.lock().write_started.is_some());
+        let full = {
+            let mut entries = file.shared.lock();
+            let capacity = entries.capacity;
+            for spi in (1000..).take(capacity) {
+                let entry = Entry::Unused(SequenceState::In { highest: 0 });
+                entries.sas.insert((Direction::In, spi, fingerprint("2")), entry);
+            }
+            capacity
+        };
+        thread::scope(|scope| {
+            let caller = scope.spawn(|| file.inbound(400, fingerprint("2")).map(drop));
+            wait_until("the caller requests room", || file.shared.lock().requested == 2);
+            // A write without a look at the request completes.
+            file.shared.lock().completed = 2;
+            file.shared.write_done.notify_all();
+            let has_requested_again = || file.shared.lock().requested == 3;
+            wait_until("the caller decides", || caller.is_finished() || has_requested_again());
+            assert!(has_requested_again(), "the caller got an SA without room");
+            drop(closed);
+            let result = caller.join().unwrap().map_err(|error| error.to_string());
+            assert_eq!(result.is_ok(), has_room, "{result:?}");
+        });
+        let entries = file.shared.lock();
+        assert_eq!(entries.sas.len(), full + usize::from(has_room));
+        assert!(entries.sas.len() <= entries.capacity);
+    }
 }
