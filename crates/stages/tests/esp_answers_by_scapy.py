@@ -1,4 +1,6 @@
-"""Prints test cases for src/esp/against_scapy.rs, one JSON object per line: KIND COUNT
+"""Usage: esp_answers_by_scapy.py KIND COUNT
+
+Prints COUNT test cases for src/esp/against_scapy.rs, one JSON object per line.
 
 KIND is "too_big" or "mss". A case has a random "frame", and the "answer" that xdpfwd must give:
 

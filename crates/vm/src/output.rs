@@ -1,4 +1,4 @@
-//! Output of commands.
+//! Output of `xdpfwd-vm` itself, and its exit status.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

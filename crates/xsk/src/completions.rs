@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn sent_frames_are_recorded_as_tx_until_returned_to_pool() {
+    fn owner_of_sent_frames_is_tx_until_they_return_to_pool() {
         let (umem, mut pool) = umem();
         let mut queue = queue_of(&umem, &mut pool, 10);
         let mut completions = Completions::new(&umem, 8).unwrap();

@@ -23,9 +23,6 @@ pub fn app() -> App {
         })
         .on_stopped(move |_| {
             let packets = subscribers::packets(&subscribers);
-            let _ = writeln!(
-                io::stderr(),
-                "own-appliance: {packets} packets of known subscribers"
-            );
+            let _ = writeln!(io::stderr(), "own-appliance: {packets} packets of known subscribers");
         })
 }

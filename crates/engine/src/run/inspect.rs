@@ -82,9 +82,9 @@ pub(crate) fn tables_of_plans(plan: &Plan) -> Vec<TableReport> {
     reports
 }
 
-/// The inspection tables of all stages at one time, formatted row by row. It can be sent to another
-/// thread, so that neither the data plane nor the control thread waits while a million rows are
-/// formatted and written.
+/// A snapshot of the inspection tables of all stages. Rows are formatted when they are read. A
+/// listing can be sent to another thread, so that neither the data plane nor the control thread
+/// waits while a million rows are formatted and written.
 #[derive(Debug)]
 pub struct Listing {
     /// The number of workers.
@@ -115,7 +115,9 @@ enum Rows {
     /// The rows of the plan's `LongTable`, which are not formatted yet.
     Long {
         plan: Arc<dyn StagePlan>,
+        /// The row counters of workers and the XDP program.
         counters: Vec<u64>,
+        /// The row counters that a reload carried over from the stage that this stage replaced.
         carried: Option<Arc<StageCounters>>,
     },
 }
@@ -136,8 +138,8 @@ impl ListedTable {
             Rows::Long { plan, counters, carried } => {
                 let Some(table) = long_table(&**plan) else { return Box::new(iter::empty()) };
                 let mut carried = carried.as_deref().map(CarriedRows::new);
-                // Skip the counters of the rows before `first`, because they can have the same
-                // keys.
+                // Several rows can have the same key. Their carried counters are in the order of
+                // the rows, so skip those of the rows before `first`.
                 if let Some(carried) = &mut carried {
                     (0..first).for_each(|row| _ = carried.next(&table.key(row)));
                 }
@@ -226,7 +228,7 @@ fn positions(plan: &Plan) -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// Maximum number of row counters that a worker copies between two batches, so that packets do not
-/// wait until a million of them are copied.
+/// wait until the worker has copied a million counters.
 const COUNTERS_AT_A_TIME: usize = 1 << 15;
 
 /// Asks a worker for its row counters, in parts.

@@ -18,11 +18,12 @@ pub struct Image {
 /// The tables of one IP version. `bpf/classify.h` explains tuples, buckets, tags and groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpaceImage {
-    /// `struct space`: all data whose size does not depend on the rules.
+    /// `struct space`: the part of the tables whose size does not depend on the rules.
     pub space: Vec<u8>,
-    /// `struct numbers`: a table for the source address, then one for the destination address. For
-    /// each value of the first 16 address bits that are not skipped, it has the number of a set in
-    /// `sets` or, if rules have longer prefixes, of a part in `parts`.
+    /// `struct numbers`: a table for the source address, then one for the destination address. Its
+    /// index is 16 bits of the address: those after the leading bits that all rules have in common,
+    /// which are skipped. An element is the number of a set in `sets` or, if rules have prefixes
+    /// that end after these 16 bits, of a part in `parts`.
     pub first: Table,
     /// `struct numbers`: for each part, a table with a set number for each value of the next 8
     /// address bits.
@@ -31,13 +32,14 @@ pub struct SpaceImage {
     pub sets: Table,
     /// Groups of tags: 64-bit words with four tags each.
     pub tags: Table,
-    /// `struct firsts`: for each tag, the index in `entries` of the first entry of its bucket.
+    /// `struct firsts`, one for each tag: the index in `entries` of the first entry of the tag's
+    /// bucket.
     pub firsts: Table,
     /// `struct entry_v4` or `struct entry_v6`: the rules, bucket by bucket.
     pub entries: Table,
 }
 
-/// The values of a BPF array map in a row.
+/// The values of a BPF array map, one after another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     /// Bytes per value.

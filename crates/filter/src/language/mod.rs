@@ -1,5 +1,5 @@
-//! The languages of rules and signatures, with one rule or signature per line. The grammar of rules
-//! is in docs/filter.md.
+//! The languages of rules and of signatures (rules with a byte pattern, for the stage `payload`),
+//! with one rule or signature per line. docs/filter.md has both grammars.
 
 mod problem;
 mod reader;

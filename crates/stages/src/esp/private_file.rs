@@ -1,4 +1,5 @@
-//! Functions for files that only the user of this process may write.
+//! Protects keys and state: files that only the user of this process may write, no core dumps, and
+//! no copies of memory in swap space.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};

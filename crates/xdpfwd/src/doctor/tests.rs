@@ -96,7 +96,8 @@ impl Drop for MachineFolder {
     }
 }
 
-/// Returns a configured plan for eth1 with a worker on each of `cores`.
+/// Returns what doctor examines for a configuration file with the port eth1 and a worker on each of
+/// `cores`.
 fn subject(cores: &[usize]) -> Subject {
     let mut subject = Subject { configured: true, ..Subject::of_interfaces(&["eth1".into()]) };
     subject.plan.workers = cores.iter().map(|&core| Some(core)).collect();
@@ -493,7 +494,7 @@ fn check_without_source_is_unknown() {
 
 /// If /sys shows another network namespace, only rtnetlink describes the interface.
 #[test]
-fn foreign_sys_leaves_link_and_mtu_checks() {
+fn with_foreign_sys_only_link_and_mtu_are_checked() {
     let (machine, subject) = (MachineFolder::server(), subject(&[2]));
     machine.1.borrow_mut().mtu = Some(3000);
     let is_in_sysfs = false;

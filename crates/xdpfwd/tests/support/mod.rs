@@ -172,7 +172,8 @@ impl Running {
         Ok(Self { forwarder, config })
     }
 
-    /// Wraps a running forwarder. It may read another file than `config`.
+    /// Wraps a running forwarder. Keeps the file `config` until the forwarder has stopped, and
+    /// removes it then.
     pub fn from_forwarder(forwarder: Forwarder, config: Config) -> Self {
         Self { forwarder, config }
     }
@@ -238,8 +239,8 @@ pub struct FinalReport {
 }
 
 impl FinalReport {
-    /// Checks that every frame is in a pool or a fill ring, that received packets are sent plus
-    /// dropped packets, and that the kernel found no invalid descriptor.
+    /// Checks that every frame is in a pool or a fill ring, that the number of received packets is
+    /// that of sent plus that of dropped packets, and that the kernel found no invalid descriptor.
     #[track_caller]
     pub fn assert_frames_and_packets_add_up(&self) {
         let frames = &self.json["frames"];

@@ -37,7 +37,7 @@ pub(super) fn add<'i>(
         match read(filled.clone()) {
             Some(error) if error.span() == Some(ADDED) => {
                 // The message may list the accepted values, as in: expected "aes-128-gcm" or
-                // "aes-256-gcm". Try the last text after `expected`.
+                // "aes-256-gcm". Try the first value after the last `expected`: here, "aes-128-gcm".
                 let accepted = error.message().rsplit_once("expected \"").map(|(_, word)| word);
                 if let Some((word, _)) = accepted.and_then(|words| words.split_once('"'))
                     && !has_named_value

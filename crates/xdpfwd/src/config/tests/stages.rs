@@ -145,7 +145,7 @@ impl StageConfig for NestedConfig {
                 Err(PlanError::new("first line:\n  second line\n"))
             }
             Some(rule) if rule.port == 0 => Err(PlanError::new(format!(
-                "rule {:?} of {} workers: port 0",
+                "rule {:?}: port 0 (the plan is for {} workers)",
                 rule.label, cx.workers
             ))),
             _ => Ok(Arc::new(MacSwap)),
@@ -187,7 +187,7 @@ fn errors_inside_stage_table_have_position_of_the_mistake() {
     assert_eq!(diagnose(kind), "x.toml:12:1: missing key `rules`, which kind \"nested\" needs\n");
     assert_eq!(
         diagnose(&format!("{kind}\nrules = [{{ port = 0 }}]")),
-        "x.toml:12:1: rule \"\" of 1 workers: port 0\n"
+        "x.toml:12:1: rule \"\": port 0 (the plan is for 1 workers)\n"
     );
     assert_eq!(
         diagnose(&format!("{kind}\nrules = [{{ port = 1, label = \"two lines\" }}]")),
