@@ -6,8 +6,8 @@
 use std::sync::LazyLock;
 
 use xdpfwd_ipsec::{
-    AwsLc, HEADER_LEN, ICV_LEN, PREFIX_LEN, Incoming, Outgoing, Protection, Transform, OpenError, Window,
-    trailer_len,
+    AwsLc, HEADER_LEN, ICV_LEN, Incoming, OpenError, Outgoing, PREFIX_LEN, Protection, Transform,
+    Window, trailer_len,
 };
 
 const SPI: u32 = 0x1001;
@@ -15,15 +15,16 @@ const SPI: u32 = 0x1001;
 static PROTECTIONS: LazyLock<Vec<(Transform, bool, Protection)>> = LazyLock::new(|| {
     let combinations =
         Transform::ALL.into_iter().flat_map(|transform| [(transform, false), (transform, true)]);
-    combinations.map(|(transform, extended)| {
-        let aead = AwsLc::new(transform, &vec![7; transform.key_len()]).unwrap();
-        (
-            transform,
-            extended,
-            Protection::new(Box::new(aead), transform, [1, 2, 3, 4], SPI, extended),
-        )
-    })
-    .collect()
+    combinations
+        .map(|(transform, extended)| {
+            let aead = AwsLc::new(transform, &vec![7; transform.key_len()]).unwrap();
+            (
+                transform,
+                extended,
+                Protection::new(Box::new(aead), transform, [1, 2, 3, 4], SPI, extended),
+            )
+        })
+        .collect()
 });
 
 // The first byte of the input determines the window's highest sequence number. Then each packet has
@@ -66,7 +67,10 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
                     highest_opened = highest_opened.max(outcome.number);
                 }
                 Err(OpenError::BadLength) => {
-                    assert!(before.len() < PREFIX_LEN + HEADER_LEN + ICV_LEN + 4 || before.len() % 4 != 0)
+                    assert!(
+                        before.len() < PREFIX_LEN + HEADER_LEN + ICV_LEN + 4
+                            || before.len() % 4 != 0
+                    )
                 }
                 Err(OpenError::BadTag | OpenError::Late | OpenError::Replay) => {
                     assert!(text.is_none())

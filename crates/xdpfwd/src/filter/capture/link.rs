@@ -2,7 +2,7 @@
 //!
 //! <https://www.tcpdump.org/linktypes.html> lists the link types.
 
-use super::record::Skip;
+use super::skip::Skip;
 
 /// The link types that can be judged, for messages.
 pub(super) const KNOWN: &str = "Ethernet (1), Linux cooked (113, 276), raw IP (12, 14, 101, 228, \

@@ -6,6 +6,7 @@ mod link;
 mod pcap;
 mod pcapng;
 mod record;
+mod skip;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +18,8 @@ use anyhow::{Context as _, Result, anyhow};
 use flate2::bufread::MultiGzDecoder;
 
 use input::{End, Input};
-pub(super) use record::{CapturedPacket, MAX_FRAME_BYTES, Record, Skip};
+pub(super) use record::{CapturedPacket, MAX_FRAME_BYTES, Record};
+pub(super) use skip::Skip;
 
 /// Returns whether `path` stands for standard input.
 pub(super) fn is_stdin(path: &Path) -> bool {

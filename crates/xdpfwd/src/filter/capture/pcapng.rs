@@ -3,7 +3,8 @@
 use anyhow::Result;
 
 use super::input::{End, Input};
-use super::record::{ByteOrder, LinkLayer, Record, Skip, check_length, interface, record};
+use super::record::{ByteOrder, LinkLayer, Record, check_length, interface, record};
+use super::skip::Skip;
 
 // Block types.
 pub(super) const SECTION_HEADER: u32 = 0x0a0d_0d0a;

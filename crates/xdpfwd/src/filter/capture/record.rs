@@ -1,9 +1,8 @@
 //! The parts of a capture that both formats have.
 
-use std::borrow::Cow;
-
 use super::input::End;
 use super::link;
+use super::skip::Skip;
 
 /// A part of a capture.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,27 +14,6 @@ pub(crate) enum Record {
     UnreadableInterface(String),
     /// An interface whose packets can be judged.
     Interface,
-}
-
-/// Why a packet is skipped.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Skip {
-    pub(crate) text: String,
-    /// The reason by which the packet is counted. A capture can have only a limited number of
-    /// different ones: they contain no offsets and no interfaces.
-    pub(crate) reason: Cow<'static, str>,
-}
-
-impl Skip {
-    pub(super) fn new(text: String, reason: &'static str) -> Self {
-        Self { text, reason: reason.into() }
-    }
-
-    /// A reason of which a capture can have only few.
-    pub(super) fn counted(text: impl Into<Cow<'static, str>>) -> Self {
-        let reason = text.into();
-        Self { text: reason.clone().into_owned(), reason }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
