@@ -10,7 +10,7 @@ use crate::config::words::{and_list, count, or_list};
 
 pub(super) const DEFAULT_QUEUES: u16 = 1;
 
-/// A [`PortId`](xdpfwd_pipeline::PortId) is an index into the result.
+/// A [`PortId`] is an index into the result.
 pub(super) fn resolve(ports: &Tables<PortTable>) -> Vec<PortPlan> {
     let plan = |port: &PortTable| PortPlan {
         name: port.name.or(String::new()).unwrap_or_default(),
