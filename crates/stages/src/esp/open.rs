@@ -93,7 +93,7 @@ impl StagePlan for Plan<Open> {
     }
 
     fn longest_packet(&self, mtu: u32) -> u32 {
-        // The overhead in transport mode over IPv4, without UDP and padding.
+        // Transport mode without UDP and padding. 2 bytes: pad length and next header.
         const MIN_OVERHEAD: u32 = (HEADER_LEN + ICV_LEN) as u32 + 2;
         if self.0.bypass.has_unmatched() { mtu } else { mtu.saturating_sub(MIN_OVERHEAD) }
     }
@@ -156,7 +156,7 @@ impl Stage for EspOpen {
     }
 
     fn retire(&mut self, _: &mut Cx<'_>) {
-        // The stage of the next plan takes the windows from their slots.
+        // Return the windows: a reload has replaced this stage.
         self.opener.windows.iter_mut().for_each(|window| *window = None);
     }
 }
@@ -392,7 +392,7 @@ fn decapsulate(
         (Mode::Tunnel, Some(ethertype)) => {
             decapsulate_tunnel(frame, headers, sa, payload, ethertype)
         }
-        // The payload may be another tunnel's IP packet.
+        // Also with an IP packet as payload, from another tunnel.
         (Mode::Transport, _) => {
             decapsulate_transport(frame, headers, sa, esp, payload, next_header)
         }

@@ -103,7 +103,7 @@ impl Settings<Seal> {
 }
 
 impl<D: StageDirection> Plan<D> {
-    /// Returns one line, with up to three SAs.
+    /// Returns one line.
     pub(super) fn describe(&self) -> String {
         const MAX_NAMED: usize = 3;
         let name = |sa: &D::Sa| {
@@ -120,12 +120,12 @@ impl<D: StageDirection> Plan<D> {
         format!("{} ESP: SA {named}{others}", D::VERB)
     }
 
-    /// Returns the key files and the state file.
     pub(super) fn file_names(&self) -> Vec<PathBuf> {
         let Settings { key_files, state_path, .. } = &*self.0;
         key_files.iter().chain([state_path]).cloned().collect()
     }
 
+    /// Returns texts that are equal for SAs that drop the same packets.
     pub(super) fn verdict_keys(&self) -> Vec<String> {
         self.0.sas.iter().map(D::Sa::verdict_key).collect()
     }
@@ -258,7 +258,7 @@ fn check_key(
     Ok(())
 }
 
-/// Locks the keys in memory again: reading them has ignored a failure of the lock. Returns an error
+/// Locks the keys in memory again, because reading the key files ignores a failure. Returns an error
 /// only if the machine has swap space.
 fn check_memory_lock() -> Result<(), ResourceError> {
     let Err(error) = lock_memory() else { return Ok(()) };

@@ -154,7 +154,7 @@ impl<'de> Deserialize<'de> for FileName {
 pub(super) struct List<T>(pub(super) Vec<T>);
 
 pub(super) trait Element {
-    /// The list that the error for another value describes as expected.
+    /// Describes the list, for the error about any other value.
     const LIST: &'static str;
 }
 
@@ -208,8 +208,7 @@ impl<'de, T: Deserialize<'de> + Element> Deserialize<'de> for List<T> {
 
 struct QuotedVisitor<T> {
     expected: &'static str,
-    /// Parses the value, or returns an error message. If it is empty, the error states `expected`
-    /// instead.
+    /// Parses the value, or returns an error message; if that is empty, the error states `expected`.
     parse: fn(&str) -> Result<T, String>,
 }
 
