@@ -129,7 +129,7 @@ pub(super) struct Association {
     pub(super) spi: u32,
     pub(super) transform: Transform,
     pub(super) fingerprint: Fingerprint,
-    /// Fingerprint of key and salt, so the same for all transforms.
+    /// Fingerprint of key and salt, without the transform.
     pub(super) identity: Fingerprint,
     pub(super) mode: Mode,
     pub(super) esn: bool,
@@ -143,7 +143,7 @@ pub(super) struct Association {
 pub(super) trait SecurityAssociation: Sized + Send + Sync + 'static {
     fn association(&self) -> &Association;
 
-    /// Shares the state with the same SA of another plan, if it is among `others`. Otherwise,
+    /// Shares the state of the same SA in another plan, if that SA is among `others`. Otherwise,
     /// creates the state from the state file.
     fn acquire<'a>(
         &self,
@@ -320,7 +320,7 @@ impl Outbound {
         Self { sa, outer, udp, shared: OnceLock::new() }
     }
 
-    /// Returns the shared state; `None` before `acquire`.
+    /// Returns `None` before `acquire`.
     #[inline]
     pub(super) fn shared(&self) -> Option<&Arc<OutboundShared>> {
         self.shared.get()
@@ -397,7 +397,7 @@ impl Inbound {
         Self { sa, source, destination, udp_port, window, queue, shared: OnceLock::new() }
     }
 
-    /// Returns the shared state; `None` before `acquire`.
+    /// Returns `None` before `acquire`.
     #[inline]
     pub(super) fn shared(&self) -> Option<&Arc<InboundShared>> {
         self.shared.get()
@@ -504,6 +504,7 @@ impl HeldWindow {
         self.window.as_mut()
     }
 
+    /// Tells the state file's writer the highest number.
     #[inline]
     pub(super) fn publish(&self, now: u64) {
         if let Some(window) = &self.window {

@@ -1,11 +1,10 @@
 //! The lookup of an SA by its SPI.
 
-/// A hash table of SPIs. Senders choose which SPIs are looked up, but not those in the table. So a
-/// lookup visits at most the longest run of occupied slots.
+/// A hash table of SPIs. Senders of packets choose the SPIs to look up, but cannot add any. So no
+/// packet makes a lookup longer than the longest run of occupied slots.
 #[derive(Debug)]
 pub(super) struct SpiTable {
-    /// SPIs, each with the index of its SA. The number of slots is a power of two; at least half
-    /// are empty.
+    /// SPIs, each with the index of its SA. At least half of the slots are empty.
     slots: Vec<Option<(u32, u16)>>,
     shift: u32,
 }

@@ -66,10 +66,10 @@ pub enum StateError {
     /// The last line is missing.
     #[error("the last line, {END:?}, is missing")]
     CutOff,
-    /// The header was changed after it was written.
+    /// The header was changed.
     #[error("its header is damaged")]
     Header,
-    /// No file of this length has two slots.
+    /// A file of this length has no two slots (copies of the state).
     #[error("its length, {0} bytes, is invalid")]
     Length(usize),
     /// Neither slot has a valid checksum.
