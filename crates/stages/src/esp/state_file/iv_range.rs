@@ -1,5 +1,5 @@
-//! IV ranges: the IVs that one worker may use. The upper 32 bits of an IV are its epoch. The file
-//! has the latest epoch, so that no later run repeats an IV.
+//! IV ranges: the IVs of one worker. The upper 32 bits of an IV are its epoch. The state file has
+//! the latest epoch, so that no later run repeats an IV.
 
 use std::ops::Range;
 use std::sync::Arc;

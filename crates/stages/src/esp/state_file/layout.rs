@@ -1,7 +1,7 @@
 //! The layout of a state file: a header, and two slots that are written in turn.
 //!
 //! All bytes are text. A slot holds a whole state with a generation and a checksum; the valid slot
-//! with the higher generation counts. So a torn write damages only the older state.
+//! with the higher generation is current. So a torn write damages only the older state.
 
 use std::str;
 
@@ -83,7 +83,7 @@ fn pad(mut text: Vec<u8>, len: usize) -> Vec<u8> {
     text
 }
 
-/// Returns the bytes of a slot, up to the end of the state's last block.
+/// Returns the bytes to write to a slot: whole blocks.
 pub(super) fn slot(state: &State, generation: u64) -> Vec<u8> {
     let mut text = format!("{GENERATION}{generation}\n{}", state.body());
     let checksum = crc32fast::hash(text.as_bytes());

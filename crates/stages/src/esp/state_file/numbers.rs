@@ -12,7 +12,7 @@ use crate::esp::state::State;
 
 /// Number of unused sequence numbers that a write reserves.
 pub(super) const STEP: u64 = 1 << 20;
-/// A write is requested when fewer reserved numbers are left.
+/// A write is requested when fewer reserved numbers than this are left.
 const LOW_WATER: u64 = STEP / 2;
 
 /// The sequence numbers of an outbound SA, shared by all workers.
@@ -97,8 +97,8 @@ impl OutboundNumbers {
         self.numbers.is_short(LOW_WATER)
     }
 
-    /// Returns `next` for the file. The write reserves all numbers below it; with `reserve_more`,
-    /// up to [`STEP`] unused ones.
+    /// Returns the `next` to write, which reserves all numbers below; with `reserve_more`, these
+    /// include up to [`STEP`] unused ones.
     pub(super) fn bound_to_store(&self, reserve_more: bool) -> u64 {
         let next = self.numbers.bound_to_store(if reserve_more { STEP } else { 0 });
         if !reserve_more {
@@ -118,7 +118,6 @@ impl OutboundNumbers {
     /// Allows the use of the numbers below `next`, which is now in the state file.
     pub(super) fn allow_below(&self, next: u64) {
         self.numbers.allow_below(next);
-        // A worker can request a write again.
         self.has_requested.store(false, Ordering::Release);
     }
 }

@@ -18,8 +18,8 @@ pub(super) trait Storage {
     /// Once this function returns `Ok`, earlier writes survive a crash.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Puts a new file with this content at the path, atomically. If `is_missing`, fails if a file
-    /// has appeared there. The new file survives a crash only after `sync_folder`.
+    /// Puts a new file with this content at the path, atomically. With `is_missing` (no file was
+    /// there), fails if one has appeared. The new file survives a crash only after `sync_folder`.
     fn replace(&mut self, content: &[u8], is_missing: bool) -> io::Result<()>;
 
     fn sync_folder(&mut self) -> io::Result<()>;
@@ -67,8 +67,8 @@ impl<S: Storage> Slots<S> {
         self.position.map_or(0, |position| layout::capacity(position.slot_len))
     }
 
-    /// Replaces the file by one with room for `sas` SAs. After a failure, needs no mark, because
-    /// the old or the new file has the state.
+    /// Replaces the file by one with room for `sas` SAs. After a failure, the file needs no
+    /// mark, because the old or new one has the state.
     pub(super) fn grow(&mut self, state: &State, sas: usize) -> Result<(), WriteFailure> {
         let is_missing = match self.condition()? {
             Condition::Replaced => return Err(WriteFailure::Replaced),
@@ -106,7 +106,6 @@ impl<S: Storage> Slots<S> {
         }
     }
 
-    /// Sets or removes the mark of a failed write.
     pub(super) fn set_mark(&mut self, has_failed: bool) -> Result<(), WriteFailure> {
         if self.position.is_none() {
             let message = "the file has the old format, which has no place for a mark";
