@@ -80,7 +80,7 @@ impl Storage for Disk {
         let new_path = Path::new(&name);
         match fs::remove_file(new_path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            // Normally `NotFound`, because only a crash leaves a new file.
+            // Normally `NotFound`, because only a crash leaves a `.new` file.
             _ => {}
         }
         let file = create_with(new_path, content)?;

@@ -39,7 +39,7 @@ pub enum StateFileProblem {
         .0.display()
     )]
     Exists(PathBuf),
-    /// Another process, or another state file of this process, has the lock.
+    /// Another process, or another `StateFile` of this process, has the lock.
     #[error(
         "is in use; each xdpfwd process needs its own state file and its own keys (find the \
          process: fuser {})",
@@ -68,7 +68,7 @@ pub enum StateFileProblem {
         /// The path of the state file.
         path: PathBuf,
     },
-    /// Another user owns the file that root accepts. The service of this user needs it as its own.
+    /// Root runs `accept-state`. The file must stay its owner's, who runs xdpfwd.
     #[error(
         "belongs to user {owner}; accept it as this user, because xdpfwd requires that its user          owns the file: sudo -u '#{owner}' xdpfwd esp accept-state {}",
         .path.display()

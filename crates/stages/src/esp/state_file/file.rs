@@ -196,7 +196,7 @@ impl StateFile {
         while let Some(needed) = self.request_room(sa) {
             self.write_and_wait()?;
             let entries = self.shared.lock();
-            // The writer may have written without a look at the request: then it is still there.
+            // The writer may have written before it saw the request, which then remains.
             if entries.wanted_capacity == 0
                 && entries.capacity < needed
                 && let Some(failure) = &entries.growth_failure
@@ -302,7 +302,7 @@ impl Drop for StateFile {
             thread::sleep(Duration::from_millis(1));
         }
         let failure = if !handle.is_finished() {
-            // The thread, which holds the lock, ends with the process.
+            // The thread holds the file's lock until the process ends.
             Some(io::Error::from(io::ErrorKind::TimedOut))
         } else if handle.join().is_err() {
             Some(io::Error::other("the writer thread panicked"))

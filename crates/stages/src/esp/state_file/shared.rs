@@ -1,4 +1,4 @@
-//! State shared between threads.
+//! What threads share.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

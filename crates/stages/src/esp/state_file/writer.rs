@@ -21,7 +21,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// Time after which a failure that persists is logged again.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Starts the writer thread. Once `stopping` is set, the thread writes a last time and ends.
+/// Starts the writer thread. Once [`Shared::stopping`] is set, it writes a last time and ends.
 pub(super) fn spawn<S: Storage + Send + 'static>(
     shared: Arc<Shared>,
     slots: Slots<S>,
