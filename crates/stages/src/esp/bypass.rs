@@ -174,7 +174,7 @@ fn can_carry_ip(ethertype: u16, payload: &[u8]) -> bool {
 fn can_llc_carry_ip(payload: &[u8]) -> bool {
     const IP: u8 = 0x06;
     const SNAP: u8 = 0xaa;
-    /// Control field of unnumbered information. After others, the length of the header differs.
+    /// Control field of unnumbered information. With another, the header length differs.
     const UI: u8 = 3;
     let [dsap, after_dsap @ ..] = payload else { return false };
     match dsap & !1 {
@@ -215,9 +215,9 @@ fn is_nd(frame: &[u8], headers: &Headers) -> bool {
         && matches!(headers.l4(frame), [kind, CODE, ..] if ND_TYPES.contains(kind))
 }
 
-/// Returns whether a packet is a message of IKE from or to the port of this end, for which the
-/// destination counts inbound, and the source outbound. The port of the peer does not count: a NAT
-/// can change it, and a sender can choose it to reach any port of this end.
+/// Returns whether a packet is an IKE message to (inbound) or from (outbound) an IKE port of this
+/// end. The port of the peer does not count: a NAT can change it, and a sender can choose it to
+/// reach any port of this end.
 fn is_ike(frame: &[u8], headers: &Headers, direction: Direction) -> bool {
     if headers.protocol != Some(IpProtocol::UDP) || headers.status != Status::Parsed {
         return false;

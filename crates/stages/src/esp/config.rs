@@ -120,11 +120,11 @@ impl Element for Spanned<InboundTable> {
 
 /// Maximum number of SAs per stage.
 const MAX_SAS: usize = 1024;
-/// Default of the key `mtu`, in bytes.
+/// In bytes.
 const DEFAULT_MTU: u64 = 1500;
-/// Default of the key `icmp_rate`, in messages per second.
+/// In messages per second.
 const DEFAULT_ICMP_RATE: u64 = 100;
-/// Default of the key `window`, in packets.
+/// In packets.
 const DEFAULT_WINDOW: u32 = 1024;
 const DEFAULT_TTL: u64 = 64;
 
@@ -307,6 +307,7 @@ fn locate(diagnostic: PlanDiagnostic, table: &Location) -> PlanDiagnostic {
     }
 }
 
+/// Checks configuration keys of both stages.
 fn check_common_keys(
     lab: Option<&Spanned<bool>>,
     sa_count: usize,
@@ -349,6 +350,7 @@ fn exclusive_key(sa: &Association) -> ExclusiveResource {
 
 const LIMITS: [&str; 4] = ["soft_packets", "hard_packets", "soft_bytes", "hard_bytes"];
 
+/// The configuration keys of an SA in both directions.
 struct CommonKeys<'a> {
     spi: u64,
     transform: Transform,

@@ -101,8 +101,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..25)
 }
 
-/// The crash at the end of a run: the number of operations of the last write that succeed before
-/// it, and what it leaves of the unsynced writes.
+/// The end of a run: the number of operations of the last write that succeed before the crash, and
+/// what the crash leaves of unsynced writes.
 fn crashes() -> impl Strategy<Value = (usize, Crash)> {
     (0_usize..6, prop_oneof![Just(Crash::Kill), any::<u64>().prop_map(Crash::PowerLoss)])
 }
@@ -121,7 +121,7 @@ fn check_runs(runs: Vec<(Vec<Step>, (usize, Crash))>) -> Result<(), TestCaseErro
         };
         let disk = FakeDisk::new(bytes.clone());
         let Some(mut run) = Run::start(&disk, content) else { continue };
-        // `received`, and so `forgotten`, is in the order of the times.
+        // Received numbers that the file lacks, in the order of times.
         let forgotten = received.drain(..).filter(|(number, _)| *number > run.inbound.highest());
         let forgotten: Vec<_> = forgotten.collect();
         if let (Some((_, first)), Some((_, last))) = (forgotten.first(), forgotten.last()) {

@@ -700,7 +700,7 @@ fn sa_waits_for_room_after_write_that_made_none() {
         let epoch = Epoch::from_number(7);
         let file = StateFile::with_writer("x".into(), slots, state.clone(), epoch).unwrap();
         let closed = gate.lock().unwrap();
-        // The writer is past the place where it looks for a request of room.
+        // Start a write, which waits after the writer looked for requests of room.
         file.shared.lock().requested = 1;
         file.writer.unpark();
         wait_until("the writer writes", || file.shared.lock().write_started.is_some());
@@ -716,7 +716,7 @@ fn sa_waits_for_room_after_write_that_made_none() {
         thread::scope(|scope| {
             let caller = scope.spawn(|| file.inbound(400, fingerprint("2")).map(drop));
             wait_until("the caller requests room", || file.shared.lock().requested == 2);
-            // A write without a look at the request completes.
+            // Simulate a completed write that ignored the request.
             file.shared.lock().completed = 2;
             file.shared.write_done.notify_all();
             let has_requested_again = || file.shared.lock().requested == 3;
