@@ -73,7 +73,7 @@ pub enum KeyFileProblem {
     Mode {
         /// The permission bits.
         mode: u32,
-        /// The path of the key file.
+        /// The key file.
         path: PathBuf,
     },
     /// The file is too large.
@@ -131,7 +131,7 @@ pub fn read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileRea
 
 fn try_read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileProblem> {
     let mut file = open(path, transform)?;
-    // The path may name another file by now.
+    // Not by path, which may name another file by now.
     let metadata = file.metadata().map_err(KeyFileProblem::Io)?;
     if !metadata.is_file() {
         return Err(KeyFileProblem::NotRegular(file_kind(metadata.file_type())));

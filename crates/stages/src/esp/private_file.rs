@@ -28,8 +28,7 @@ pub(super) fn forbid_core_dumps() -> io::Result<()> {
 /// Keeps all memory of this process, with the keys and copies of them, out of swap space. Pages are
 /// locked when they are first used.
 ///
-/// Fails without the right to lock any amount of memory: with a limit, later allocations could
-/// fail.
+/// Requires the right to lock unlimited memory: with a limit, later allocations could fail.
 pub(super) fn lock_memory() -> io::Result<()> {
     let is_unlimited = getrlimit(Resource::Memlock).current.is_none();
     let has_capability = capabilities(None)?.effective.contains(CapabilitySet::IPC_LOCK);

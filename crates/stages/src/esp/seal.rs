@@ -246,7 +246,7 @@ impl Sealer {
             }
         };
         let payload_len = end - payload_start;
-        // IP headers before ESP or UDP.
+        // Length of IP headers before ESP or UDP.
         let ip_len = position.map_or_else(
             || sa.outer.as_ref().map_or(0, |outer| outer.len()),
             |position| position.offset - ip_start,
@@ -346,7 +346,7 @@ impl Sealer {
             return drop_all(&mut self.jobs[..len], view, from, sa_index, reason, None);
         };
         if self.ivs.is_none() {
-            // Another stage may have returned its range.
+            // Another stage may have returned its IV range.
             self.ivs = settings.iv_range();
             settings.direction.lacks_iv_range.store(self.ivs.is_none(), Ordering::Relaxed);
         }
@@ -391,7 +391,7 @@ impl Sealer {
         shared.counts.packets.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// Assigns sequence numbers and IVs to the packets for `seal`. Drops packets that exceed a
+    /// Assigns sequence numbers and IVs for `seal`. Drops packets that exceed a
     /// limit of the SA, or that get no number or IV.
     #[inline]
     fn assign_numbers(

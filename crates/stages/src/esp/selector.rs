@@ -37,7 +37,6 @@ impl Selector {
         selector
     }
 
-    /// Returns a selector with the prefixes of all `selectors`.
     pub(super) fn union<'s>(selectors: impl Iterator<Item = &'s Self>) -> Self {
         let mut union = Self::default();
         for selector in selectors {
@@ -56,7 +55,7 @@ impl Selector {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
-    /// Returns whether a prefix contains the address that `end` selects.
+    /// Returns whether a prefix contains the address that `end` selects, or none exists.
     #[inline]
     pub(super) fn contains(&self, addresses: Addresses, end: End) -> bool {
         if self.is_all() {
@@ -68,7 +67,7 @@ impl Selector {
         })
     }
 
-    /// Returns whether a prefix contains the address.
+    /// Returns whether a prefix contains the address; false without prefixes.
     pub(super) fn contains_address(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => {
