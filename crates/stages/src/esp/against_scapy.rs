@@ -9,8 +9,8 @@ use super::mss;
 use xdpfwd_wire::Headers;
 use xdpfwd_wire::icmp::{ErrorMessage, Problem, Sources};
 
-/// Returns cases by scapy; `answer` is the expected message or SYN. Uses Debian's Python, which has scapy; the first `python3` in
-/// the PATH may be another.
+/// Returns cases by scapy; `answer` is the expected message or SYN. Uses Debian's Python, which has
+/// scapy; `python3` in the PATH may be another.
 fn cases(kind: &str, count: usize) -> Vec<Value> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_answers_by_scapy.py");
     let output = Command::new("/usr/bin/python3").args([script, kind, &count.to_string()]).output();

@@ -142,6 +142,7 @@ impl Bypass {
             |end| self.claimed.as_ref().is_some_and(|claimed| claimed.contains(addresses, end));
         self.endpoints.iter().any(is_of)
             && !is_claimed(End::Source)
+            // Outbound, selectors match the destination.
             && !(self.direction == Direction::Out && is_claimed(End::Destination))
     }
 
@@ -180,7 +181,7 @@ fn can_llc_carry_ip(payload: &[u8]) -> bool {
     match dsap & !1 {
         IP => true,
         SNAP => match after_dsap {
-            // The organization 802.1, whose types are bridged frames (RFC 2684).
+            // The organization IEEE 802.1, whose types are bridged frames (RFC 2684).
             [_, UI, 0x00, 0x80, 0xc2, ..] => true,
             [_, UI, _, _, _, high, low, rest @ ..] => {
                 let ethertype = u16::from_be_bytes([*high, *low]);

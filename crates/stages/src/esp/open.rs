@@ -93,7 +93,7 @@ impl StagePlan for Plan<Open> {
     }
 
     fn longest_packet(&self, mtu: u32) -> u32 {
-        // Transport mode without UDP and padding. 2 bytes: pad length and next header.
+        // Transport mode without UDP or padding. 2 bytes: pad length, next header.
         const MIN_OVERHEAD: u32 = (HEADER_LEN + ICV_LEN) as u32 + 2;
         if self.0.bypass.has_unmatched() { mtu } else { mtu.saturating_sub(MIN_OVERHEAD) }
     }
@@ -156,7 +156,7 @@ impl Stage for EspOpen {
     }
 
     fn retire(&mut self, _: &mut Cx<'_>) {
-        // Return the windows: a reload has replaced this stage.
+        // Return the windows to their slots, for the stage that replaces this one.
         self.opener.windows.iter_mut().for_each(|window| *window = None);
     }
 }
@@ -317,7 +317,6 @@ enum Found {
     Fragment,
     /// A NAT keepalive (RFC 3948).
     Keepalive,
-    /// No ESP.
     Nothing,
 }
 
@@ -392,7 +391,7 @@ fn decapsulate(
         (Mode::Tunnel, Some(ethertype)) => {
             decapsulate_tunnel(frame, headers, sa, payload, ethertype)
         }
-        // Also with an IP packet as payload, from another tunnel.
+        // The payload may be another tunnel's IP packet.
         (Mode::Transport, _) => {
             decapsulate_transport(frame, headers, sa, esp, payload, next_header)
         }

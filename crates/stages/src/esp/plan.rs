@@ -207,7 +207,7 @@ fn state_files<D: StageDirection>(others: &[&dyn Any]) -> impl Iterator<Item = A
     plans::<D>(others).filter_map(|plan| plan.0.state.load_full())
 }
 
-/// Returns another plan's open file if there is one; otherwise opens the file.
+/// Opens the file, unless a plan among `others` has it open.
 fn state_file<D: StageDirection>(
     path: &Path,
     others: &[&dyn Any],
@@ -258,8 +258,8 @@ fn check_key(
     Ok(())
 }
 
-/// Locks the keys in memory again, because reading the key files ignores a failure. Returns an error
-/// only if the machine has swap space.
+/// Locks the keys in memory again, because reading the key files ignores a failure. Returns an
+/// error only if the machine has swap space.
 fn check_memory_lock() -> Result<(), ResourceError> {
     let Err(error) = lock_memory() else { return Ok(()) };
     let message = format!(

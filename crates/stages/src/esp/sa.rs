@@ -115,7 +115,7 @@ impl SaStatus {
     }
 }
 
-/// The limits of an SA; `None` is no limit.
+/// An SA's limits; `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) soft_packets: Option<u64>,
@@ -504,7 +504,7 @@ impl HeldWindow {
         self.window.as_mut()
     }
 
-    /// Tells the state file's writer the highest number.
+    /// Tells the state file's writer the highest received number.
     #[inline]
     pub(super) fn publish(&self, now: u64) {
         if let Some(window) = &self.window {

@@ -55,7 +55,7 @@ impl Selector {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
-    /// Returns whether a prefix contains the address that `end` selects, or none exists.
+    /// Returns whether a prefix contains the address that `end` selects; true without prefixes.
     #[inline]
     pub(super) fn contains(&self, addresses: Addresses, end: End) -> bool {
         if self.is_all() {

@@ -1,10 +1,11 @@
 //! The lookup of an SA by its SPI.
 
 /// A hash table of SPIs. Senders of packets choose the SPIs to look up, but cannot add any. So no
-/// packet makes a lookup longer than the longest run of occupied slots.
+/// lookup is longer than the longest run of occupied slots.
 #[derive(Debug)]
 pub(super) struct SpiTable {
-    /// SPIs, each with the index of its SA. At least half of the slots are empty.
+    /// SPIs, each with the index of its SA. The number of slots is a power of two; at least half
+    /// are empty.
     slots: Vec<Option<(u32, u16)>>,
     shift: u32,
 }

@@ -69,7 +69,7 @@ pub enum StateError {
     /// The header was changed.
     #[error("its header is damaged")]
     Header,
-    /// A file of this length has no two slots (copies of the state).
+    /// No file of this length has two slots (copies of the state).
     #[error("its length, {0} bytes, is invalid")]
     Length(usize),
     /// Neither slot has a valid checksum.

@@ -208,7 +208,8 @@ impl<'de, T: Deserialize<'de> + Element> Deserialize<'de> for List<T> {
 
 struct QuotedVisitor<T> {
     expected: &'static str,
-    /// Parses the value, or returns an error message; if that is empty, the error states `expected`.
+    /// Parses the value, or returns an error message. If the message is empty, the error states
+    /// `expected`.
     parse: fn(&str) -> Result<T, String>,
 }
 

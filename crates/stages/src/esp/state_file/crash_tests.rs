@@ -261,7 +261,7 @@ fn inbound_sa_is_overdue_only_while_old_numbers_are_unwritten() {
     assert!(!run.inbound.is_overdue(written_at + second));
     assert!(run.inbound.is_overdue(written_at + second + 2));
     disk.repair();
-    // With constant traffic, some number always waits for the next write, but never a second.
+    // With constant traffic, some number always waits for the next write, but never for a second.
     for quarter in 0..20 {
         let now = written_at + 2 * second + quarter * second / 4;
         assert!(run.write(now, false));

@@ -68,7 +68,8 @@ pub enum StateFileProblem {
         /// The path of the state file.
         path: PathBuf,
     },
-    /// Root runs `accept-state`. The file must stay its owner's, who runs xdpfwd.
+    /// Root runs `esp accept-state`, but another user owns the file. It must stay so: this user
+    /// runs xdpfwd.
     #[error(
         "belongs to user {owner}; accept it as this user, because xdpfwd requires that its user          owns the file: sudo -u '#{owner}' xdpfwd esp accept-state {}",
         .path.display()

@@ -1,4 +1,4 @@
-//! What threads share.
+//! Data that threads share.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -700,7 +700,7 @@ fn sa_waits_for_room_after_write_that_made_none() {
         let epoch = Epoch::from_number(7);
         let file = StateFile::with_writer("x".into(), slots, state.clone(), epoch).unwrap();
         let closed = gate.lock().unwrap();
-        // Start a write, which waits after the writer looked for requests of room.
+        // Start a write, which waits at the gate: the writer has looked for room requests.
         file.shared.lock().requested = 1;
         file.writer.unpark();
         wait_until("the writer writes", || file.shared.lock().write_started.is_some());
