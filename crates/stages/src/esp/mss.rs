@@ -126,8 +126,8 @@ mod tests {
     }
 
     proptest! {
-        /// Replaces the frame from the TCP header's data offset on by random bytes, truncates it, and
-        /// calls `clamp` with the headers of the original and the changed frame.
+        /// Replaces the frame from the TCP header's data offset on by random bytes, truncates it,
+        /// and calls `clamp` with the headers of the original and the changed frame.
         #[test]
         fn clamp_of_random_bytes_returns_whether_it_changed_the_frame(
             tcp_end in prop::collection::vec(any::<u8>(), 0..90),
