@@ -22,8 +22,8 @@ pub struct ClassBench {
 /// Parses a ClassBench file; all rules get `verdict`. Ignores empty lines and text after `#`.
 /// Returns one error for each invalid line, but only the first if no line begins with `@`.
 ///
-/// The prefix `0.0.0.0/0` and the port range `0 : 65535` are no conditions: a rule with only such
-/// port ranges also matches packets without ports.
+/// The prefix `0.0.0.0/0` and the port range `0 : 65535` are no conditions: such port ranges
+/// also match packets without ports.
 pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<ClassBench, Vec<Problem>> {
     let (mut rules, mut problems, mut rules_with_extra_columns) = (Vec::new(), Vec::new(), 0);
     for (line, text) in (1..).zip(text.lines()) {

@@ -32,7 +32,7 @@ impl FlowCache {
         Self { v4: Slots::new(slots, seed), v6: Slots::new(slots, seed) }
     }
 
-    /// Returns both counts, summed over IP versions.
+    /// Returns hits and misses of both IP versions.
     pub fn hits_and_misses(&self) -> (u64, u64) {
         (self.v4.hits + self.v6.hits, self.v4.misses + self.v6.misses)
     }

@@ -21,9 +21,9 @@ pub struct SpaceImage {
     /// `struct space`: the part of the tables whose size does not depend on the rules.
     pub space: Vec<u8>,
     /// `struct numbers`: a table for the source address, then one for the destination address. Its
-    /// index is 16 bits of the address: those after the leading bits that all rules have in common,
-    /// which are skipped. An element is the number of a set in `sets` or, if rules have prefixes
-    /// that end after these 16 bits, of a part in `parts`.
+    /// index is 16 bits of the address, after the leading bits that all rules share. An element is
+    /// the number of a set in `sets` or, if rules have prefixes that end after these 16 bits, of a
+    /// part in `parts`.
     pub first: Table,
     /// `struct numbers`: for each part, a table with a set number for each value of the next 8
     /// address bits.
@@ -121,7 +121,7 @@ fn verdict_bits(verdict: Option<Verdict>) -> u32 {
 }
 
 impl Image {
-    /// Constants that must equal those of the XDP program: the array `in_step` in `bpf/filter.h`.
+    /// Constants that must equal those of the XDP program (`in_step` in `bpf/filter.h`).
     pub const SHARED_CONSTANTS: [u32; 9] = [
         MAX_TUPLES as u32,
         MAX_LINEAR_RULES as u32,

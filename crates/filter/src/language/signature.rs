@@ -57,6 +57,7 @@ pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
                 bytes = Some((word, parsed.ok_or_else(invalid)?));
             }
             "nocase" => {
+                // Rejects duplicates.
                 reader.record(word)?;
                 no_case = true;
             }
@@ -125,8 +126,8 @@ fn text_bytes(word: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Returns the bytes of a `hex` pattern. Ignores spaces. Returns `None` if `word` is not in quotes,
-/// or does not consist of pairs of hexadecimal digits.
+/// Returns the bytes of a `hex` pattern, ignoring spaces. Returns `None` if `word` is not in quotes,
+/// or does not consist of pairs of digits.
 fn hex_bytes(word: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = quoted(word)?
         .chars()
