@@ -1,4 +1,4 @@
-//! The signature language. Each line is a rule with a byte pattern.
+//! The signature language: each line is a rule with a byte pattern.
 
 use super::problem::{Problem, without_foreign_text};
 use super::reader::{RULE_KEYWORDS, Reader, number};
@@ -126,8 +126,8 @@ fn text_bytes(word: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Returns the bytes of a `hex` pattern, ignoring spaces. Returns `None` if `word` is not in quotes,
-/// or does not consist of pairs of digits.
+/// Returns the bytes of a `hex` pattern. Ignores spaces. Returns `None` if `word` is not in quotes
+/// or has other characters than pairs of hexadecimal digits.
 fn hex_bytes(word: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = quoted(word)?
         .chars()

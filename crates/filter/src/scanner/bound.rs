@@ -1,4 +1,4 @@
-//! The largest number of steps that a packet can cost. The module [`super`] explains the terms.
+//! The largest number of steps that a packet can cost. The module `scanner` explains the terms.
 //!
 //! A scan makes one transition per byte and automaton. At each byte it may also visit a chain of
 //! patterns, each a suffix of the one before. Visiting a pattern costs one step for each of its
