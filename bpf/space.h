@@ -143,7 +143,7 @@ __noinline __u32 V(search_groups)(const struct V(key) *key, __u64 hash_value, __
 	return found;
 }
 
-/* Like first_rule, but searches only tuples. */
+/* Returns the smallest matching decision in tuples that is at least `from`, or NO_RULE. */
 __noinline __u32 V(search_tuples)(const struct V(key) *key, __u32 from)
 {
 	const volatile struct space *space = &V(space);
@@ -186,7 +186,7 @@ __noinline __u32 V(search_tuples)(const struct V(key) *key, __u32 from)
 	return found;
 }
 
-/* Returns the smallest matching decision that is at least `from`, or NO_RULE. */
+/* Like search_tuples, also if there are no tuples. */
 static __always_inline __u32 V(first_rule)(const struct V(key) *key, __u32 from)
 {
 	for (__u32 i = 0; i < MAX_LINEAR_RULES; i++) {

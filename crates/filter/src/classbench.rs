@@ -1,4 +1,4 @@
-//! The ClassBench filter format (Taylor and Turner, 2007):
+//! The rule format of the benchmark ClassBench (Taylor and Turner, 2007), such as
 //! `@10.0.0.0/8 192.0.2.0/24 0 : 65535 80 : 80 0x06/0xFF`.
 
 use std::net::Ipv4Addr;
@@ -15,15 +15,15 @@ use crate::rule::{Match, Rule, Verdict, Version};
 pub struct ClassBench {
     /// Rules with their line numbers, from 1.
     pub rules: Vec<(usize, Rule)>,
-    /// Number of rules with columns after the protocol. Those columns are ignored.
+    /// Number of rules with (ignored) columns after the protocol.
     pub rules_with_extra_columns: usize,
 }
 
-/// Parses a ClassBench file; all rules get the verdict `verdict`. Ignores empty lines and text
-/// after `#`. Returns one error for each invalid line.
+/// Parses a ClassBench file; all rules get `verdict`. Ignores empty lines and text after `#`.
+/// Returns one error for each invalid line, but only the first if no line begins with `@`.
 ///
-/// The prefix `0.0.0.0/0` and the port range `0 : 65535` are no conditions: a rule with only such
-/// port ranges also matches packets without ports.
+/// The prefix `0.0.0.0/0` and the port range `0 : 65535` are no conditions: such port ranges
+/// also match packets without ports.
 pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<ClassBench, Vec<Problem>> {
     let (mut rules, mut problems, mut rules_with_extra_columns) = (Vec::new(), Vec::new(), 0);
     for (line, text) in (1..).zip(text.lines()) {
@@ -55,8 +55,7 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    /// Returns the next word and its offset. At the end of the line, returns an error with
-    /// `expected`, which describes the missing word.
+    /// Returns the next word and its offset or, at the end of the line, an error with `expected`.
     fn next(&mut self, expected: &str) -> Result<(&'a str, usize), Problem> {
         let rest = &self.text[self.offset..];
         let Some(start) = rest.find(|character: char| !character.is_whitespace()) else {

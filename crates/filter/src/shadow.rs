@@ -8,7 +8,7 @@ use crate::classifier::Classifier;
 use crate::key::{Addresses, ExtensionHeaders, Fragment, Key, L4};
 use crate::rule::{FragmentMatch, Match, Rule, Version};
 
-/// A rule without effect, and the earlier rule that shadows this rule.
+/// A rule without effect, and the earlier rule that shadows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shadowed {
     /// Number of the rule without effect, from 0.

@@ -1,5 +1,5 @@
 //! Random filter rules and packets. Both use the same few addresses, protocols and ports, so
-//! packets often match. Some packets are mangled: truncated, extended or changed at random.
+//! packets often match.
 
 use std::sync::Arc;
 
@@ -38,7 +38,6 @@ impl SplitMix64 {
         (self.draw() % bound as u64) as usize
     }
 
-    /// Returns `true` with probability 1 / `number`.
     pub fn one_in(&mut self, number: usize) -> bool {
         self.below(number) == 0
     }
@@ -57,7 +56,7 @@ pub struct RuleSet {
     /// The verdict for packets that no rule matches: `accept` or `drop`.
     default: &'static str,
     /// The action for each packet exception (a packet that can mislead a filter), in the order of
-    /// [`PacketException::WITH_KEY`].
+    /// [`PacketException::WITH_KEY`]. `judge` applies the rules.
     exception_actions: [&'static str; 7],
 }
 
@@ -130,6 +129,7 @@ impl RuleSet {
                 };
                 let (exception, action) = match (action(exception), key) {
                     ("judge", Some(key)) => {
+                        // The packet can also be a later fragment, with another action.
                         let fragments = PacketException::LaterFragment;
                         if key.fragment != Fragment::Later || action(fragments) == "judge" {
                             return self.linear_outcome_of_key(&key);
@@ -195,7 +195,7 @@ const PORTS: [u16; 10] = [0, 22, 53, 80, 443, 1023, 1024, 2048, 40000, 65535];
 const LENGTHS_V4: [u8; 6] = [0, 8, 15, 24, 30, 32];
 const LENGTHS_V6: [u8; 6] = [0, 16, 32, 61, 64, 128];
 
-/// Returns a random address. An IPv4 address is in the first 4 bytes; the others are 0.
+/// Returns a random address. An IPv4 address is in the first 4 bytes, before zeros.
 fn address(random: &mut SplitMix64, is_v4: bool) -> [u8; 16] {
     let mut address = [0; 16];
     if is_v4 {
@@ -305,7 +305,7 @@ fn rule(random: &mut SplitMix64) -> String {
 const TAG_TYPES: [[u8; 2]; 5] =
     [[0x81, 0x00], [0x88, 0xa8], [0x91, 0x00], [0x92, 0x00], [0x93, 0x00]];
 
-/// Also returns whether the frame was mangled.
+/// Returns a random packet, and whether it was mangled.
 pub fn packet(random: &mut SplitMix64) -> (Vec<u8>, bool) {
     let is_v4 = random.one_in(2);
     let protocol = random.choose(&PROTOCOLS);

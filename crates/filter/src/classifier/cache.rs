@@ -12,7 +12,7 @@ use crate::key::{Packed, V4_WORDS, V6_WORDS};
 const V4_SLOT_WORDS: usize = 4;
 const V6_SLOT_WORDS: usize = 8;
 
-/// A cache of classifier results. Each worker has its own.
+/// A worker's cache of classifier results.
 #[derive(Debug)]
 pub struct FlowCache {
     pub(super) v4: Slots<V4_WORDS, V4_SLOT_WORDS>,
@@ -32,7 +32,7 @@ impl FlowCache {
         Self { v4: Slots::new(slots, seed), v6: Slots::new(slots, seed) }
     }
 
-    /// Returns the hits and the misses of both IP versions.
+    /// Returns hits and misses of both IP versions.
     pub fn hits_and_misses(&self) -> (u64, u64) {
         (self.v4.hits + self.v6.hits, self.v4.misses + self.v6.misses)
     }
@@ -57,8 +57,8 @@ const USED: u64 = 1 << 32;
 
 impl<const N: usize, const W: usize> Slots<N, W> {
     fn new(slots: usize, seed: u64) -> Self {
-        // Allocating zeros is fast, because the kernel maps the pages lazily. This matters: a
-        // worker creates the cache between two batches.
+        // Allocating zeros is fast, because the kernel maps the pages lazily. A worker creates the
+        // cache between two batches.
         let words = vec![0_u64; slots * W + CACHE_LINE / size_of::<u64>()];
         let start = words.as_ptr().align_offset(CACHE_LINE).min(CACHE_LINE / size_of::<u64>());
         Self { words, start, seed, shift: 64 - slots.trailing_zeros(), hits: 0, misses: 0 }
@@ -91,6 +91,7 @@ impl<const N: usize, const W: usize> Slots<N, W> {
                 key.iter().zip(slot).fold(0, |differing, (key, slot)| differing | (key ^ slot));
             let stored = slot[N]; // the result, after the `N` words of the key
             found[index] = stored as u32;
+            // Without a branch: after a hit, the next key replaces this one.
             missed_keys[miss_count % BATCH] = *key;
             missed_indexes[miss_count % BATCH] = index as u8;
             miss_count += usize::from(differing != 0 || stored == 0);
@@ -114,5 +115,5 @@ impl<const N: usize, const W: usize> Slots<N, W> {
     }
 }
 
-/// A hash multiplier: odd, with well-distributed bits.
+/// Odd, with well-distributed bits.
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;

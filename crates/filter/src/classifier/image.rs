@@ -6,7 +6,7 @@ use super::prune::PORT_SETS;
 use super::space::{MAX_LINEAR_RULES, Space};
 use crate::rule::{Rule, Verdict};
 
-/// The tables of both IP versions for the XDP program.
+/// The tables of both IP versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     /// Tables of IPv4.
@@ -21,9 +21,9 @@ pub struct SpaceImage {
     /// `struct space`: the part of the tables whose size does not depend on the rules.
     pub space: Vec<u8>,
     /// `struct numbers`: a table for the source address, then one for the destination address. Its
-    /// index is 16 bits of the address: those after the leading bits that all rules have in common,
-    /// which are skipped. An element is the number of a set in `sets` or, if rules have prefixes
-    /// that end after these 16 bits, of a part in `parts`.
+    /// index is 16 bits of the address, after the leading bits that all rules share. An element is
+    /// the number of a set in `sets` or, if rules have prefixes that end after these 16 bits, of a
+    /// part in `parts`.
     pub first: Table,
     /// `struct numbers`: for each part, a table with a set number for each value of the next 8
     /// address bits.
@@ -32,8 +32,8 @@ pub struct SpaceImage {
     pub sets: Table,
     /// Groups of tags: 64-bit words with four tags each.
     pub tags: Table,
-    /// `struct firsts`, one for each tag: the index in `entries` of the first entry of the tag's
-    /// bucket.
+    /// `struct firsts`, one for each group: for each tag, the index in `entries` of its bucket's
+    /// first entry. Not related to `first`.
     pub firsts: Table,
     /// `struct entry_v4` or `struct entry_v6`: the rules, bucket by bucket.
     pub entries: Table,
@@ -88,9 +88,9 @@ pub enum KernelLimitError {
     /// Too many rules have no verdict.
     #[error("{count} rules begin with `continue`; the XDP program supports at most {max}")]
     ContinueRules {
-        /// Number of rules without a verdict.
+        /// Number of such rules.
         count: usize,
-        /// Maximum number of rules without a verdict.
+        /// Maximum number of such rules.
         max: usize,
     },
     /// Too many rules: the XDP program has only 30 bits for a rule number.
@@ -121,7 +121,7 @@ fn verdict_bits(verdict: Option<Verdict>) -> u32 {
 }
 
 impl Image {
-    /// Constants that must equal `in_step` in `bpf/filter.h`.
+    /// Constants that must equal those of the XDP program (`in_step` in `bpf/filter.h`).
     pub const SHARED_CONSTANTS: [u32; 9] = [
         MAX_TUPLES as u32,
         MAX_LINEAR_RULES as u32,

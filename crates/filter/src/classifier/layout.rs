@@ -11,7 +11,8 @@ use super::pattern::{Bits, Pattern};
 use crate::key::Packed;
 
 pub(super) struct Layout {
-    /// For each tuple, the bits that it compares, and its buckets of pattern indexes.
+    /// For each tuple, the bits that it compares, and its buckets: indexes of patterns (rule
+    /// conditions).
     pub(super) tuples: Vec<(Bits, Vec<Vec<u32>>)>,
     pub(super) bucket_count: usize,
 }
@@ -33,7 +34,7 @@ pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
     let mut remaining: Vec<u32> = (0..patterns.len() as u32).collect();
     remaining.sort_by_key(|&index| patterns[index as usize].bits.sum());
     let mut counts = BucketCounts::new(patterns.len());
-    // For each candidate: the number of remaining rules that it accepts, the sum of its bits, its
+    // For each candidate: the number of remaining rules that it accepts, its number of bits, its
     // bits, and how many rules remained when the number of accepted rules was computed.
     let mut heap: BinaryHeap<(usize, u32, Bits, usize)> = BinaryHeap::new();
     for bits in candidates {
@@ -101,8 +102,8 @@ pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
     Layout { tuples, bucket_count }
 }
 
-/// Groups the members of a tuple (pattern indexes) by their values in the compared bits. Each
-/// bucket is in rule order.
+/// Groups the members of a tuple by their values in the compared bits. Each bucket is in rule
+/// order.
 fn buckets<const N: usize>(
     patterns: &[Pattern<N>],
     bits: Bits,

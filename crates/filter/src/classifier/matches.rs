@@ -8,11 +8,11 @@ use super::layout::MAX_TUPLES;
 use super::space::Space;
 use crate::key::{Packed, V4_WORDS, V6_WORDS};
 
-/// The rules that match a key, in rule order. See
-/// [`Classifier::matches`](super::Classifier::matches).
+/// The result of [`Classifier::matches`](super::Classifier::matches).
 #[derive(Clone, Debug)]
 pub struct Matches<'c>(pub(super) Version<'c>);
 
+/// The iterator for the key's IP version.
 #[derive(Clone, Debug)]
 pub(super) enum Version<'c> {
     V4(SpaceMatches<'c, V4_WORDS>),
@@ -58,7 +58,7 @@ impl<'c, const N: usize> SpaceMatches<'c, N> {
     /// matches. `first` is the index of the bucket's first entry.
     fn add_bucket(&mut self, first: u32, from: u32) {
         let Some(entry) = self.space.next_match(&self.key, first, from) else { return };
-        // The tags of several tuples can lead to the same bucket.
+        // The tags of several tuples can be equal and lead to the same bucket.
         if self.count < MAX_TUPLES && !self.entries[..self.count].contains(&entry) {
             self.entries[self.count] = entry;
             self.rules[self.count] = self.space.entries[entry as usize].rule;

@@ -17,8 +17,9 @@ pub(super) struct Pattern<const N: usize> {
     /// First and last port; 0 and 65535 without a condition.
     pub(super) source_ports: [u16; 2],
     pub(super) destination_ports: [u16; 2],
-    /// Number of the rule. The rule with the smaller number takes precedence.
+    /// Number of the rule. The smaller number takes precedence.
     pub(super) rule: u32,
+    /// Leading bits that have one required value.
     pub(super) bits: Bits,
 }
 
@@ -75,7 +76,7 @@ impl Bits {
     }
 }
 
-/// Returns a mask of the highest `bits` bits of a field of `width` bits.
+/// Returns the highest `bits` of `width` bits.
 fn high_bits(bits: u8, width: u8) -> u64 {
     let all = (1_u64 << width) - 1;
     all & !(all >> bits)
@@ -89,8 +90,8 @@ fn prefix_mask_v6(length: u8) -> u128 {
     u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }
 
-/// The last two words of a pattern, which do not depend on the length of the addresses. The modules
-/// `l4_word` and `tag_word` of `key` define their layout.
+/// The last two words of a pattern, which do not depend on the IP version. [`l4_word`] and
+/// [`tag_word`] define their layout.
 struct LastWords {
     value: [u64; 2],
     mask: [u64; 2],
@@ -117,6 +118,7 @@ impl LastWords {
         };
         let is_v6 = version == Version::V6;
         match matches.protocol.map(|number| (number, ExtensionHeaders::of(number))) {
+            // The protocol number of an IPv6 extension header: require this header.
             Some((_, Some(header))) if is_v6 => {
                 let bit = u64::from(header.bits());
                 words.require(TAG, tag_word::EXTENSIONS, bit, bit);

@@ -28,7 +28,7 @@ pub(super) struct Prune {
 }
 
 impl Prune {
-    /// Each pattern comes with the position of its tuple.
+    /// Each pattern comes with the position of its tuple in the search order.
     pub(super) fn new<const N: usize>(patterns: &[(usize, &Pattern<N>)]) -> Self {
         let rules = || patterns.iter().map(|(position, pattern)| (tuple_set(*position), *pattern));
         let mut protocol = Box::new([0; 256]);
@@ -90,7 +90,7 @@ fn prefix_length<const N: usize>(pattern: &Pattern<N>, side: usize) -> u8 {
     if side == 0 { pattern.bits.source } else { pattern.bits.destination }
 }
 
-/// Tuple sets by address. The 16 bits after the skipped bits select a set or, if rules have longer
+/// Tuple sets by address. After `skip` bits, 16 bits select a set or, if rules have longer
 /// prefixes, a part. In a part, the next 8 bits select a set.
 #[derive(Clone, Debug)]
 pub(super) struct AddressSets {
@@ -107,21 +107,20 @@ pub(super) struct AddressSets {
 /// Smallest value in [`AddressSets::first`] that stands for a part.
 const FIRST_PART: u16 = 1 << 15;
 
-/// All parts together use 512 KiB. If no part is left, only the first 16 bits of a longer prefix
-/// are used.
+/// So many parts use 512 KiB. If no part is left, only the first 16 bits of a longer prefix are
+/// used.
 const MAX_PARTS: usize = 1024;
 
 impl AddressSets {
-    /// Each prefix consists of the set with its tuple, the left-aligned address, and the length in
-    /// bits.
+    /// Each prefix consists of the set of its only tuple, the left-aligned address, and its length.
     fn new(prefixes: impl Iterator<Item = (TupleSet, u64, u8)> + Clone) -> Self {
         // Tuples with a rule for all addresses.
         let mut everywhere = 0;
         let mut distinct: Vec<(u64, u8, TupleSet)> = Vec::new();
         for (tuple, value, length) in prefixes {
-            // Clear the bits after the prefix, which contain the other address in an IPv4 word.
             match length {
                 0 => everywhere |= tuple,
+                // Clear the bits after the prefix, which contain the other address in an IPv4 word.
                 _ => distinct.push((
                     value & !(u64::MAX.checked_shr(length.into()).unwrap_or(0)),
                     length,

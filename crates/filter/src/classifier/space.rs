@@ -39,7 +39,7 @@ pub(super) struct Tuple<const N: usize> {
     pub(super) mask: Packed<N>,
     /// The smallest rule number.
     pub(super) best_rule: u32,
-    /// Differs for each tuple, so equal bits have different hashes.
+    /// Differs for each tuple, so equal key bits have different hashes.
     pub(super) seed: u64,
     pub(super) shape: TupleShape,
 }
@@ -54,7 +54,7 @@ pub(super) struct Entry<const N: usize> {
     pub(super) source_ports: [u16; 2],
     pub(super) destination_ports: [u16; 2],
     pub(super) rule: u32,
-    /// Whether the entry is the last one of its bucket.
+    /// Whether last in its bucket.
     pub(super) is_last: bool,
 }
 
@@ -211,7 +211,7 @@ impl<const N: usize> Space<N> {
             }
             return;
         };
-        // Indexes of the keys that still have a tuple to search.
+        // `active`: indexes of the keys that still have a tuple to search.
         let (mut tuples, mut active, mut active_count) = ([0; BATCH], [0_u8; BATCH], 0);
         for (index, (key, tuples)) in (0..).zip(keys.iter().zip(&mut tuples)) {
             *tuples = prune.tuples(key);
@@ -317,8 +317,8 @@ impl<const N: usize> Space<N> {
         self.tuples.iter().map(|tuple| tuple.shape).collect()
     }
 
-    /// Returns an upper bound of how many entries one key is compared with: the longest buckets of
-    /// all tuples.
+    /// Returns an upper bound of how many entries one key is compared with: one longest bucket per
+    /// tuple.
     pub(super) fn max_compared(&self) -> usize {
         match self.prune {
             None => self.entries.len(),

@@ -1,5 +1,5 @@
 //! A hash table that tests without a branch whether a hash is absent. In a tuple space, most
-//! lookups find nothing, and which ones do is unpredictable.
+//! lookups find nothing, but a branch would often be mispredicted.
 //!
 //! A group is a 64-bit word with four lanes of 16 bits each. A lane can contain a tag (14 bits of a
 //! hash), and a lookup compares all four tags at once. If the group of a new entry is full, it is
@@ -62,8 +62,8 @@ impl HashTable {
         }
     }
 
-    /// Returns a mask with the highest bit set in each lane that has the tag of a hash. A lane
-    /// above a matching lane may be a false positive.
+    /// Returns a mask with the highest bit of each lane that has the tag of a hash. A lane above a
+    /// matching lane may be a false positive.
     #[inline]
     fn matching_lanes(group: u64, hash: u64) -> u64 {
         let differing = (group & !OVERFLOWED) ^ Self::tag(hash).wrapping_mul(ONES);

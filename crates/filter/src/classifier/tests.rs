@@ -280,6 +280,7 @@ fn rule_after_wider_rule_with_verdict_is_shadowed() {
         .iter()
         .map(|shadowed| (shadowed.rule, shadowed.by))
         .collect();
+    // Rule 6 implies TCP, so its packets have ports.
     assert_eq!(found, [(2, 1), (6, 5)]);
 }
 
@@ -333,7 +334,7 @@ fn rules_beyond_table_limits_are_still_found() {
         let mut rules = Vec::new();
         for _ in 0..3000 {
             let (source, destination) = (draw(), draw());
-            // The first 16 bits of the source prefixes have more values than the limit of parts.
+            // The source prefixes need more parts than the limit.
             let prefix = |address: u32, length: u8| -> IpNet {
                 match v4 {
                     true => Ipv4Net::new(address.into(), length).unwrap().trunc().into(),

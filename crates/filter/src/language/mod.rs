@@ -14,8 +14,8 @@ pub use problem::Problem;
 pub(crate) use problem::{start_of, without_foreign_text};
 pub use signature::{parse_signature, parse_signatures};
 
-/// Returns the rules with their line numbers, from 1, or one error for each invalid line. Ignores
-/// empty lines and text after `#`.
+/// Returns the rules with their line numbers, from 1. Ignores empty lines and text after `#`.
+/// Returns one error for each invalid line, but only the first if no line begins with a verdict.
 pub fn parse(text: &str) -> Result<Vec<(usize, Rule)>, Vec<Problem>> {
     let (mut rules, mut problems) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
@@ -31,8 +31,7 @@ pub fn parse(text: &str) -> Result<Vec<(usize, Rule)>, Vec<Problem>> {
     Err(without_foreign_text(problems, text.lines().any(Reader::has_verdict)))
 }
 
-/// Parses one rule. Returns `None` if the line is empty or a comment. Errors have the line number
-/// 1.
+/// Parses one rule; returns `None` for an empty line or a comment. Errors have line number 1.
 pub fn parse_rule(line: &str) -> Result<Option<Rule>, Problem> {
     let Some(mut reader) = Reader::begin(line)? else { return Ok(None) };
     while let Some(word) = reader.words.next() {
@@ -128,8 +127,7 @@ mod tests {
         }
     }
 
-    /// Errors must not reveal a secret file that a configuration names as a file of rules, such as
-    /// /etc/shadow.
+    /// Errors must not reveal a secret file that is configured as rules, such as /etc/shadow.
     #[test]
     fn errors_about_other_files_quote_few_characters() {
         let shadow = "root:$6$salt$hash:19000::\ndaemon:*:19000::\n";

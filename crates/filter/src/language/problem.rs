@@ -12,9 +12,9 @@ pub struct Problem {
     pub message: String,
 }
 
-/// Returns the start of a word, for an error message about a line that may not be a rule. The line
-/// may come from a file without rules, and the word may then be secret, so the message must not
-/// quote all of it. A short word of letters, such as `permit`, is returned as a whole.
+/// Returns the start of a word, for an error message. The word may come from a file without rules
+/// and be secret, so the message must not quote all of it. A short word of letters, such as
+/// `permit`, is returned as a whole.
 pub(crate) fn start_of(word: &str) -> String {
     const MAX_WORD: usize = 6;
     const SHOWN: usize = 3;
@@ -25,8 +25,8 @@ pub(crate) fn start_of(word: &str) -> String {
     format!("{}…", start.escape_debug())
 }
 
-/// Removes all problems except the first if no line of the text is a rule (`has_rules` is false):
-/// then the text is probably not meant to be rules.
+/// Removes all problems except the first if no line of the text begins like a rule (`has_rules` is
+/// false): then the text is probably foreign, that is, not meant to be rules.
 pub(crate) fn without_foreign_text(mut problems: Vec<Problem>, has_rules: bool) -> Vec<Problem> {
     if !has_rules && problems.len() > 1 {
         problems.truncate(1);

@@ -29,6 +29,7 @@ const ICMP_PROTOCOLS: [u8; 2] = [1, 58];
 pub(super) struct Reader<'a> {
     pub(super) words: Words<'a>,
     pub(super) rule: Rule,
+    /// Keywords so far.
     seen: Vec<Word<'a>>,
 }
 
@@ -338,7 +339,7 @@ fn flags(word: Word<'_>) -> Result<TcpFlags, Problem> {
     Ok(flags)
 }
 
-/// Reads a DSCP: a number or a name (RFC 2474, 2597, 3246).
+/// Reads a DSCP number or name (RFC 2474, 2597, 3246).
 fn dscp(word: Word<'_>) -> Result<u8, Problem> {
     let digits_in =
         |text: &str| text.bytes().map(|byte| byte.wrapping_sub(b'0')).collect::<Vec<_>>();

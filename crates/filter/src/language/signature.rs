@@ -1,4 +1,4 @@
-//! The signature language. Each line is a rule with a byte pattern.
+//! The signature language: each line is a rule with a byte pattern.
 
 use super::problem::{Problem, without_foreign_text};
 use super::reader::{RULE_KEYWORDS, Reader, number};
@@ -57,6 +57,7 @@ pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
                 bytes = Some((word, parsed.ok_or_else(invalid)?));
             }
             "nocase" => {
+                // Rejects duplicates.
                 reader.record(word)?;
                 no_case = true;
             }
@@ -125,8 +126,8 @@ fn text_bytes(word: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Returns the bytes of a `hex` pattern. Ignores spaces. Returns `None` if `word` is not in quotes,
-/// or does not consist of pairs of hexadecimal digits.
+/// Returns the bytes of a `hex` pattern. Ignores spaces. Returns `None` if `word` is not in quotes
+/// or has other characters than pairs of hexadecimal digits.
 fn hex_bytes(word: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = quoted(word)?
         .chars()

@@ -52,8 +52,8 @@ impl<'a> Words<'a> {
         Word { text: "", column: self.column(self.line.trim_end().len()) }
     }
 
-    /// Returns the value of the keyword `word`. `expected` describes the value in the error at the
-    /// end of the line.
+    /// Returns the value of the keyword `word`. `expected` describes the value, for the error if it
+    /// is missing.
     pub(super) fn value_after(
         &mut self,
         word: Word<'_>,
@@ -79,7 +79,7 @@ impl<'a> Iterator for Words<'a> {
 }
 
 /// Returns the length of the first word in bytes. A quoted word ends with its closing quote or,
-/// without one, at the end of the text. Any other ends before white space or `#`.
+/// without one, at the end of the text. Any other word ends before white space or `#`.
 fn word_length(text: &str) -> usize {
     if let Some(quoted) = text.strip_prefix('"') {
         let mut escaped = false;

@@ -9,7 +9,7 @@ pub(super) struct BitSet {
 }
 
 impl BitSet {
-    /// A set for numbers below `len`.
+    /// Creates a set for numbers below `len`.
     pub(super) fn new(len: usize) -> Self {
         let words = len.div_ceil(64);
         Self { words: vec![0; words], summary: vec![0; words.div_ceil(64)] }
@@ -42,7 +42,6 @@ impl BitSet {
         }
     }
 
-    /// Returns the members, ascending.
     #[inline]
     pub(super) fn iter(&self) -> Members<'_> {
         Members { set: self, next_summary: 0, summary: 0, word: 0, bits: 0 }

@@ -1,4 +1,4 @@
-//! The largest number of steps that a packet can cost.
+//! The largest number of steps that a packet can cost. The module `scanner` explains the terms.
 //!
 //! A scan makes one transition per byte and automaton. At each byte it may also visit a chain of
 //! patterns, each a suffix of the one before. Visiting a pattern costs one step for each of its
@@ -31,7 +31,7 @@ pub(super) struct OverlapBound<'a> {
     /// The conditions of each class.
     pub(super) conditions: &'a [&'a Match],
     pub(super) nodes: &'a [Node],
-    /// Nodes, shortest pattern first.
+    /// Indexes in `nodes`, shortest pattern first.
     pub(super) by_length: &'a [usize],
 }
 
@@ -94,8 +94,8 @@ impl OverlapBound<'_> {
 
     /// Returns an upper bound of how many of these classes one packet can match.
     fn max_overlap(&self, classes: &[u32]) -> usize {
-        // Comparing more classes with each other would take too long. So many classes rarely
-        // overlap, so it is enough to assume that all of them do.
+        // Comparing more classes with each other would take too long. Assume that all overlap; the
+        // signatures are then rejected.
         const MAX_COMPARED: usize = 4096;
         if classes.len() > MAX_COMPARED {
             return classes.len();

@@ -57,7 +57,7 @@ pub enum ScannerError {
     Automaton(String),
 }
 
-/// A distinct pattern, with the class and the entry of each of its signatures.
+/// A distinct pattern, with class (index of the conditions) and entry of each of its signatures.
 #[derive(Debug)]
 struct Pattern {
     bytes: Vec<u8>,
@@ -117,7 +117,7 @@ impl Scanner {
         }
         let mut by_length: Vec<usize> = (0..patterns.len()).collect();
         by_length.sort_by_key(|&node| patterns[node].bytes.len());
-        // A parent is shorter than its node, so the loop sets the values of the parent first.
+        // A parent, a suffix of its node, is shorter, so the loop sets the parent's values first.
         let mut depths = vec![1; nodes.len()];
         for &node in &by_length {
             if let Some(parent) = nodes.get(nodes[node].parent as usize) {
@@ -165,8 +165,7 @@ fn classes_of(signatures: &[Signature]) -> (Vec<Rule>, Vec<u32>) {
     (conditions, class_of)
 }
 
-/// Returns the different patterns with their signatures, but without signatures that can never
-/// change the outcome.
+/// Returns the different patterns, without signatures that can never change the outcome.
 fn patterns_of(signatures: &[Signature], class_of: &[u32]) -> Vec<Pattern> {
     let mut numbers: HashMap<(Vec<u8>, bool), usize> = HashMap::new();
     let mut patterns: Vec<Pattern> = Vec::new();
@@ -208,7 +207,7 @@ const MAX_COMPARED: usize = 64;
 /// Removes each signature that can match only if an earlier one of its class with a verdict
 /// matches. All signatures have the same pattern.
 fn remove_shadowed(signatures: &mut Vec<(u32, Entry)>) {
-    // The signatures of the current class with a verdict.
+    // `deciding`: the signatures of the current class with a verdict.
     let (mut deciding, mut current): (Vec<Entry>, _) = (Vec::new(), NONE);
     signatures.retain(|(class, entry)| {
         if *class != current {

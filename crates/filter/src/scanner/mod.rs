@@ -210,7 +210,7 @@ impl Scanner {
             let automaton = self.automata[kind].as_ref().filter(|_| uses[kind])?;
             Some((automaton, automaton.start))
         });
-        // `end` takes a few steps per class, so call it less often with many classes.
+        // `Self::end` takes a few steps per class, so call it less often with many classes.
         let chunk = CHUNK.max(BYTES_PER_CLASS * memory.eligible.len());
         let mut position = start;
         while position < payload.len() {
@@ -293,8 +293,7 @@ impl Scanner {
                 memory.visited.push(node);
             }
             memory.wakes[node as usize] = NONE;
-            // No signature of this pattern or of its suffixes comes before the best match, so none
-            // can change the outcome.
+            // No signature of this pattern or of its suffixes comes before the best match.
             if current.first_signature >= memory.best {
                 memory.steps += 1;
                 break;
@@ -358,6 +357,7 @@ impl Scanner {
                 steps += u64::from(cursor - start).max(1);
             }
         }
+        // The first block is free, as in `bound`.
         memory.steps += steps.saturating_sub(1).max(1);
         pending
     }

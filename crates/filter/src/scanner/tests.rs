@@ -201,7 +201,7 @@ fn scan_reads_no_byte_that_cannot_change_the_outcome() {
         let lines = lines.iter().map(|line| (*line).to_owned());
         check(&signatures(lines), &payload)
     };
-    // A class that matches the packet takes a step before the scan, and one at each chunk.
+    // A matching class takes one step before the scan, and one at each check for the end.
     assert_eq!(steps(&["drop dport 81 text \"a\""]), 0);
     assert_eq!(steps(&["drop text \"a\" depth 10", "drop dport 81 text \"a\""]), 10 + 3);
     assert_eq!(steps(&["drop text \"a\" offset 1000 depth 100"]), 100 + 4);
