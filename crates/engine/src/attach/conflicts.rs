@@ -62,7 +62,7 @@ pub struct Process {
 /// kernels with CONFIG_XDP_SOCKETS_DIAG, which are few, report which process holds a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueHolders {
-    /// The processes. Those in this thread's network namespace come first.
+    /// Those in this thread's network namespace come first.
     pub processes: Vec<Process>,
     /// Whether there may be processes that cannot be inspected.
     pub some_hidden: bool,
