@@ -249,7 +249,7 @@ impl XdpProgram {
     }
 }
 
-/// A loaded program that is not yet, or no longer, the interface's attached one.
+/// A program that is not yet, or no longer, attached to its interface.
 pub(crate) struct LoadedObject {
     object: Object,
     offload: Option<(Arc<XdpImage>, RowCounterMap)>,

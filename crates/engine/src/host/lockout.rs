@@ -38,7 +38,7 @@ pub struct Lockouts {
 /// Traffic by which this host is reachable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrafficUse {
-    /// Over the default route, not passed to the kernel by `keep` rules.
+    /// Traffic over the default route, not passed to the kernel by `keep` rules.
     DefaultRoute,
     /// An SSH session, not passed to the kernel by `keep` rules.
     Ssh {
@@ -178,10 +178,10 @@ fn to_canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Reads `SSH_CONNECTION` from the environment of the process and its ancestors, because sudo
-/// clears it.
+/// Reads `SSH_CONNECTION` from the environment of the process or, because sudo clears it, of an
+/// ancestor.
 fn session_of_process() -> Option<Session> {
-    /// More than three ancestors are rare.
+    /// Ample: more than three ancestors are rare.
     const MAX_PROCESSES: usize = 16;
     let mut process = Process::myself().ok()?;
     for _ in 0..MAX_PROCESSES {
