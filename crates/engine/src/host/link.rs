@@ -352,7 +352,7 @@ impl fmt::Display for LinkUser {
 pub(crate) mod tests {
     use super::*;
 
-    /// Returns an interface with a MAC address that is not stacked on another interface.
+    /// Returns an unstacked interface with a MAC address.
     pub(crate) fn link(index: u32) -> Link {
         let mac = Some(MacAddr([2, 0, 0, 0, 0, index as u8]));
         Link { index, name: format!("if{index}"), mac, ..Link::default() }

@@ -153,8 +153,8 @@ fn has_vlan(keep: &Keep) -> bool {
     keep.iter().any(|rule| matches!(rule, KeepRule::Vlan(_)))
 }
 
-/// Returns all TCP connections to port 22 of this network namespace, and the session of this
-/// process. Also returns why connections may be missing, if they could not be read.
+/// Returns all TCP connections to port 22 of this network namespace, the session of this process,
+/// and why connections may be missing, if they were unreadable.
 fn ssh_sessions() -> (BTreeSet<Session>, Option<String>) {
     const SSH: u16 = 22;
     // Without IPv6, the kernel has no /proc/net/tcp6.

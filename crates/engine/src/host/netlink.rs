@@ -18,8 +18,7 @@ pub(crate) struct Dump {
 
 const MAX_ATTEMPTS: usize = 3;
 
-/// Requests all objects of a kind (a dump). Repeats an inconsistent dump; the result is
-/// inconsistent only if every attempt was.
+/// Requests all objects of a kind (a dump). The result is inconsistent only if every attempt was.
 pub(crate) fn dump(request: &RouteNetlinkMessage) -> io::Result<Dump> {
     let mut dump = dump_once(request)?;
     for _ in 1..MAX_ATTEMPTS {
