@@ -85,7 +85,8 @@ impl Attachment {
         }
     }
 
-    /// Delivers a queue's packets to the AF_XDP socket `socket_fd`, or to its packet socket.
+    /// Starts to deliver a queue's packets to the AF_XDP socket `socket_fd`, or to its packet
+    /// socket.
     pub(crate) fn start_delivery(&self, queue: u16, socket_fd: i32) -> Result<(), String> {
         match self {
             Self::Xdp(linked) => {

@@ -1,5 +1,5 @@
-//! How packets reach the sockets of a port: XDP programs and their maps, or packet sockets. Why a
-//! program cannot be attached.
+//! How packets reach the sockets of a port: XDP programs and their maps, or packet sockets. Also
+//! the reasons why a program cannot be attached.
 
 pub(crate) mod attachment;
 pub(crate) mod conflicts;
