@@ -29,7 +29,7 @@ pub enum StartError {
         /// The interface and its type.
         source: NotEthernet,
     },
-    /// The process may not open enough files.
+    /// The process is not allowed to open enough files.
     #[error(transparent)]
     Descriptors(#[from] TooFewDescriptors),
     /// The process lacks a privilege.
@@ -50,7 +50,7 @@ pub enum StartError {
         /// The remedy.
         fix: String,
     },
-    /// Rules compare VLAN tags that frames do not contain.
+    /// Rules compare VLAN tags, which frames lose on this interface.
     #[error("{interface}: rules compare VLAN tags, but {}; {}", loss.cause, loss.fix)]
     VlanTags {
         /// The interface.
@@ -85,10 +85,10 @@ pub enum StartError {
     AttachedAlready {
         /// The interface.
         interface: String,
-        /// The attached program, unless it was not visible when the error was created.
+        /// The attached program, if it was visible when the error was created.
         program: Option<Box<AttachedProgram>>,
     },
-    /// The driver supports native XDP, but not in the interface's configuration.
+    /// The driver refuses native XDP in the interface's current configuration.
     #[error(
         "{interface}: mode \"{mode}\" needs native XDP, which the driver refuses: {why}; \
          {fix}, or set mode = \"skb\" or \"auto\""
@@ -162,7 +162,7 @@ pub enum StartError {
         worker: usize,
         /// The error, which names the queue.
         source: OpenError,
-        /// Processes whose socket may be bound to the queue.
+        /// Processes that may use the queue.
         holders: QueueHolders,
     },
     /// A worker could not be built.
@@ -181,7 +181,7 @@ pub enum StartError {
         /// The failure.
         what: String,
     },
-    /// A worker could not be pinned to its core.
+    /// A worker could not be pinned.
     #[error(
         "worker {worker}: cannot pin its thread to core {core}; \
          choose one of the cores that this process may use: {allowed:?}"
@@ -230,7 +230,7 @@ pub enum StartError {
 pub struct WorkerFailure {
     /// Worker number.
     pub worker: usize,
-    /// The panic message, if it panicked. Its location is on stderr.
+    /// The panic message, if it panicked. The panic's location is on stderr.
     pub panic: Option<String>,
 }
 

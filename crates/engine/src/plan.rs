@@ -25,7 +25,8 @@ pub struct Plan {
     pub busy_poll: bool,
     /// What a worker does while no packets arrive.
     pub idle: Idle,
-    /// Whether the cycle ledger is on at the start. It takes a few time stamps per batch.
+    /// Whether the ledger (CPU cycles by task) is on at the start. It takes a few time stamps per
+    /// batch.
     pub ledger: bool,
     /// Size and kind of each worker's packet memory.
     pub umem: UmemConfig,
@@ -199,8 +200,8 @@ impl Plan {
     }
 
     /// Releases the resources of every stage plan that is not also in `kept`. Returns the faults of
-    /// the release, such as a last write that failed: later, [`faults`](Self::faults) of the kept
-    /// plan does not have them.
+    /// the release, such as a last write that failed: [`faults`](Self::faults) of `kept` does not
+    /// have them.
     pub(crate) fn release(&self, kept: Option<&Self>) -> Vec<String> {
         let is_kept = |stage: &&StageOnPath| {
             kept.is_some_and(|kept| {
@@ -307,7 +308,7 @@ fn fault_of(stage: &StageOnPath) -> Option<String> {
     stage.plan.as_resource_owner()?.fault()
 }
 
-/// Adds the faults that the list does not have yet: stages that share a resource have the same.
+/// Adds the faults that the list lacks: stages that share a resource have the same faults.
 pub(crate) fn add_new(faults: &mut Vec<String>, others: impl IntoIterator<Item = String>) {
     for fault in others {
         if !faults.contains(&fault) {
@@ -390,7 +391,7 @@ mod tests {
         let log = Arc::new(Mutex::new(Vec::new()));
         let owner = |name, fails| Arc::new(LoggingOwner { name, fails, log: Arc::clone(&log) });
         let (ok, fails) = (false, true);
-        // The running stage is in both plans and keeps its resources.
+        // The running stage, in both plans, keeps its resources.
         let (running, a, b, c) =
             (owner("running", ok), owner("a", ok), owner("b", ok), owner("c", fails));
         let (stage, error) =

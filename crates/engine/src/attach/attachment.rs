@@ -17,10 +17,10 @@ use crate::host::link::Link;
 use crate::plan::{Mode, PortPlan};
 
 /// Connects an interface with the sockets of its port. Dropping it detaches the XDP program, or
-/// closes this handle of each packet socket.
+/// drops its references to the packet sockets, which workers share.
 pub(crate) enum Attachment {
     Xdp(Box<LinkedProgram>),
-    /// One socket per queue. It receives packets only between `start_delivery` and `stop_delivery`.
+    /// One socket per queue. It receives only between `start_delivery` and `stop_delivery`.
     Packet(Vec<PacketSocket>),
 }
 
@@ -85,8 +85,8 @@ impl Attachment {
         }
     }
 
-    /// Starts the delivery of a queue's packets to the AF_XDP socket `socket_fd`, or to the queue's
-    /// packet socket.
+    /// Starts to deliver a queue's packets to the AF_XDP socket `socket_fd`, or to its packet
+    /// socket.
     pub(crate) fn start_delivery(&self, queue: u16, socket_fd: i32) -> Result<(), String> {
         match self {
             Self::Xdp(linked) => {
@@ -154,8 +154,8 @@ impl Attachment {
         }
     }
 
-    /// Loads the program that will replace the attached one. A port with packet sockets has no
-    /// program: returns `None` without an image, and an error with one.
+    /// Loads the program that will replace the attached one. For packet sockets, returns `None`, or
+    /// an error if `image` requests a stage in the kernel.
     pub(crate) fn load_successor(
         &self,
         image: Option<&Arc<XdpImage>>,
@@ -250,7 +250,7 @@ mod tests {
             }
             assert!(is_native_xdp_refusal(&io::Error::from_raw_os_error(errno)));
         }
-        // Generic XDP accepts any MTU, and needs no support by the driver.
+        // In these modes the error is from generic XDP, which accepts any MTU with every driver.
         for mode in [Mode::Skb, Mode::Auto] {
             assert!(error_text(EINVAL, mode).contains("Invalid argument"));
             let text = error_text(EOPNOTSUPP, mode);

@@ -17,7 +17,7 @@ use crate::host::link::{Link, Links};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AttachedProgram {
-    /// The port's interface, or a bridge or bond above it, whose program blocks its ports too.
+    /// The port's interface, or a bridge or bond above it: a program there blocks interfaces below.
     pub interface: String,
     /// Program ID.
     pub id: u32,
@@ -58,12 +58,11 @@ pub struct Process {
     pub in_other_namespace: bool,
 }
 
-/// The processes that may hold an AF_XDP queue: all processes except this one that map AF_XDP
-/// rings. Only kernels with CONFIG_XDP_SOCKETS_DIAG report which one holds it, and few have this
-/// option.
+/// The processes that may hold an AF_XDP queue: all other processes that map AF_XDP rings. Only
+/// kernels with CONFIG_XDP_SOCKETS_DIAG, which are few, report which process holds a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueHolders {
-    /// The processes. Those in this thread's network namespace come first.
+    /// Those in this thread's network namespace come first.
     pub processes: Vec<Process>,
     /// Whether there may be processes that cannot be inspected.
     pub some_hidden: bool,
@@ -88,8 +87,8 @@ fn try_find_attached_program(interface: &Interface) -> io::Result<Option<Attache
     Ok(found.map(|(interface, (id, mode))| describe_program(interface, id, mode)))
 }
 
-/// Returns the interfaces directly above an interface. The kernel does not look for programs
-/// further above.
+/// Returns the interfaces directly above an interface. The kernel, when it attaches a program,
+/// ignores programs further above.
 fn interfaces_above(interface: &Interface) -> io::Result<Vec<Interface>> {
     let links = Links::read()?;
     let controller = links.get(interface.index).and_then(|link| link.controller);
@@ -112,8 +111,8 @@ fn describe_program(interface: Interface, id: u32, mode: &'static str) -> Attach
         });
         match link {
             Some(link) => AttachmentHolder::Link(link.id),
-            // Listing programs (for the name) and listing links need the same privilege, so the
-            // list was complete: no link exists.
+            // A process that can read the name of a program can also list all links, so no link
+            // exists.
             None if name.is_some() => AttachmentHolder::Netlink(processes_holding(
                 |object| matches!(object, HeldObject::Program { id: program } if program == id),
             )),
@@ -133,7 +132,8 @@ pub fn attached_program(interface: &str) -> io::Result<Option<AttachedProgram>> 
 }
 
 impl AttachedProgram {
-    /// Returns the command that detaches the program, or, if the holder is unknown, how to find it.
+    /// Returns the command that detaches the program, or, if the holder is unknown, how to find the
+    /// holder.
     pub fn fix(&self) -> String {
         match &self.holder {
             AttachmentHolder::Processes(processes) => {
@@ -167,9 +167,8 @@ pub(crate) fn find_queue_holders() -> QueueHolders {
     QueueHolders { processes, some_hidden }
 }
 
-/// Returns the ID and the attach mode of the interface's program. If the interface has a native and
-/// an offloaded program, returns the native one. It cannot have both a native and a generic
-/// program.
+/// Returns the ID and the attach mode of the interface's program. Of a native and an offloaded
+/// program, returns the native one. A native and a generic program exclude each other.
 fn query_program(ifindex: u32) -> io::Result<Option<(u32, &'static str)>> {
     // `Xdp::new` needs a file descriptor, but the query does not use it: pass stdin.
     let stdin = io::stdin();
@@ -190,7 +189,7 @@ enum HeldObject {
 }
 
 impl HeldObject {
-    /// Parses a file of /proc/PID/fdinfo; `None` for other objects.
+    /// Parses a file of /proc/PID/fdinfo; `None` if it is no BPF program or XDP link.
     fn parse(fdinfo: &str) -> Option<Self> {
         let field = |name: &str| {
             let mut lines = fdinfo.lines();
@@ -239,16 +238,16 @@ fn find_processes(mut is_wanted: impl FnMut(&Path) -> bool) -> Vec<Process> {
     processes
 }
 
-/// Returns whether this is the initial PID namespace, which contains every process. Its inode is
-/// `PROC_PID_INIT_INO`.
+/// Returns whether this process is in the initial PID namespace, which contains every process. Its
+/// inode is `PROC_PID_INIT_INO`.
 fn sees_all_processes() -> bool {
     fs::read_link("/proc/self/ns/pid")
         .is_ok_and(|namespace| namespace.as_os_str() == "pid:[4026531836]")
 }
 
 /// Returns whether a line of /proc/PID/maps is the fill or completion ring of an AF_XDP socket.
-/// Their file offsets (`XDP_UMEM_PGOFF_FILL_RING`, `XDP_UMEM_PGOFF_COMPLETION_RING`) identify them:
-/// rings of AF_PACKET sockets have offset 0.
+/// Their file offsets (`XDP_UMEM_PGOFF_FILL_RING`, `XDP_UMEM_PGOFF_COMPLETION_RING`) differ from 0,
+/// the offset of AF_PACKET rings.
 /// <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if_xdp.h>
 fn is_af_xdp_ring(line: &str) -> bool {
     // Fields: addresses, permissions, offset, device, inode, path.

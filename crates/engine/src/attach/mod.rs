@@ -1,5 +1,5 @@
 //! How packets reach the sockets of a port: XDP programs and their maps, or packet sockets. Also
-//! finds out why a program cannot be attached.
+//! the reasons why a program cannot be attached.
 
 pub(crate) mod attachment;
 pub(crate) mod conflicts;

@@ -19,10 +19,10 @@ pub(crate) fn is_native_xdp_refusal(error: &io::Error) -> bool {
 /// Returns why the current configuration of an interface makes the driver refuse native XDP, and a
 /// remedy. Returns `None` for other errors, such as that of a driver without native XDP.
 ///
-/// The result is a guess from the error number: the kernel gives a text only over netlink and in
+/// The result is a guess from the error number: the kernel tells the cause only over netlink and in
 /// the tracepoint `bpf_xdp_link_attach_failed`.
 pub(crate) fn why_not_native(error: &io::Error, interface: &str) -> Option<(&'static str, String)> {
-    // 3506 is from `veth_xdp_set`, for programs without multi-buffer support: page − headroom −
+    // The 3506 below is from `veth_xdp_set`, without multi-buffer support: page − headroom −
     // `skb_shared_info` − Ethernet header.
     Some(match error.raw_os_error()? {
         ERANGE => (

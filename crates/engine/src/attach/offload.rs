@@ -10,8 +10,8 @@ fn missing_map(name: &str) -> libbpf_rs::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("the XDP program has no map {name}")).into()
 }
 
-/// Checks that a program was compiled with the constants of the image, sizes its maps, and writes
-/// its read-only data.
+/// Checks the constants that a program was compiled with against `image`, sizes its maps, and
+/// writes its read-only data.
 pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), libbpf_rs::Error> {
     for (name, expected) in &image.constants {
         change_map(open, name, |map| {
@@ -50,7 +50,7 @@ fn change_map(
     change(&mut map)
 }
 
-/// Fills the maps before attachment. Returns the map of row counters.
+/// Fills the maps before attachment.
 pub(crate) fn fill(object: &Object, image: &XdpImage) -> Result<RowCounterMap, libbpf_rs::Error> {
     fill_tables(object, &image.tables)?;
     let (name, entries) = image.counters;
@@ -76,7 +76,7 @@ fn find_map<'o>(object: &'o Object, name: &str) -> Result<Map<'o>, libbpf_rs::Er
     object.maps().find(|map| map.name() == name).ok_or_else(|| missing_map(name))
 }
 
-/// The map of row counters, with one entry per counter, in the order of
+/// The map of row counters (such as packets per filter rule), in the order of
 /// [`Stage::row_counters`](xdpfwd_pipeline::Stage::row_counters).
 pub(crate) struct RowCounterMap {
     map: MapHandle,
@@ -84,7 +84,7 @@ pub(crate) struct RowCounterMap {
 }
 
 impl RowCounterMap {
-    /// Returns sums over CPUs.
+    /// Returns each counter's sum over CPUs.
     fn read(&self) -> Result<Vec<u64>, libbpf_rs::Error> {
         let mut counters = Vec::with_capacity(self.entries as usize);
         for entry in 0..self.entries {

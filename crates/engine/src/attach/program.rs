@@ -43,7 +43,7 @@ pub struct XdpProgram {
     /// The AF_XDP socket of each queue (`XSKMAP`).
     xsks: MapHandle,
     counters: MapHandle,
-    /// The stage in this program: its image and row counters.
+    /// The stage that this program runs: the content of its maps, and its row counters.
     offload: Option<(Arc<XdpImage>, RowCounterMap)>,
     /// `None` without `keep` rules.
     address_maps: Option<AddressMaps>,
@@ -78,16 +78,16 @@ impl XdpCounters {
 pub enum XdpDecision {
     /// Passed to the kernel by a `keep` rule.
     Kept,
-    /// Redirected to the socket of its queue, or passed to the kernel if it has none.
+    /// Redirected to the socket of its queue, or passed to the kernel without such a socket.
     ForStages,
     /// Dropped.
     Dropped,
 }
 
 impl XdpProgram {
-    /// Loads the program, with the stage of the image, if any. Until
-    /// [`update_addresses`](Self::update_addresses) supplies the host's addresses, only the rules
-    /// `lldp` and `stp` match.
+    /// Loads the program, for the stage that `image` describes, if any. Until
+    /// [`update_addresses`](Self::update_addresses) supplies the host's addresses, only the `keep`
+    /// rules `lldp` and `stp` match.
     pub fn load(
         queues: u16,
         keep: &Keep,
@@ -130,8 +130,8 @@ impl XdpProgram {
         Ok(Self { object, xsks, counters, offload, address_maps })
     }
 
-    /// Loads the program that will replace this one, with the stage of the image, if any. Both
-    /// share the maps [`SHARED_MAPS`].
+    /// Loads the program that will replace this one; `image` is as in [`load`](Self::load). Both
+    /// share [`SHARED_MAPS`].
     pub(crate) fn load_successor(
         &self,
         image: Option<&Arc<XdpImage>>,
@@ -177,7 +177,7 @@ impl XdpProgram {
     /// failed updates. If several maps fail, returns the first error.
     pub fn update_addresses(&mut self, addresses: &OwnAddresses) -> Result<(), AddressUpdateError> {
         let Some(maps) = &mut self.address_maps else { return Ok(()) };
-        // `OWN_DESTINATION` and `OWN_TARGET` in bpf/keep.h.
+        // The bits `OWN_DESTINATION` and `OWN_TARGET` of bpf/keep.h.
         let uses =
             |address: &AddressUse| u8::from(address.destination) | u8::from(address.target) << 1;
         let macs = addresses.macs.iter().map(|mac| (mac.0, 1)).collect();
@@ -204,7 +204,7 @@ impl XdpProgram {
 
     pub(crate) fn stop_redirecting(&self, queue_count: u16) {
         for queue in 0..u32::from(queue_count) {
-            // Fails without a socket, which is fine.
+            // Fails harmlessly for queues without a socket.
             let _ = self.xsks.delete(&queue.to_ne_bytes());
         }
     }
@@ -249,15 +249,14 @@ impl XdpProgram {
     }
 }
 
-/// A program that is not yet, or no longer, the current one.
+/// A program that is not yet, or no longer, attached to its interface.
 pub(crate) struct LoadedObject {
     object: Object,
     offload: Option<(Arc<XdpImage>, RowCounterMap)>,
 }
 
 impl LoadedObject {
-    /// Replaces the program on the link atomically: each packet is processed by exactly one of
-    /// them.
+    /// Replaces the program on the link atomically: exactly one of the two processes each packet.
     pub(crate) fn attach_in_place(&self, link: &XdpLink) -> io::Result<()> {
         link.replace(self.object.progs().next().ok_or_else(no_program)?.as_fd())
     }
@@ -274,8 +273,7 @@ const SHARED_MAPS: [&str; 8] =
 /// From `enum xdp_action` in linux/bpf.h.
 const XDP_DROP: u32 = 1;
 
-/// Opens the program with the stage of the image; without an image, opens
-/// [`PROGRAM_WITHOUT_STAGE`].
+/// Opens the program that `image` names; without an image, opens [`PROGRAM_WITHOUT_STAGE`].
 fn open(
     image: Option<&Arc<XdpImage>>,
     has_keep_rules: bool,
@@ -314,8 +312,7 @@ fn load(
     Ok(LoadedObject { object, offload: Some((Arc::clone(image), counters)) })
 }
 
-/// Logs a line of libbpf at the debug level, because users already see the error of the failed
-/// call.
+/// Logs at the debug level, because users already see the error of the failed call.
 fn log(_: PrintLevel, line: String) {
     tracing::debug!("{}", line.trim_end());
 }
@@ -383,7 +380,7 @@ impl<const N: usize> SyncedMap<N> {
     }
 }
 
-/// Encodes the rules as `struct keep` in bpf/keep.h.
+/// Encodes the rules as `struct keep` in bpf/keep.h, with the bits `KEEP_…`.
 fn keep_map_value(keep: &Keep) -> Vec<u8> {
     let mut kinds = 0u64;
     let (mut vlan, mut tcp, mut udp) =

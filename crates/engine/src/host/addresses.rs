@@ -20,7 +20,7 @@ pub(crate) struct Host {
     links: Links,
     addresses: Vec<Address>,
     /// The addresses in the routing table `local`, by which the kernel decides which packets are
-    /// for this host. An address may be missing if duplicate address detection failed, or its
+    /// for this host. One of `addresses` is missing if duplicate address detection failed, or its
     /// interface is down.
     local: BTreeSet<IpAddr>,
 }
@@ -34,7 +34,7 @@ struct Address {
     tentative: bool,
 }
 
-/// The addresses of this host that frames received on an interface can be for.
+/// This host's addresses for which frames can arrive on an interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnAddresses {
     /// MAC addresses of the interface and of those above it.
@@ -53,8 +53,8 @@ pub struct AddressUse {
     /// Whether the kernel accepts packets to this address, on any interface.
     pub destination: bool,
     /// Whether ARP and Neighbor Discovery messages about it are for this host: it is on the
-    /// receiving interface, on one above it, or on loopback. Another host on the network may have
-    /// the address of another interface.
+    /// receiving interface, above it, or on loopback. An address elsewhere on this host may be
+    /// another host's, too.
     pub target: bool,
 }
 
@@ -106,7 +106,7 @@ impl Host {
         own
     }
 
-    /// Describes a port with this interface for stages. Omits tentative addresses.
+    /// Describes the port, whose interface index is `index`, for stages. Omits tentative addresses.
     pub(crate) fn describe(&self, index: u32, port: &PortPlan) -> PortInfo {
         let link = self.links.get(index);
         let own =
@@ -130,8 +130,8 @@ impl Host {
     }
 }
 
-/// Returns the ports for stages. MAC address, MTU and IP addresses are missing if an interface does
-/// not exist or the kernel cannot be queried.
+/// Describes the ports for stages. MAC address, MTU and IP addresses are missing if an interface
+/// does not exist or the kernel cannot be queried.
 pub fn describe_ports(ports: &[PortPlan]) -> Ports {
     let host = Host::read().inspect_err(|error| {
         tracing::warn!(
@@ -146,13 +146,13 @@ pub fn describe_ports(ports: &[PortPlan]) -> Ports {
     ports.iter().map(describe).collect()
 }
 
-/// Returns the ports for stages, without MAC addresses, MTUs and IP addresses.
+/// Describes the ports for stages, without MAC addresses, MTUs and IP addresses.
 pub fn ports_without_interfaces(ports: &[PortPlan]) -> Ports {
     ports.iter().map(without_interface).collect()
 }
 
 fn without_interface(port: &PortPlan) -> PortInfo {
-    // Collecting into `Ports` sets the IDs.
+    // Callers set the ID by collecting into `Ports`.
     PortInfo { queues: port.queues, ..PortInfo::new(PortId(0), &*port.name, &*port.interface) }
 }
 
@@ -191,9 +191,9 @@ pub(crate) fn default_routes() -> io::Result<BTreeSet<(u32, bool)>> {
     Ok(links)
 }
 
-/// Returns the routes of a routing table: none if the table does not exist. With
-/// `CONFIG_IP_MULTIPLE_TABLES`, the kernel creates a table with its first route, so a network
-/// namespace whose loopback is down has no table `local`.
+/// Returns a routing table, empty if the table does not exist. With `CONFIG_IP_MULTIPLE_TABLES`,
+/// the kernel creates a table with its first route, so a network namespace whose loopback is down
+/// has no table `local`.
 fn routes(request: RouteMessage) -> io::Result<Vec<RouteMessage>> {
     match dump(&RouteNetlinkMessage::GetRoute(request)) {
         Ok(dump) => {

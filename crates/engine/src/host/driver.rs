@@ -41,7 +41,7 @@ impl XdpFeatures {
         self.has("xsk-zerocopy")
     }
 
-    /// Returns their names in the kernel's specification.
+    /// Returns the features' names in the kernel's specification.
     pub fn names(self) -> Vec<&'static str> {
         Self::NAMES.into_iter().filter(|name| self.has(name)).collect()
     }
@@ -84,7 +84,7 @@ pub struct Channels {
     pub send: u32,
     /// Maximum number of each.
     pub max: u32,
-    /// Whether one setting is the number of both (`ethtool -L … combined N`).
+    /// Whether one setting changes both numbers (`ethtool -L … combined N`).
     pub combined: bool,
 }
 
@@ -94,8 +94,8 @@ impl Ethtool {
         Ok(Self { family: open_family("ethtool")?, ifindex })
     }
 
-    /// Returns the attributes of the reply. The only attribute of the query is a header (type 1)
-    /// with the interface index.
+    /// Returns the reply's attributes. The query has only a header (type 1) with the interface
+    /// index.
     fn query(&self, command: u8) -> io::Result<Vec<u8>> {
         const HEADER: u16 = 1;
         const NESTED: u16 = 1 << 15;
@@ -129,7 +129,7 @@ impl Ethtool {
     }
 
     /// Returns the receive queues in the RSS indirection table. Fails with `Unsupported` if the
-    /// driver does not report it, and before Linux 6.3.
+    /// driver reports none, and before Linux 6.3.
     pub fn rss_queues(&self) -> io::Result<BTreeSet<u32>> {
         const RSS_GET: u8 = 38;
         const INDIRECTION: u16 = 4;
@@ -139,13 +139,14 @@ impl Ethtool {
     }
 }
 
+/// Returns the names of the bits that are set.
 fn set_bits(bitset: &[u8]) -> BTreeSet<String> {
     const NO_MASK: u16 = 1;
     const BITS: u16 = 3;
     const NAME: u16 = 2;
     const VALUE: u16 = 3;
-    // Without a mask, a bitset lists only set bits. With a mask, it also lists cleared bits, which
-    // lack the attribute `VALUE`.
+    // Without a mask, a bitset lists only set bits. With one, it also lists cleared bits, without
+    // `VALUE`.
     let has_no_mask = find(bitset, NO_MASK).is_some();
     let bits = find(bitset, BITS).unwrap_or_default();
     attributes(bits)

@@ -1,4 +1,4 @@
-//! Generic netlink. The kernel assigns the numbers of families, so they are opened by name.
+//! Generic netlink. The kernel numbers families, so they are opened by name.
 
 use std::io;
 
@@ -21,7 +21,7 @@ const GENERIC_HEADER_LEN: usize = 4;
 const DONE: u16 = 3;
 const ERROR: u16 = 2;
 
-/// Size in bytes. The longest reply, with the names of an interface's offloads, has a few thousand.
+/// Size in bytes. The longest reply, the names of an interface's offloads, has a few thousand.
 const RECEIVE_BUFFER_LEN: usize = 1 << 16;
 
 pub(crate) struct Family {
@@ -71,7 +71,7 @@ impl Family {
     }
 }
 
-/// Returns whether the reply is complete.
+/// Appends attributes to `reply`. Returns whether the reply is complete.
 fn read(datagram: &[u8], family: u16, reply: &mut Vec<u8>) -> io::Result<bool> {
     let mut rest = datagram;
     while let Some((length, kind)) = message_header(rest) {

@@ -30,7 +30,7 @@ pub struct NoInterface {
 }
 
 impl Interface {
-    /// Finds an interface by its name. The error names `port`.
+    /// Finds an interface. The error names `port`.
     pub(crate) fn find(port: &str, name: &str) -> Result<Self, NoInterface> {
         match if_nametoindex(name) {
             Ok(index) => Ok(Self { name: name.to_owned(), index }),
@@ -68,8 +68,8 @@ impl DeferredInterrupts {
             io::Error::other("/sys is missing or shows another network namespace")
         })?;
         let mut previous = Self(Vec::new());
-        // As in the kernel's documentation: if the worker does not poll for 200,000 ns, the kernel
-        // polls. After two polls in a row without a packet, it enables interrupts again.
+        // Values of the kernel's documentation: if the worker does not poll for 200,000 ns, the
+        // kernel polls, and after two polls without a packet enables interrupts.
         for (file, value) in [("napi_defer_hard_irqs", "2"), ("gro_flush_timeout", "200000")] {
             let path = folder.join(file);
             let old = fs::read_to_string(&path)?;

@@ -16,7 +16,7 @@ use xdpfwd_wire::MacAddr;
 
 use crate::host::netlink::{dump, query};
 
-/// All links of this network namespace at one time.
+/// A snapshot of all links of this network namespace.
 #[derive(Clone, Debug, Default)]
 pub struct Links(Vec<Link>);
 
@@ -75,7 +75,7 @@ pub struct NotEthernet {
     pub hardware_type: HardwareType,
 }
 
-/// Something else in the system that uses an interface.
+/// A bridge, VLAN or the like that uses an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkUser {
     /// A bridge, bond, team, VRF or Open vSwitch of which the interface is a port.
@@ -194,7 +194,8 @@ impl Links {
 
     /// Returns the other end of a veth, if it is in this namespace.
     pub fn veth_peer(&self, index: u32) -> Option<&Link> {
-        // An interface of another namespace may have the same index as one of this namespace.
+        // A peer in another namespace may have the index of an unrelated interface here: check that
+        // it names this one.
         let peer = self.get(self.get(index)?.peer?)?;
         (peer.peer == Some(index)).then_some(peer)
     }
@@ -283,8 +284,8 @@ impl Link {
         }
         // With `LinkNetNsId`, the index belongs to another network namespace.
         let lower = lower.filter(|_| !lower_in_other_namespace);
-        // The attribute `Link` of a veth names its peer, and that of a tunnel names the underlying
-        // interface. A tunnel is not stacked on it.
+        // The attribute `Link` names the peer of a veth, or the interface that sends a tunnel's
+        // packets. Neither counts as `lower`.
         link.peer = lower.filter(|_| link.is_veth());
         link.lower = lower.filter(|_| link.kind.as_deref().is_some_and(is_stacked));
         link
@@ -317,8 +318,7 @@ fn is_stacked(kind: &str) -> bool {
 }
 
 impl LinkUser {
-    /// Returns whether the user aggregates links, so that it needs control packets (LACP) from each
-    /// link.
+    /// Returns whether this is a bond or team, which needs control packets (LACP) from each link.
     pub fn is_aggregate(&self) -> bool {
         let aggregates = [InfoPortKind::Bond, InfoPortKind::Team].map(|kind| kind.to_string());
         matches!(self, Self::Controller { kind, .. } if aggregates.contains(kind))
@@ -352,14 +352,14 @@ impl fmt::Display for LinkUser {
 pub(crate) mod tests {
     use super::*;
 
-    /// Returns an interface with a MAC address that is not stacked on another interface.
+    /// Returns an unstacked interface with a MAC address.
     pub(crate) fn link(index: u32) -> Link {
         let mac = Some(MacAddr([2, 0, 0, 0, 0, index as u8]));
         Link { index, name: format!("if{index}"), mac, ..Link::default() }
     }
 
-    /// 1 and 2 are ports of bridge 3. VLAN 4 is stacked on 3, VLAN 5 on 1, and macvlan 6 on 5. No
-    /// interface is above or below 7.
+    /// Interfaces 1 and 2 are ports of bridge 3. VLAN 4 is stacked on 3, VLAN 5 on 1, and macvlan 6
+    /// on 5. No interface is above or below 7.
     pub(crate) fn stacked_links() -> Links {
         let kind = |kind: &str| Some(kind.to_owned());
         let port =

@@ -38,7 +38,7 @@ pub struct Lockouts {
 /// Traffic by which this host is reachable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrafficUse {
-    /// Over the default route, not passed to the kernel by `keep` rules.
+    /// Traffic over the default route, not passed to the kernel by `keep` rules.
     DefaultRoute,
     /// An SSH session, not passed to the kernel by `keep` rules.
     Ssh {
@@ -153,8 +153,8 @@ fn has_vlan(keep: &Keep) -> bool {
     keep.iter().any(|rule| matches!(rule, KeepRule::Vlan(_)))
 }
 
-/// Returns all TCP connections to port 22 of this network namespace, and the session of this
-/// process. Also returns why connections may be missing, if they could not be read.
+/// Returns all TCP connections to port 22 of this network namespace, the session of this process,
+/// and why connections may be missing, if they were unreadable.
 fn ssh_sessions() -> (BTreeSet<Session>, Option<String>) {
     const SSH: u16 = 22;
     // Without IPv6, the kernel has no /proc/net/tcp6.
@@ -178,10 +178,10 @@ fn to_canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Reads `SSH_CONNECTION` from the environment of the process and its ancestors, because sudo
-/// clears it.
+/// Reads `SSH_CONNECTION` from the environment of the process or, because sudo clears it, of an
+/// ancestor.
 fn session_of_process() -> Option<Session> {
-    /// More than three ancestors are rare.
+    /// Ample: more than three ancestors are rare.
     const MAX_PROCESSES: usize = 16;
     let mut process = Process::myself().ok()?;
     for _ in 0..MAX_PROCESSES {

@@ -1,4 +1,4 @@
-//! rtnetlink: queries, and notifications of changes.
+//! rtnetlink queries and notifications.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -12,14 +12,13 @@ use netlink_sys::{Socket, SocketAddr};
 
 pub(crate) struct Dump {
     pub(crate) replies: Vec<RouteNetlinkMessage>,
-    /// Nothing changed during the dump; otherwise entries may be missing or duplicated.
+    /// Whether nothing changed during the dump. Otherwise entries may be missing or duplicated.
     pub(crate) consistent: bool,
 }
 
 const MAX_ATTEMPTS: usize = 3;
 
-/// Requests all objects of a kind (a dump). Repeats an inconsistent dump; the result is
-/// inconsistent only if every attempt was.
+/// Requests all objects of a kind (a dump). The result is inconsistent only if every attempt was.
 pub(crate) fn dump(request: &RouteNetlinkMessage) -> io::Result<Dump> {
     let mut dump = dump_once(request)?;
     for _ in 1..MAX_ATTEMPTS {
@@ -44,7 +43,7 @@ fn send(request: &RouteNetlinkMessage, flags: u16) -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    // With strict checking (Linux 4.20) the kernel returns only the requested table.
+    // With strict checking (Linux 4.20) the kernel returns only the requested routing table.
     let _ = socket.set_netlink_get_strict_chk(true);
     let mut message = NetlinkMessage::from(request.clone());
     message.header.flags = flags;
@@ -66,7 +65,7 @@ fn dump_once(request: &RouteNetlinkMessage) -> io::Result<Dump> {
     }
 }
 
-/// Returns whether the reply is complete.
+/// Adds to `dump`. Returns whether the reply is complete.
 fn read(datagram: &[u8], dump: &mut Dump) -> io::Result<bool> {
     let mut rest = datagram;
     while let Some(length) = message_length(rest) {
@@ -104,6 +103,7 @@ fn message_length(messages: &[u8]) -> Option<usize> {
     (HEADER_LEN <= length && length <= messages.len()).then_some(padded)
 }
 
+/// Notifications of changed links and addresses.
 pub(crate) struct Monitor(Socket);
 
 impl Monitor {
@@ -121,8 +121,7 @@ impl Monitor {
         Ok(Self(socket))
     }
 
-    /// Discards all pending notifications. Callers then read the full state, so lost notifications
-    /// do not matter.
+    /// Discards all pending notifications. Callers then read everything, so losses do not matter.
     pub(crate) fn drain(&self) {
         const ENOBUFS: i32 = 105; // the kernel lost notifications; reading clears this error
         while self

@@ -18,7 +18,7 @@ pub struct VlanTagLoss {
     pub cause: String,
     /// The remedy.
     pub fix: String,
-    /// Whether only packets that the other end of a veth sends in a certain way lose their tags.
+    /// Whether only packets that the other end of a veth sends with tags in the metadata lose them.
     pub depends_on_sender: bool,
 }
 
@@ -63,8 +63,8 @@ impl VlanTagLoss {
     }
 
     /// `peer` is the name of the other end and its enabled features; `None` if the other end is in
-    /// another network namespace. A veth passes packets on with their metadata, so its own features
-    /// have no effect: they only show whether somebody has switched them off to keep the tags.
+    /// another network namespace. A veth passes packets on with their metadata, so the `RECEIVE`
+    /// features here have no effect: they show whether somebody has disabled them to keep tags.
     fn of_veth(
         name: &str,
         enabled: &BTreeSet<String>,

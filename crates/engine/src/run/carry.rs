@@ -1,5 +1,6 @@
-//! Row counters of stages that a reload has replaced. A row is, for example, a rule of a filter. A
-//! counter continues if the new stage has a row with the same key.
+//! Carried counters: row counters of stages that a reload has replaced. A row is, for example, a
+//! filter rule; its key is the rule's text. A counter continues if the new stage has a row with the
+//! same key.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use xdpfwd_pipeline::SwapResult;
 
 use crate::plan::{Plan, StageId};
 
-/// A message from a worker that has replaced its stages to the control thread.
+/// A worker's message to the control thread after it replaced its stages.
 pub(crate) struct ReplacedStages {
     /// The plan of the replaced stages.
     pub(crate) plan: Arc<Plan>,
@@ -20,12 +21,11 @@ pub(crate) struct ReplacedStages {
 /// rows. Rows without packets can be missing.
 pub(crate) type StageCounters = HashMap<String, Vec<u64>>;
 
-/// The carried counters of each stage. Listings share them, because a listing can last long.
+/// The carried counters of each stage. Each `Listing` shares them until a slow client has read it.
 #[derive(Debug, Default)]
 pub(crate) struct CarriedCounters(BTreeMap<StageId, Arc<StageCounters>>);
 
 impl CarriedCounters {
-    /// Adds the row counters of a replaced stage.
     pub(crate) fn add(&mut self, stage: StageId, keys: Vec<String>, counters: &[u64]) {
         if counters.iter().all(|counter| *counter == 0) {
             return;

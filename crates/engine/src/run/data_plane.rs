@@ -43,8 +43,8 @@ pub struct DataPlane {
     pub(super) carried: CarriedCounters,
     /// Plans whose resources may still be in use, because a worker did not reply to a reload.
     pub(super) unreleased: Vec<Arc<Plan>>,
-    /// Faults of resources that reloads have released, such as a last write that failed. They
-    /// remain until the end: no plan reports them any more.
+    /// Faults of resources that reloads have released, such as a last write that failed. They stay
+    /// here until the end, because no plan reports them any more.
     pub(super) faults_of_released: Vec<String>,
     /// The channel for row counters of stages that workers have replaced.
     pub(super) replaced: (mpsc::Sender<ReplacedStages>, mpsc::Receiver<ReplacedStages>),
@@ -185,7 +185,7 @@ impl DataPlane {
         inspect::tables(&self.plan, counted, &self.carried)
     }
 
-    /// Adds the row counters of stages that workers have replaced to the carried counters.
+    /// Adds the row counters of stages that workers have replaced to `carried`.
     pub(super) fn carry_from_stages(&mut self) {
         let mut has_changed = false;
         while let Ok(ReplacedStages { plan, swapped }) = self.replaced.1.try_recv() {
@@ -296,14 +296,13 @@ impl DataPlane {
         let report = self.build_report().with_tables(tables);
         let plans: Vec<_> = iter::once(&self.plan).chain(&self.unreleased).cloned().collect();
         let faults_of_released = std::mem::take(&mut self.faults_of_released);
-        // Dropping the data plane ends the worker threads, closes the sockets, and releases the
-        // stages' resources.
+        // This ends the worker threads, closes the sockets, and releases the stages' resources.
         drop(self);
         Report { faults: all_faults(&plans, &faults_of_released), ..report }
     }
 }
 
-/// Returns the faults of these plans and of resources that were released before, each once.
+/// Returns the faults of plans and of resources released before, each once.
 fn all_faults<'p>(
     plans: impl IntoIterator<Item = &'p Arc<Plan>>,
     faults_of_released: &[String],
@@ -346,7 +345,7 @@ impl Drop for DataPlane {
                 tracing::error!("a worker's thread panicked during shutdown");
             }
         }
-        // `stop` reports the faults.
+        // Ignore the returned faults: `stop` reports them.
         for plan in iter::once(&self.plan).chain(&self.unreleased) {
             plan.release(None);
         }

@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::plan::{Io, Plan};
 
-/// The process may not open as many files as a plan needs.
+/// The process is not allowed to open as many files as a plan needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the configuration needs {needed} file descriptors, but this process may open only {hard} (the \
@@ -15,7 +15,7 @@ use crate::plan::{Io, Plan};
      LimitNOFILE={needed} in the systemd unit"
 )]
 pub struct TooFewDescriptors {
-    /// Number of descriptors that the plan needs, including those that are open already.
+    /// Number of descriptors that the plan needs, including those already open.
     pub needed: u64,
     /// The hard limit.
     pub hard: u64,

@@ -86,7 +86,7 @@ impl DataPlane {
         Ok(predecessors)
     }
 
-    /// Adds the row counters of the replaced programs to the carried counters.
+    /// Adds the row counters of the replaced programs to `self.carried`.
     pub(crate) fn carry_from_programs(
         &mut self,
         old_plan: &Plan,
@@ -181,7 +181,7 @@ impl Plan {
 }
 
 impl PathPlan {
-    /// Returns the verdicts of the stages that run in user space and can drop packets, in order.
+    /// Returns the keys, for comparison, of the user-space stages that can drop packets, in order.
     fn verdicts_in_user_space(&self) -> Vec<Verdicts> {
         let verdicts =
             self.stages.iter().filter(|stage| !stage.in_kernel).map(|stage| stage.plan.verdicts());

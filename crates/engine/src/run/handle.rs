@@ -31,7 +31,7 @@ pub enum HandleError {
     #[error("the data plane has ended")]
     Ended,
     /// A worker did not reply in time, or has ended. A worker that is only late still runs the
-    /// closure.
+    /// call's closure.
     #[error("worker {0} did not reply within {REPLY_TIMEOUT:?}")]
     NoReply(usize),
 }
@@ -90,7 +90,7 @@ impl Handle {
         self.each_worker(move |worker| worker.stages_mut(&run))
     }
 
-    /// Returns the inspection tables of all stages.
+    /// Returns all inspection tables.
     pub fn inspect(&self) -> Result<Inspection, HandleError> {
         self.with(DataPlane::inspect)
     }

@@ -1,4 +1,4 @@
-//! The inspection tables of a running data plane.
+//! The inspection tables (such as a filter's rules with counters) of a running data plane.
 
 use std::iter;
 use std::sync::Arc;
@@ -83,13 +83,13 @@ pub(crate) fn tables_of_plans(plan: &Plan) -> Vec<TableReport> {
 }
 
 /// A snapshot of the inspection tables of all stages. Rows are formatted when they are read. A
-/// listing can be sent to another thread, so that neither the data plane nor the control thread
-/// waits while a million rows are formatted and written.
+/// listing can be sent to another thread, so that no other thread waits while a million rows are
+/// formatted and written.
 #[derive(Debug)]
 pub struct Listing {
-    /// The number of workers.
+    /// As in [`Inspection`].
     pub workers: usize,
-    /// The number of workers that replied. The tables lack the counters of the other workers.
+    /// As in [`Inspection`].
     pub answered: usize,
     /// The tables of all stages.
     pub tables: Vec<ListedTable>,
@@ -112,10 +112,10 @@ pub struct ListedTable {
 #[derive(Debug)]
 enum Rows {
     Formatted(Vec<Vec<Cell>>),
-    /// The rows of the plan's `LongTable`, which are not formatted yet.
+    /// The rows of the plan's `LongTable`, not formatted yet.
     Long {
         plan: Arc<dyn StagePlan>,
-        /// The row counters of workers and the XDP program.
+        /// The sum of the row counters of workers and the XDP program, per row.
         counters: Vec<u64>,
         /// The row counters that a reload carried over from the stage that this stage replaced.
         carried: Option<Arc<StageCounters>>,
@@ -194,6 +194,7 @@ pub(crate) fn tables(
         };
         if let Some(table) = inspectable.as_long_table() {
             let path = Some(plan.path_name(path));
+            // The counters after those of the rows belong to the stage's other tables.
             let mut others = counters.split_off(table.row_count().min(counters.len()));
             add_carried(&table.other_counter_keys(), &mut others);
             let plan = Arc::clone(&stage.plan);

@@ -1,11 +1,11 @@
-//! The cycle ledger in the report.
+//! The ledger in the report: CPU cycles by task.
 
 use serde::Serialize;
 
 use xdpfwd_pipeline::{LedgerReport, Task, TaskAccount};
 use xdpfwd_xsk::clock;
 
-/// CPU cycles of the workers. The cycles of all `tasks` equal `busy_cycles` plus `idle_cycles`.
+/// CPU cycles. The cycles of all `tasks` equal `busy_cycles` plus `idle_cycles`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ledger {
     /// Whether the workers measure cycles (configuration key `ledger`).

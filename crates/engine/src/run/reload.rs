@@ -81,7 +81,7 @@ pub enum ReloadError {
     Unconfirmed(Vec<usize>),
 }
 
-/// Returns the numbers as text, such as `0` or `0, 2`.
+/// Returns text such as `0` or `0, 2`.
 fn worker_numbers(workers: &[usize]) -> String {
     workers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -109,7 +109,7 @@ impl DataPlane {
             .map_err(|(stage, why)| ReloadError::NotInKernel { stage, why })?;
         self.plan().restrict_placement(&mut plan)?;
         plan.acquire(Some(self.plan())).map_err(|(stage, error)| {
-            // Everything was released already; this keeps the faults.
+            // `acquire` has released everything; this call only records the faults.
             self.release(&plan);
             ReloadError::Resource { stage, what: error.to_string() }
         })?;
@@ -212,7 +212,8 @@ impl DataPlane {
         Ok(restarted_stages)
     }
 
-    /// Releases what the running plan does not use, and keeps the faults for reports.
+    /// Releases the resources that only `plan` uses, not the running plan. Keeps the faults for
+    /// reports.
     fn release(&mut self, plan: &Plan) {
         let faults = plan.release(Some(&self.plan));
         plan::add_new(&mut self.faults_of_released, faults);

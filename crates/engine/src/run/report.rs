@@ -17,7 +17,7 @@ use crate::plan::Plan;
 use crate::run::inspect::{ListedTable, TableReport};
 use crate::run::ledger::Ledger;
 
-/// The version of the report schema.
+/// The report schema's version.
 pub const SCHEMA: u32 = 1;
 
 /// All counters since the start.
@@ -64,9 +64,9 @@ pub const REPORTED_ROWS: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReportKind {
-    /// A running data plane.
+    /// The report of a running data plane.
     Interval,
-    /// A data plane that has ended, or was never started.
+    /// The report of one that has ended, or was never started.
     Final,
 }
 

@@ -28,7 +28,7 @@ const CONTROL_THREAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 const MAX_QUEUED_REQUESTS: usize = 8;
 
-/// Maximum number of long replies at once, each of which holds the counters of all rows.
+/// Maximum number of long replies at once, each of which holds the counters of all rows of a table.
 const MAX_LONG_REPLIES: usize = 4;
 
 /// Time for which a client may stop reading a long reply, for example in a pager.
@@ -109,7 +109,8 @@ impl ControlSocket {
                     stream.and_then(|stream| serve_client(stream, &sender, &waker, &long_replies));
                 if let Err(error) = served {
                     tracing::debug!(%error, "cannot serve a client of the control socket");
-                    // If file descriptors run out, every accept fails at once: avoid a busy loop.
+                    // If file descriptors run out, every accept fails immediately: avoid a busy
+                    // loop.
                     thread::sleep(Duration::from_millis(10));
                 }
             }
@@ -151,7 +152,7 @@ fn serve_client(
     let stream = &client;
     let peer = getsockopt(stream, PeerCredentials)?;
     let own_uid = nix::unistd::geteuid().as_raw();
-    // This is a second check: the mode of the socket file already excludes other users.
+    // A second check: the socket file's mode already excludes other users.
     if peer.uid() != 0 && peer.uid() != own_uid {
         return write_line(
             stream,
@@ -186,8 +187,8 @@ fn serve_client(
     }
 }
 
-/// Starts a thread that writes a long reply. Each of these threads has a clone of `long_replies`,
-/// so that the reference count limits their number.
+/// Starts a thread that writes a long reply. Each of these threads has a clone of `long_replies`:
+/// the reference count, minus the original, is their number.
 fn write_long_reply(
     client: UnixStream,
     write: WriteReply,

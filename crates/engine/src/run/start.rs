@@ -82,7 +82,7 @@ impl DataPlane {
         plan.acquire(None).map_err(|(stage, source)| StartError::Resource { stage, source })?;
         let acquired = plan.clone();
         Self::start_acquired(plan, interfaces, control, deliver)
-            // The stages have logged their faults.
+            // Ignore the returned faults: the stages have logged them.
             .inspect_err(|_| drop(acquired.release(None)))
     }
 
@@ -279,7 +279,7 @@ impl DataPlane {
 struct StartingWorker {
     thread: JoinHandle<()>,
     ready_receiver: mpsc::Receiver<Result<ReadyWorker, StartError>>,
-    /// Sending starts the worker; dropping ends the thread.
+    /// Sending starts the worker; dropping it ends the thread.
     start_signal: mpsc::SyncSender<()>,
     status: Arc<WorkerStatus>,
 }
@@ -322,7 +322,8 @@ fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartEr
     Ok(())
 }
 
-/// Rejects a plan whose rules compare VLAN tags that an interface does not deliver.
+/// Rejects a plan whose rules compare VLAN tags that an interface loses; warns if only some senders
+/// lose them.
 fn check_vlan_tags(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
     for ((id, port), interface) in plan.numbered_ports().zip(interfaces) {
         if !plan.needs_vlan_tags(id) {
@@ -371,8 +372,7 @@ fn check_umem_sharing(plan: &Plan) -> Result<(), StartError> {
 }
 
 /// Rejects `in_kernel` stages that the XDP program cannot run. Only plans created in Rust can have
-/// such stages, not plans from a configuration file. The error contains the stage's name and the
-/// reason.
+/// them. The error contains the stage's name and the reason.
 pub(crate) fn check_kernel_stages(plan: &Plan) -> Result<(), (String, String)> {
     for path in &plan.paths {
         for (index, stage) in path.stages.iter().enumerate().filter(|(_, stage)| stage.in_kernel) {
@@ -399,7 +399,7 @@ fn wait_ready(
     }
 }
 
-/// Defers the interrupts of ports that use XDP, so that busy polling replaces them. Logs failures.
+/// Defers the interrupts of ports that use XDP, because busy polling replaces them. Logs failures.
 fn defer_interrupts(plan: &Plan, interfaces: &[Interface]) -> Vec<DeferredInterrupts> {
     let defer = |interface: &Interface| match DeferredInterrupts::enable(interface) {
         Ok(deferred) => Some(deferred),

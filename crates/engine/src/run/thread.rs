@@ -17,6 +17,7 @@ use crate::error::StartError;
 use crate::host::addresses::describe_ports;
 use crate::plan::{Io, PathPlan, Plan, PortPlan};
 
+/// The built stages of one path.
 pub(crate) type PlannedChain = Vec<NamedStage>;
 
 pub(crate) struct Setup {
@@ -29,7 +30,7 @@ pub(crate) struct Setup {
     pub(crate) sockets: Vec<Vec<PacketSocket>>,
 }
 
-/// Returns the ports as stages see them, or an empty list if the plan has no stages.
+/// Returns the ports as stages see them; none if the plan has no stages.
 pub(crate) fn ports_for_stages(plan: &Plan) -> Ports {
     match plan.stages().next() {
         Some(_) => describe_ports(&plan.ports),
@@ -92,7 +93,7 @@ pub(crate) fn run(
     start_signal: &Receiver<()>,
 ) {
     let _notice = ExitNotice(status);
-    // A stage can panic while it is built.
+    // Stages can panic while they are built.
     let prepared = catch_unwind(AssertUnwindSafe(|| prepare(&setup))).unwrap_or_else(|panic| {
         let what = format!("panicked during startup: {}", panic_message(&*panic));
         Err(StartError::Worker { worker: setup.worker, what })
