@@ -25,8 +25,8 @@ pub(crate) struct Source {
 /// Maximum characters of an excerpt if the file is not a configuration.
 const MAX_FOREIGN_EXCERPT: usize = 3;
 
-/// Maximum letters of a word that is shown even if the file is not a configuration: it may be a
-/// misspelled table name.
+/// Maximum letters of a word that is shown even if the file is not a configuration: the word
+/// may be a misspelled table name.
 const MAX_FOREIGN_WORD: usize = 6;
 
 /// Returns whether one of the lines begins like a table of a configuration.

@@ -9,7 +9,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::findings::Findings;
 use super::words::{did_you_mean, or_list, quoted_or_list};
 
-/// A table of the file. Reading a key removes it.
+/// A table of the file. Reading a key removes the key.
 pub(super) struct Table<'i> {
     heading: String,
     span: Range<usize>,

@@ -184,7 +184,7 @@ pub(super) fn check(
     warn_idle_keep(paths, ports, findings);
 }
 
-/// Warns of `keep` on a port at which no path starts.
+/// Warns of `keep` on a port at which no path starts, because it has no effect there.
 fn warn_idle_keep(
     paths: &Tables<PathTable>,
     ports: &Tables<PortTable>,

@@ -205,7 +205,7 @@ fn value_message(
     }
 }
 
-/// Rewords a serde error like the other messages.
+/// Rewords a serde error in the style of the other messages.
 fn message(message: &str, kind: &str, excerpt: &str) -> String {
     if let Some(key_and_accepted) = message.strip_prefix("unknown field ") {
         return match key_and_accepted.rsplit_once(", expected ") {
