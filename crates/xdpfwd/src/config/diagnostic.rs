@@ -76,7 +76,7 @@ impl fmt::Display for Diagnostic {
 }
 
 impl Diagnostics {
-    /// Prints to stderr, or logs each diagnostic as an event if the log format is JSON.
+    /// Prints to stderr, or logs each diagnostic if the log format is JSON.
     pub(crate) fn emit(&self, format: LogFormat) {
         match format {
             LogFormat::Text => self.print(),

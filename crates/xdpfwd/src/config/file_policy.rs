@@ -1,4 +1,4 @@
-//! What happens with files that other users can change.
+//! The policy for files that other users can change.
 
 use std::path::Path;
 
@@ -6,8 +6,7 @@ use nix::unistd::Uid;
 
 use crate::trusted_path;
 
-/// What to do if other users can change a file. What they write into it controls xdpfwd, which may
-/// run as root.
+/// What to do if other users can change a file, and thereby control xdpfwd, which may run as root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FilePolicy {
     Refuse,

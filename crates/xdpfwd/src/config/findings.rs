@@ -20,7 +20,7 @@ struct RawDiagnostic {
     offset: usize,
     message: String,
     /// The name of another file, such as a key file, and the position in it, if the message is
-    /// about this file.
+    /// about that file.
     other_file: Option<(String, Position)>,
 }
 
@@ -28,7 +28,7 @@ struct RawDiagnostic {
 /// longer list would scroll the first ones off the screen.
 const MAX_DIAGNOSTICS: usize = 50;
 
-/// Maximum length of a message in characters, before escaping. It is enough for a list of names.
+/// Maximum length of a message in characters, before escaping: enough for a list of names.
 const MAX_MESSAGE_CHARS: usize = 2000;
 
 impl<'i> Findings<'i> {
@@ -44,7 +44,7 @@ impl<'i> Findings<'i> {
         self.warnings.push(RawDiagnostic { offset: span.start, message, other_file: None });
     }
 
-    /// `stage` is the span of the table of the stage whose kind reported the diagnostic.
+    /// `stage` is the span of the stage's table.
     pub(super) fn stage_diagnostic(
         &mut self,
         severity: Severity,

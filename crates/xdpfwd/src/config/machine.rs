@@ -262,18 +262,18 @@ fn read(folder: &Path, file: &str) -> Option<String> {
     Some(fs::read_to_string(folder.join(file)).ok()?.trim().to_owned())
 }
 
-/// Returns the number of queues with both directions, and whether `ethtool -L` sets both together.
-/// The kernel refuses to bind a socket with an RX and a TX ring to other queues (net/xdp/xsk.c,
-/// `xsk_bind`).
+/// Returns the number of queues with both directions, and whether `ethtool -L` sets both together
+/// (`None` if unknown). The kernel refuses to bind a socket with an RX and a TX ring to other
+/// queues (net/xdp/xsk.c, `xsk_bind`).
 fn active_queues(index: u32, folder: Option<&Path>) -> Result<(u16, Option<bool>), String> {
     let channels = Ethtool::open(index).and_then(|ethtool| ethtool.channels());
     let not_in_ethtool = match channels {
-        // A tap device that no process has opened has no channels, but it has a queue, which /sys
-        // lists.
         Ok(channels) if channels.receive.min(channels.send) > 0 => {
             let active = channels.receive.min(channels.send).try_into().unwrap_or(u16::MAX);
             return Ok((active, Some(channels.combined)));
         }
+        // A tap device that no process has opened has no channels, but it has a queue, which /sys
+        // lists.
         Ok(_) => "ethtool reports none".to_owned(),
         Err(error) => format!("ethtool: {error}"),
     };

@@ -58,7 +58,7 @@ pub(crate) fn load(
 }
 
 /// Like [`load`], but for a text that has already been read. File names in it are relative to
-/// `directory`. Accepts files that other users can change.
+/// `directory`; who can change these files is not checked.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn plan(
     source: &Source,

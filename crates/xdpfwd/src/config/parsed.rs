@@ -23,6 +23,7 @@ pub(super) struct File<'i> {
     pub(super) is_empty: bool,
 }
 
+/// The TOML tables with one heading, such as `[[port]]`.
 pub(super) struct Tables<T> {
     pub(super) tables: Vec<T>,
     /// `false` if a table or its name is invalid. Then names that `tables` lacks must not be
@@ -128,8 +129,8 @@ impl<'i> File<'i> {
         let mut paths = Tables::read("[[path]]", root.take("path"), PathTable::read, findings);
         let mut stages = StageTable::read_all(root.take("stage"), findings);
         if !root.finish(findings) {
-            // The unknown table may be a misspelled `[[port]]`, `[[path]]` or `[stage]`, so a kind
-            // without tables may be incomplete.
+            // The unknown table may be a misspelled `[[port]]`, `[[path]]` or `[stage]`, so each
+            // empty list may be incomplete.
             ports.is_complete &= !ports.tables.is_empty();
             paths.is_complete &= !paths.tables.is_empty();
             stages.is_complete &= !stages.tables.is_empty();
@@ -252,7 +253,6 @@ impl<'i> StageTable<'i> {
 }
 
 impl<T> Tables<T> {
-    /// Parses all tables with the same heading.
     fn read<'i>(
         heading: &str,
         value: Option<Spanned<DeValue<'i>>>,

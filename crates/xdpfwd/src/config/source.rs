@@ -25,8 +25,8 @@ pub(crate) struct Source {
 /// Maximum characters of an excerpt if the file is not a configuration.
 const MAX_FOREIGN_EXCERPT: usize = 3;
 
-/// Maximum letters of a word that is shown even if the file is not a configuration. The word may be
-/// a misspelled table name.
+/// Maximum letters of a word that is shown even if the file is not a configuration: the word
+/// may be a misspelled table name.
 const MAX_FOREIGN_WORD: usize = 6;
 
 /// Returns whether one of the lines begins like a table of a configuration.
@@ -134,8 +134,8 @@ impl Source {
     }
 
     /// Returns the first line of the text at the span, up to 40 characters, with `…` if the text is
-    /// longer. If the file is not a configuration, the excerpt has only few characters, because the
-    /// file may be secret.
+    /// longer. If the file is not a configuration, the excerpt is very short, because the file may
+    /// be secret.
     pub(crate) fn excerpt(&self, span: &Range<usize>) -> String {
         let Some(text) = self.text.get(span.clone()) else { return String::new() };
         let line = text.lines().next().unwrap_or_default();
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(source.excerpt(&(5..99)), "");
     }
 
-    /// Such as a key file, or `/etc/shadow`.
+    /// The file may be a key file, or `/etc/shadow`.
     #[test]
     fn excerpt_of_other_file_has_few_characters() {
         for text in ["0123456789abcdef", "root:$6$salt$hash:19000", "port = 5\npassword = hunter12"]

@@ -8,7 +8,7 @@ use toml::de::{DeTable, Error};
 use super::findings::Findings;
 use super::source::Source;
 
-/// Maximum number of reported errors. One mistake can cause many errors of the parser.
+/// Maximum number of reported errors. One mistake can cause many.
 const MAX_ERRORS: usize = 10;
 
 /// Returns `None` if the text is not valid TOML.
@@ -74,9 +74,9 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Removes errors that other errors may have caused. If there are errors other than duplicates,
-/// removes all errors about duplicates. Otherwise, keeps one error per duplicate table and removes
-/// those about its keys.
+/// Removes errors that other errors may have caused. If there are errors other than duplicate keys,
+/// removes all errors about duplicate keys. Otherwise, keeps one error per duplicate table and
+/// removes those about its keys.
 fn without_consequences(lines: &Lines<'_>, mut errors: Vec<Error>) -> Vec<Error> {
     const DUPLICATE_KEY: &str = "duplicate key";
     if errors.iter().any(|error| error.message() != DUPLICATE_KEY) {
@@ -110,12 +110,12 @@ struct Unclosed {
     closing: &'static str,
 }
 
-/// Returns the innermost list, table or string that is not closed before text that it cannot
-/// contain, or before the end of the file. For valid TOML, the result may be wrong.
+/// Returns the innermost list, table or string that is still open at the first text that it cannot
+/// contain, or at the end of the file. For valid TOML, the result may be wrong.
 fn unclosed(text: &str) -> Option<Unclosed> {
     let list = |start| Unclosed { start, opening: "[", closing: "]" };
     let table = |start| Unclosed { start, opening: "{", closing: "}" };
-    // Open lists and tables, the innermost last.
+    // Lists and tables, the innermost last.
     let mut open: Vec<Unclosed> = Vec::new();
     // After an equals sign, a bracket starts a list, not a table header.
     let mut expects_value = false;
@@ -154,7 +154,7 @@ fn unclosed(text: &str) -> Option<Unclosed> {
                 open.push(table(offset));
                 1
             }
-            // A table header.
+            // A table header, which no value contains.
             b'[' if !open.is_empty() => return open.pop(),
             closing @ (b']' | b'}') => {
                 match open.pop() {
@@ -175,8 +175,8 @@ fn unclosed(text: &str) -> Option<Unclosed> {
     open.pop()
 }
 
-/// Returns the length in bytes of the string at the start of `text`, with quotes; for an unclosed
-/// string, its opening quotes as an error.
+/// Returns the length in bytes of the string at the start of `text`, with quotes. Returns the
+/// opening quotes as the error if the string is unclosed.
 fn string_length(text: &str) -> Result<usize, &'static str> {
     let (quotes, has_escapes) = match text {
         _ if text.starts_with("\"\"\"") => ("\"\"\"", true),
@@ -210,7 +210,7 @@ fn string_length(text: &str) -> Result<usize, &'static str> {
     Err(quotes)
 }
 
-/// Returns a message for readers who do not know TOML, or else the parser's.
+/// Returns a message for readers who do not know TOML, or the parser's own.
 fn message(error: &Error, excerpt: &str) -> String {
     let error = error.message();
     match error.strip_suffix(", expected nothing").unwrap_or(error) {

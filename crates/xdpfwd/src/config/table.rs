@@ -9,7 +9,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::findings::Findings;
 use super::words::{did_you_mean, or_list, quoted_or_list};
 
-/// A table of the file whose keys have not all been read yet. Reading a key removes it.
+/// A table of the file. Reading a key removes the key.
 pub(super) struct Table<'i> {
     heading: String,
     span: Range<usize>,
@@ -23,13 +23,14 @@ pub(super) struct Table<'i> {
 #[derive(Clone, Debug)]
 pub(super) enum ParsedKey<T> {
     Absent,
-    /// The value is invalid, or a required key is missing. Checks that need the value are skipped,
-    /// as an error reports this.
+    /// The value is invalid, or a required key is missing. An error has been reported, so checks
+    /// that need the value are skipped.
     Invalid,
     /// Type and range are valid.
     Valid(Spanned<T>),
 }
 
+/// Which strings a key accepts.
 pub(super) struct Rule {
     pub(super) accepts: fn(&str) -> bool,
     /// A description of the accepted values, which follows "must be" in messages.

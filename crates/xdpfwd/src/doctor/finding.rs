@@ -10,7 +10,7 @@ pub(crate) struct Finding {
     /// The name of the check, which never changes, so that scripts can rely on it. docs/doctor.md
     /// lists all checks.
     pub(crate) check: &'static str,
-    /// An interface, or `host`.
+    /// An interface, or `host` (not a `Subject`).
     pub(crate) subject: String,
     pub(crate) level: Level,
     pub(crate) finding: String,
@@ -23,7 +23,7 @@ pub(crate) struct Finding {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Level {
     Ok,
-    /// The check is impossible on this machine; the finding states why.
+    /// The check is impossible here; the finding states why.
     Unknown,
     /// xdpfwd runs, but not at full speed.
     Warning,
@@ -73,6 +73,7 @@ impl Finding {
     }
 }
 
+/// All findings of one `doctor` run; `--json` prints this.
 #[derive(Debug, Serialize)]
 pub(crate) struct Examination {
     schema: u32,
@@ -86,7 +87,6 @@ pub(crate) struct Examination {
 impl Examination {
     pub(crate) fn new(findings: Vec<Finding>) -> Self {
         let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
-        // An impossible check is not a problem.
         let level = if worst == Level::Unknown { Level::Ok } else { worst };
         Self { schema: 1, kind: "doctor", level, findings }
     }
@@ -134,7 +134,7 @@ fn counted(number: usize, noun: &str) -> String {
 }
 
 impl Finding {
-    /// Formats the finding with its subject, for use without a heading that names the subject.
+    /// Formats the finding with its subject, for use without a heading.
     pub(crate) fn with_subject(&self) -> String {
         let finding =
             Self { finding: format!("{}: {}", self.subject, self.finding), ..self.clone() };

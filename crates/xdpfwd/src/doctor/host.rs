@@ -281,7 +281,7 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
     }
 }
 
-/// Formats cores: `core 2`, `cores 2, 3`.
+/// Formats `core 2` or `cores 2, 3`.
 fn core_list(cores: &[usize]) -> String {
     let cores: Vec<_> = cores.iter().map(ToString::to_string).collect();
     format!("{} {}", if cores.len() == 1 { "core" } else { "cores" }, cores.join(", "))

@@ -166,7 +166,7 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
         }
         None => probe::examine(subject),
     });
-    // Findings about the host come first. Those about interfaces follow in the order of the ports.
+    // Sort the findings about interfaces by port.
     let port_index = |finding: &Finding| {
         let index = if_nametoindex(&*finding.subject).ok();
         subject.plan.ports.iter().position(|port| {

@@ -6,8 +6,7 @@ use super::tree::parse_list;
 use super::{Finding, Subject, Tree};
 use crate::config::largest_mtu;
 
-/// `is_in_sysfs` states that /sys describes this interface, and not an interface of another network
-/// namespace.
+/// `is_in_sysfs` states that /sys describes this interface, not one of another network namespace.
 pub(crate) fn examine(
     subject: &Subject,
     port: &PortPlan,
@@ -97,8 +96,7 @@ impl Nic<'_> {
         }
     }
 
-    /// Checks that packets fit into a frame, in which the kernel reserves headroom before the
-    /// packet.
+    /// Checks that packets fit into a frame, after the kernel's headroom.
     fn mtu(&self, frame_size: u32) -> Finding {
         const CHECK: &str = "mtu";
         let Some(mtu) = self.link.mtu else {
@@ -169,6 +167,7 @@ impl Nic<'_> {
 
     fn numa(&self, subject: &Subject) -> Finding {
         const CHECK: &str = "numa";
+        // The node of a virtio device is that of its PCI parent.
         let node =
             self.number::<i64>("device/numa_node").or_else(|| self.number("device/../numa_node"));
         if node.is_none() && self.tree.exists("/sys/devices/system/node") {
@@ -214,8 +213,8 @@ impl Nic<'_> {
         Finding::ok(CHECK, self.name, format!("its device is on node {node}{cores}"))
     }
 
-    /// Checks that every interrupt may be handled on a core without a worker. With busy polling,
-    /// the workers' cores may handle interrupts.
+    /// Checks that every interrupt may be handled on a core without a worker, except with busy
+    /// polling.
     fn interrupts(&self, subject: &Subject) -> Finding {
         const CHECK: &str = "irq";
         let cores = subject.cores();

@@ -30,11 +30,11 @@ pub(crate) fn examine(
             if uses_xdp {
                 let wanted = subject.queues(port);
                 findings.push(match ethtool.channels() {
-                    // A tap device that no process has opened has no channels, but it has a queue,
-                    // which /sys lists.
                     Ok(channels) if channels.receive.min(channels.send) > 0 => {
                         queues(name, wanted, &channels, ethtool.rss_queues(), veth.as_ref())
                     }
+                    // A tap device that no process has opened has no channels, but it has a queue,
+                    // which /sys lists.
                     _ if is_in_sysfs => queues_in_sys(name, wanted, tree),
                     _ => Finding::unknown(
                         "queues",
@@ -60,8 +60,7 @@ pub(crate) fn examine(
     findings
 }
 
-/// Compares the configured number of queues with the queues in /sys, for a driver that does not
-/// report channels.
+/// Compares the configured number of queues with /sys, for a driver that reports no channels.
 fn queues_in_sys(name: &str, wanted: Option<u16>, tree: &Tree) -> Finding {
     const CHECK: &str = "queues";
     let names = tree.names(&format!("/sys/class/net/{name}/queues"));
@@ -278,6 +277,7 @@ fn offloads(name: &str, enabled: &BTreeSet<String>, check_vlan_tags: bool) -> Fi
 pub(crate) enum VethPeer {
     /// In this network namespace: its name and index.
     Here(String, u32),
+    /// In another network namespace.
     Elsewhere,
     /// The links cannot be read.
     Unknown(String),

@@ -123,8 +123,8 @@ fn finding(machine: &MachineFolder, subject: &Subject, check: &str) -> Finding {
     first
 }
 
-/// Asserts that `check` is `Ok` on the unchanged server and after `fix`. After `cause`, its level
-/// is `level`, its text contains `expected_texts[0]` and its fix `expected_texts[1]`.
+/// Asserts that the check is `Ok` on the unchanged server and after `fix`. After `cause`, its
+/// finding has `level` and `expected_texts[0]`; the fix that it suggests has `expected_texts[1]`.
 #[track_caller]
 fn assert_found_until_fixed(
     check: &str,

@@ -59,7 +59,7 @@ pub(crate) fn parse_list(text: &str) -> Option<Vec<usize>> {
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        // No core has such a number.
+        // No core has a number above 65536.
         if last < first || last > 1 << 16 {
             return None;
         }

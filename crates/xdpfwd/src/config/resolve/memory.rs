@@ -134,7 +134,7 @@ fn warn_of_unknown_memory(
     }
 }
 
-/// libxdp's packet memory must fill huge pages (`xdpfwd_xsk::UmemError::PartialHugePage`).
+/// With xsk-rs, packet memory must fill huge pages (`xdpfwd_xsk::UmemError::PartialHugePage`).
 pub(super) fn check_huge_pages_of_xsk_rs(
     umem: &UmemTable,
     ports: &Tables<PortTable>,
@@ -183,7 +183,7 @@ pub(super) fn check_mtu(
     findings: &mut Findings<'_>,
 ) {
     let Some(frame_size) = umem.frame_size.or(UmemConfig::default().frame_size) else { return };
-    // Each interface only once; `ports::check` reports ports with the same interface.
+    // Check each interface once; `ports::check` reports ports with the same interface.
     let mut seen = BTreeSet::new();
     let is_first = |(_, interface): &(&PortTable, &Option<Interface>)| {
         interface.as_ref().is_none_or(|interface| seen.insert(interface.index))

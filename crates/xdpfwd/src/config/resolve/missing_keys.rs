@@ -6,10 +6,10 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};
 
-/// The span of the keys and values that this module adds. No value of the file has it.
+/// The span of added keys and values. No value of the file has it.
 const ADDED: Range<usize> = usize::MAX..usize::MAX;
 
-/// Values to try for a missing key. Most types accept one of them.
+/// Values to try for a missing key. Most types accept one of them; 256 is the smallest valid SPI.
 const CANDIDATES: [&str; 5] = ["\"x\"", "[]", "true", "256", "{}"];
 
 /// Returns the key that serde reports as missing.
@@ -19,8 +19,7 @@ pub(super) fn missing_key(message: &str) -> Option<&str> {
 
 /// Returns a copy of the table `keys` to which the missing key `key` is added, in the inner table
 /// with the span `at`. The key gets a value that its type accepts, so reading the copy finds the
-/// next error. Returns `None` if no suitable value is found. `read` reads a table and returns the
-/// error, if any.
+/// next error. Returns `None` if no value suits. `read` reads a table and returns any error.
 pub(super) fn add<'i>(
     keys: &Spanned<DeValue<'i>>,
     at: &Range<usize>,

@@ -24,7 +24,7 @@ use super::findings::Findings;
 use super::machine::Machine;
 use super::parsed::{EngineTable, File, Tables};
 
-/// What the resolution of a configuration needs besides the file itself.
+/// What the resolution needs besides the file itself.
 pub(super) struct ResolveContext<'a> {
     /// Base directory of relative file names.
     pub(super) directory: &'a Path,
@@ -51,8 +51,8 @@ pub(super) fn resolve(
     let workers = workers::resolve(&engine.cores, context.machine, findings);
     let interfaces = ports::interfaces(&ports, context.machine, findings);
     if !is_empty && !ports::check(&ports, &interfaces, findings) {
-        // One of two ports with the same name may be meant to have the name that a path uses. So
-        // report no port name as undefined.
+        // One of two ports with the same name may be meant to have the undefined name that a path
+        // uses. So report no name as undefined.
         ports.is_complete = false;
     }
     ports::check_io(&ports, &engine, context.machine, findings);
@@ -81,7 +81,7 @@ pub(super) fn resolve(
     let paths = paths::resolve(&path_tables, &ports, &stages, findings);
     check_files(&engine, &stages, context.files, findings);
 
-    // `or` returns the default for a missing key, and `None` for an invalid value.
+    // `or` replaces a missing key by the default; `unwrap_or` an invalid value.
     let mut plan = Plan {
         mode: engine.mode.or(Mode::default()).unwrap_or_default(),
         workers,

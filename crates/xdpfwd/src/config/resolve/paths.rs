@@ -13,7 +13,7 @@ use crate::config::findings::Findings;
 use crate::config::parsed::{NAME_DESCRIPTION, PathTable, PortTable, Tables, is_name};
 use crate::config::words::{and_list, did_you_mean, quoted};
 
-/// Reports an error instead of a plan for a path with an unknown port.
+/// Omits each path with an unknown port, which an error reports.
 pub(super) fn resolve(
     paths: &Tables<PathTable>,
     ports: &Tables<PortTable>,

@@ -308,7 +308,7 @@ fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mu
         );
         findings.error(&span, message);
     } else if queues < active && port.io.or(Io::default()) != Some(Io::PacketMmsg) {
-        // Packet sockets receive the packets of all queues together.
+        // Packet sockets are exempt, because they receive the packets of all queues.
         let message = format!(
             "queues = {queues}: {name} has {}, and packets on the others go to the kernel; use \
              all, or remove some with `ethtool -L {name} {channels}`",

@@ -18,8 +18,8 @@ use crate::config::parsed::{StageTable, Tables, stage_heading};
 use crate::config::table::display_value;
 use crate::config::words::{did_you_mean, quoted_or_list};
 
-/// Maximum number of errors about the keys of one stage. After each error, the stage is planned
-/// again without the invalid key, or with the missing one.
+/// Maximum number of errors about the keys of one stage. After each, the stage is planned again
+/// without the invalid key, or with the missing one.
 const MAX_ERRORS: usize = 10;
 
 pub(super) struct Stages {
@@ -30,7 +30,7 @@ pub(super) struct Stages {
 
 pub(super) struct DefinedStage {
     pub(super) span: Range<usize>,
-    /// `None` if the stage is invalid, which an error reports.
+    /// `None` if the stage is invalid.
     pub(super) plan: Option<Arc<dyn StagePlan>>,
 }
 
@@ -48,7 +48,7 @@ impl Stages {
     }
 }
 
-/// Plans every defined stage, whether a path uses it or not.
+/// Plans every defined stage, even if no path uses it.
 pub(super) fn resolve(
     stages: Tables<StageTable<'_>>,
     registry: &Registry,
@@ -86,7 +86,7 @@ fn plan(
     let kind_name = kind.get_ref().as_str().unwrap_or_default();
     if !registry.kinds().any(|known| known == kind_name) {
         if let Some(feature) = machine.feature_for(kind_name) {
-            // Without the built-in stages, the cargo feature alone would not add the kind.
+            // Unless this program registers built-in stages, the feature alone adds no kind.
             let has_builtin = xdpfwd_stages::builtin::<Toml>()
                 .kinds()
                 .any(|kind| registry.kinds().any(|registered| registered == kind));
@@ -176,6 +176,7 @@ fn plan(
     None
 }
 
+/// Removes the entry whose key or value contains the span `at`.
 fn take_entry<'i>(
     table: &mut Spanned<DeValue<'i>>,
     at: &Range<usize>,

@@ -72,8 +72,8 @@ fn documented_rows() -> BTreeMap<String, Vec<Row>> {
     sections
 }
 
-/// Returns a valid configuration in which one table contains `line`. `heading` is the heading of
-/// the page about this table, such as `[engine]` or `kind = "ttl"`.
+/// Returns a valid configuration in which one table contains `line`. `heading` is its heading on
+/// the page, such as `[engine]` or `kind = "ttl"`.
 fn with_line(heading: &str, line: &str) -> String {
     match heading {
         // Replace the line of the same key.

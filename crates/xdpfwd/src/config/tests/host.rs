@@ -54,7 +54,7 @@ fn path_to_smaller_mtu_is_warning_at_the_path() {
 fn other_user_of_interface_is_warning_at_the_interface() {
     let mut machine = FakeMachine::new();
     let bond = LinkUser::Controller { name: "bond0".into(), kind: "bond".into() };
-    // No path starts at eth2.
+    // No path starts at eth2, so only eth1 causes a warning.
     for name in ["eth1", "eth2"] {
         machine.interfaces.get_mut(name).unwrap().users = vec![bond.clone()];
     }

@@ -21,8 +21,7 @@ fn invalid_toml_error_has_position() {
     ]));
 }
 
-/// After a mistake, the TOML parser continues, and reports errors that only follow from the first
-/// one. xdpfwd omits them.
+/// After a mistake, the TOML parser continues, and reports consequential errors. xdpfwd omits them.
 #[test]
 fn consequential_toml_errors_are_omitted() {
     assert_snapshot!(diagnose_cases_with(
