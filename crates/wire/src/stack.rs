@@ -64,7 +64,7 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeaderStack<'a>(pub &'a [Header<'a>]);
 
-/// A header of a [`HeaderStack`], converted from a `Repr`.
+/// A header of a [`HeaderStack`], from a `Repr`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Header<'a> {
@@ -250,8 +250,8 @@ fn ethertype_of(headers: &[Header<'_>], payload: &[u8], fallback: EtherType) -> 
     }
 }
 
-/// Returns the protocol of the first of `headers`. Without one that has a protocol number, returns
-/// `fallback`, the protocol in the `Repr`. `version` is the version of the IP header before
+/// Returns the protocol of the first of `headers`. If it is missing or has no protocol number,
+/// returns `fallback`, the protocol in the `Repr`. `version` is that of the IP header before
 /// `headers`.
 fn protocol_of(headers: &[Header<'_>], version: IpVersion, fallback: IpProtocol) -> IpProtocol {
     match (headers.first(), version) {

@@ -2,7 +2,7 @@
 
 use std::iter;
 
-/// Returns an error and its causes in one line. Omits a cause if the line already contains it.
+/// Returns an error and its causes in one line, without causes that it already contains.
 pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = iter::successors(Some(error), |error| error.source());
     chain.fold(String::new(), |text, cause| match cause.to_string() {

@@ -109,16 +109,16 @@ impl App {
         builder.build().map_err(|error| error.to_string())
     }
 
-    /// Reloads a test bench with another configuration. A new stage takes over the counters and the
-    /// state of the old stage with the same name and kind. Returns the names of the other new
-    /// stages, whose counters start from zero.
+    /// Reloads a test bench with another configuration. A new stage keeps counters and state of the
+    /// old stage with the same name and kind. Returns the names of the other new stages, whose
+    /// counters start from zero.
     ///
     /// # Errors
     ///
     /// - If the configuration is invalid, as for [`test_bench`](Self::test_bench), or if its ports
     ///   or paths differ from those of the bench. The bench keeps its stages.
-    /// - If a stage cannot acquire its resources. The new stages of earlier paths run already; the
-    ///   other paths keep their old stages.
+    /// - If a stage cannot acquire its resources. New stages of earlier paths run already; other
+    ///   paths keep their old stages.
     ///
     /// # Panics
     ///
