@@ -64,7 +64,7 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeaderStack<'a>(pub &'a [Header<'a>]);
 
-/// A header of a [`HeaderStack`], from a `Repr`.
+/// A header of a [`HeaderStack`], converted from a `Repr`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Header<'a> {
@@ -130,7 +130,7 @@ impl HeaderStack<'_> {
         Ok(())
     }
 
-    /// Returns the headers and `payload` in a new vector.
+    /// Returns headers and `payload` in a new vector.
     ///
     /// Returns the errors of [`emit`](Self::emit).
     pub fn packet(&self, payload: &[u8]) -> Result<Vec<u8>, Error> {

@@ -61,7 +61,7 @@ struct Port {
     keep: Vec<String>,
     promiscuous: bool,
     present: bool,
-    /// The interface's active queues.
+    /// Number of the interface's active queues.
     interface_queues: Option<u16>,
     mtu: Option<u32>,
     driver: Option<String>,

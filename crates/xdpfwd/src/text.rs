@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use xdpfwd_engine::{Report, TableReport};
 
-/// Formats packet rates and drops since the previous report (or the start), then faults.
+/// Formats packet rates and drops since the previous report (or the start) in a line, then faults.
 pub(crate) fn interval(report: &Report, previous: Option<&Report>) -> String {
     let seconds =
         report.elapsed_seconds - previous.map_or(0.0, |previous| previous.elapsed_seconds);

@@ -21,7 +21,7 @@ struct PacketVerdict<'a> {
     verdict: &'static str,
     /// From 0; null if no rule decided.
     rule: Option<u32>,
-    /// The drop reason, or the exception (a configuration key) that accepted the packet.
+    /// The drop reason, or the packet exception that a configuration key accepts.
     reason: Option<&'static str>,
     /// Why the packet was skipped.
     #[serde(skip_serializing_if = "Option::is_none")]

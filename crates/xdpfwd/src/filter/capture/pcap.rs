@@ -47,8 +47,8 @@ impl Format {
 const OTHER_EXTRA_BYTES: [(usize, &[usize]); 2] = [(0, &[8, 4]), (8, &[12])];
 
 impl Format {
-    /// Returns the variant that fits `start`, the first bytes after the file header. `is_whole`: no
-    /// more may follow.
+    /// Returns the variant that fits `start`, the first bytes after the file header. `is_whole`: the
+    /// file may end there.
     fn detect_variant(self, start: &[u8], length_order: LengthOrder, is_whole: bool) -> Self {
         let fits = |format: &Self| format.fits(start, length_order, is_whole);
         if fits(&self) {

@@ -16,7 +16,7 @@ impl Skip {
         Self { text, reason: reason.into() }
     }
 
-    /// Uses `text`, of which a capture has few, as reason.
+    /// Uses `text` as reason. A capture must have few different texts.
     pub(super) fn counted(text: impl Into<Cow<'static, str>>) -> Self {
         let reason = text.into();
         Self { text: reason.clone().into_owned(), reason }
