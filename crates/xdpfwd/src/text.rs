@@ -255,7 +255,7 @@ fn kernel_losses(report: &Report) -> u64 {
         + report.kernel.tx_dropped
 }
 
-/// Formats a number with thousands separators: 1,234,567.
+/// Adds thousands separators: 1,234,567.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> =
