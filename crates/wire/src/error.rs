@@ -11,8 +11,8 @@ pub enum Error {
     /// exceeds its packet.
     Truncated,
     /// A field has a value that its protocol does not allow, two fields contradict each other, or a
-    /// value to be written does not fit into its field. Functions for one kind of packet return
-    /// this error for other packets.
+    /// value to be written does not fit into its field. Also returned if a function does not
+    /// support this kind of packet.
     Malformed,
     /// The frame has more than [`vlan::MAX_TAGS`](crate::vlan::MAX_TAGS) VLAN tags.
     TooManyVlanTags,

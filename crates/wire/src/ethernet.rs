@@ -94,8 +94,7 @@ impl<T: AsRef<[u8]>> Frame<T> {
         EtherType(read_u16(self.buffer.as_ref(), field::ETHERTYPE))
     }
 
-    /// Returns the bytes after the header, with any padding: the header does not state where it
-    /// begins.
+    /// Returns the bytes after the header, with any padding: an EtherType states no length.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[HEADER_LEN..]

@@ -43,7 +43,7 @@ pub fn fill_checksums(packet: &mut [u8]) -> Result<bool, Error> {
     match packet.first().map(|byte| byte >> 4) {
         None => Err(Error::Truncated),
         Some(6) => fill_ipv6(packet),
-        // An error for any version but 4.
+        // Rejects versions other than 4.
         Some(_) => fill_ipv4(packet),
     }
 }

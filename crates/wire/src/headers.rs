@@ -239,7 +239,7 @@ impl Headers {
         self.addresses(frame).map(Addresses::destination)
     }
 
-    /// The value before parsing.
+    /// Returns headers without parsed fields.
     #[inline]
     const fn unparsed(len: u16, status: Status) -> Headers {
         Headers {
@@ -344,7 +344,7 @@ impl Status {
 /// Ports, verification tag and checksum (RFC 9260, section 3.1).
 const SCTP_HEADER_LEN: usize = 12;
 
-/// Returns both ports, 0 for a protocol without ports.
+/// Returns both ports; 0 if `protocol` has none.
 #[inline]
 fn read_ports(protocol: IpProtocol, fragment: Fragment, l4: &[u8]) -> Result<(u16, u16), Error> {
     match protocol {

@@ -130,7 +130,7 @@ impl HeaderStack<'_> {
         Ok(())
     }
 
-    /// Returns the headers and `payload` in a new vector.
+    /// Returns headers and `payload` in a new vector.
     ///
     /// Returns the errors of [`emit`](Self::emit).
     pub fn packet(&self, payload: &[u8]) -> Result<Vec<u8>, Error> {
@@ -250,8 +250,8 @@ fn ethertype_of(headers: &[Header<'_>], payload: &[u8], fallback: EtherType) -> 
     }
 }
 
-/// Returns the protocol of the first of `headers`. Without one that has a protocol number, returns
-/// `fallback`, the protocol in the `Repr`. `version` is the version of the IP header before
+/// Returns the protocol of the first of `headers`. If it is missing or has no protocol number,
+/// returns `fallback`, the protocol in the `Repr`. `version` is that of the IP header before
 /// `headers`.
 fn protocol_of(headers: &[Header<'_>], version: IpVersion, fallback: IpProtocol) -> IpProtocol {
     match (headers.first(), version) {

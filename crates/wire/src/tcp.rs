@@ -343,9 +343,8 @@ mod option {
     pub(super) const MSS_LEN: usize = 4;
 }
 
-/// Returns the position of the value in the first maximum segment size option from the offset `at`
-/// of `header` on, where an option begins. Returns [`Error::Malformed`] if this option or one
-/// before it is invalid.
+/// Finds the first maximum segment size option at or after `at`, where an option begins. Returns
+/// the position of its value, or [`Error::Malformed`] if this option or one before it is invalid.
 fn next_mss(header: &[u8], mut at: usize) -> Result<Option<Field>, Error> {
     while let Some(rest) = header.get(at..) {
         match *rest {

@@ -29,8 +29,8 @@ pub struct Repr {
 impl<T: AsRef<[u8]>> Packet<T> {
     /// Creates a view of `buffer`.
     ///
-    /// Returns [`Error::Truncated`] if `buffer` is shorter than the header or the length field, and
-    /// [`Error::Malformed`] if the length field is below 8.
+    /// Returns [`Error::Truncated`] if `buffer` is shorter than the header or than stated, and
+    /// [`Error::Malformed`] if the stated length is below 8.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let packet = Self::new_first_fragment(buffer)?;

@@ -53,7 +53,7 @@ pub struct Tags {
     pub len: usize,
 }
 
-/// Parses the tags at the front of `payload`, before which `ethertype` stands.
+/// Parses the tags at the front of `payload`. `ethertype` is the field before them.
 ///
 /// Returns [`Error::Truncated`] if `payload` ends within a tag, and [`Error::TooManyVlanTags`] for
 /// more than [`MAX_TAGS`] tags.
@@ -84,7 +84,7 @@ impl VlanId {
     const PRESENT: u16 = 0x8000;
     const MASK: u16 = 0x0fff;
 
-    /// Creates an identifier; `None` if `id` exceeds 4095.
+    /// Returns `None` if `id` exceeds 4095.
     #[inline]
     pub const fn new(id: u16) -> Option<VlanId> {
         if id > Self::MASK { None } else { Some(Self::from_control(id)) }

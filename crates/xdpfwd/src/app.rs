@@ -109,10 +109,9 @@ impl App {
         self
     }
 
-    /// Adds a kind of stage whose plans `plan` creates. `C` is the stage's table in the
-    /// configuration, without the key `kind`. `plan` runs on the control thread whenever a
-    /// configuration is read: at start, at each reload, and for `--check`, `doctor` and `filter
-    /// test`.
+    /// Adds a kind of stage. The closure `plan` turns the stage's table in the configuration (`C`,
+    /// without the key `kind`) into a plan. It runs on the control thread whenever a configuration
+    /// is read: at start, at each reload, and for `--check`, `doctor` and `filter test`.
     pub fn stage_with<C: DeserializeOwned, P: StagePlan>(
         mut self,
         kind: &'static str,
@@ -154,7 +153,7 @@ impl App {
 
     /// Adds a `ctl` command whose arguments clap parses as `C`; invalid ones fail with clap's error
     /// text. Options of the command must follow `--`, because `ctl` itself parses the options
-    /// before: `ctl sessions -- add --qfi 9`.
+    /// before it: `ctl sessions -- add --qfi 9`.
     ///
     /// ```
     /// # use std::net::Ipv4Addr;
@@ -223,7 +222,7 @@ impl App {
         self
     }
 
-    /// Adds a hook that runs once packets are forwarded. If it fails, the program stops with exit
+    /// Adds a hook that runs after forwarding has started. If it fails, the program stops with exit
     /// status 1.
     pub fn on_start(
         mut self,
@@ -264,7 +263,7 @@ impl App {
     }
 
     /// Adds a hook that runs after a failed reload, with the reason. The old stages keep running.
-    /// Factories may have run already: undo their side effects, if any, in this hook.
+    /// The closures of [`stage_with`](Self::stage_with) may have run: undo their side effects here.
     pub fn on_reload_rollback(
         mut self,
         hook: impl Fn(&Handle, &str) + Send + Sync + 'static,
@@ -306,7 +305,7 @@ impl CustomCtl {
     }
 }
 
-/// Runs all hooks, even if one fails, and logs failures.
+/// Runs all hooks and logs failures.
 fn run_all<H>(name: &str, hooks: &[H], run: impl Fn(&H) -> Result<(), BoxError>) {
     for hook in hooks {
         if let Err(error) = catch_panic(|| run(hook)) {

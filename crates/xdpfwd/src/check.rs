@@ -36,7 +36,7 @@ struct Worker {
     worker: usize,
     /// `None` if the worker is not pinned to a core.
     core: Option<usize>,
-    /// The number is the same on every port.
+    /// Queue numbers, equal on every port.
     queues: Vec<u16>,
 }
 
@@ -60,9 +60,8 @@ struct Port {
     queues: u16,
     keep: Vec<String>,
     promiscuous: bool,
-    /// Whether the interface exists.
     present: bool,
-    /// Number of active queues.
+    /// Number of the interface's active queues.
     interface_queues: Option<u16>,
     mtu: Option<u32>,
     driver: Option<String>,

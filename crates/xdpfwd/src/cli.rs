@@ -367,7 +367,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Maximum of `--duration` and `--interval`. Added to the current time, it cannot overflow.
+/// Maximum of `--duration` and `--interval`. The current time plus this cannot overflow.
 const MAX_SECONDS: f64 = 1e9;
 
 /// Accepts only decimal digits with an optional point.

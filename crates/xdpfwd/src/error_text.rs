@@ -2,7 +2,7 @@
 
 use std::iter;
 
-/// Returns an error and its causes in one line, without causes whose message the text contains.
+/// Returns an error and its causes in one line, without causes that it already contains.
 pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = iter::successors(Some(error), |error| error.source());
     chain.fold(String::new(), |text, cause| match cause.to_string() {

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 use crate::program;
 
-/// Returns `code` if stdout was written or its reader has closed it. Otherwise prints the error and
-/// returns 1.
+/// Returns `code` on success or if the reader of stdout has closed it. Otherwise prints the error
+/// and returns 1.
 pub(crate) fn exit_code(result: anyhow::Result<()>, code: ExitCode) -> ExitCode {
     match ignore_closed(result) {
         Ok(()) => code,
@@ -22,15 +22,14 @@ pub(crate) fn exit_code(result: anyhow::Result<()>, code: ExitCode) -> ExitCode 
     }
 }
 
-/// Writes `text` to stdout.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     ignore_closed(written.map_err(write_failed))
 }
 
-/// A failed write to stdout. Only this error ends a command quietly: a control socket that the
-/// server closed gives the same `io::Error`.
+/// A failed write to stdout. A closed control socket gives the same `io::Error`, but must not end a
+/// command quietly.
 #[derive(Debug)]
 struct WriteFailed(io::Error);
 
@@ -51,7 +50,7 @@ pub(crate) fn write_failed(error: io::Error) -> anyhow::Error {
     WriteFailed(error).into()
 }
 
-/// Returns success if the error is a write to stdout, whose reader has closed it.
+/// Turns the error of a write to stdout into success if its reader has closed stdout.
 pub(crate) fn ignore_closed(result: anyhow::Result<()>) -> anyhow::Result<()> {
     match result {
         Err(error) if error.chain().any(is_closed) => Ok(()),

@@ -14,7 +14,7 @@ use crate::config::{self, Interface, Machine, NoMachine, Source};
 const FILE_NAME: &str = "test.toml";
 
 impl App {
-    /// Creates a test bench with the ports and paths of a configuration. The text is checked like a
+    /// Creates a test bench with the ports and paths of `config`, which is checked like a
     /// configuration file, but its interfaces need not exist. File names are relative to the
     /// current directory. Requires the feature `testing`; enable it in dev-dependencies only.
     ///
@@ -86,9 +86,8 @@ impl App {
         self.test_bench_with_ports(directory, config, &[])
     }
 
-    /// Creates a test bench like [`test_bench_in`](Self::test_bench_in). In addition, each
-    /// [`PortInfo`] in `properties` sets the MAC address, the MTU and the IP addresses of the port
-    /// with the same name.
+    /// Creates a test bench like [`test_bench_in`](Self::test_bench_in). Each [`PortInfo`] in
+    /// `properties` sets MAC address, MTU and IP addresses of the port with the same name.
     ///
     /// # Errors
     ///
@@ -110,16 +109,16 @@ impl App {
         builder.build().map_err(|error| error.to_string())
     }
 
-    /// Reloads a test bench with another configuration. A new stage takes over the counters and the
-    /// state of the old stage with the same name and kind. Returns the names of the other new
-    /// stages, whose counters start from zero.
+    /// Reloads a test bench with another configuration. A new stage keeps counters and state of the
+    /// old stage with the same name and kind. Returns the names of the other new stages, whose
+    /// counters start from zero.
     ///
     /// # Errors
     ///
     /// - If the configuration is invalid, as for [`test_bench`](Self::test_bench), or if its ports
     ///   or paths differ from those of the bench. The bench keeps its stages.
-    /// - If a stage cannot acquire its resources. The new stages of earlier paths run already; the
-    ///   other paths keep their old stages.
+    /// - If a stage cannot acquire its resources. New stages of earlier paths run already; other
+    ///   paths keep their old stages.
     ///
     /// # Panics
     ///
@@ -160,6 +159,7 @@ impl App {
     }
 }
 
+/// [`NoMachine`], but with these MAC addresses, MTUs and IP addresses of ports.
 struct KnownPorts<'a>(&'a [PortInfo]);
 
 impl Machine for KnownPorts<'_> {

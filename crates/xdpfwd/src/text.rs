@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use xdpfwd_engine::{Report, TableReport};
 
-/// Formats packet rates and drops since the previous report (or the start) as one line.
+/// Formats packet rates and drops since the previous report (or the start) in a line, then faults.
 pub(crate) fn interval(report: &Report, previous: Option<&Report>) -> String {
     let seconds =
         report.elapsed_seconds - previous.map_or(0.0, |previous| previous.elapsed_seconds);
@@ -202,8 +202,8 @@ pub(crate) fn aligned(rows: &[Vec<String>], widths: &mut Vec<usize>) -> String {
     align(rows, usize::MAX, widths)
 }
 
-/// Formats the CPU cycles per received packet, for each task and for all tasks together, except the
-/// idle tasks `poll` and `wait`.
+/// Formats the ledger: CPU cycles per received packet of each task and of all tasks together,
+/// without the idle tasks `poll` and `wait`.
 fn ledger(report: &Report) -> String {
     let ledger = &report.ledger;
     let packets: u64 = report.ports.iter().map(|port| port.rx_packets).sum();
@@ -255,7 +255,7 @@ fn kernel_losses(report: &Report) -> u64 {
         + report.kernel.tx_dropped
 }
 
-/// Formats a number with thousands separators: 1,234,567.
+/// Adds thousands separators: 1,234,567.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> =

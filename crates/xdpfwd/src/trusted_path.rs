@@ -50,8 +50,8 @@ const WRITABLE_BY_OTHERS: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
 /// Fails if a user other than root and the user of this process can change what `path` names. A
-/// missing file is an error only if other users can create it. After `sudo`, the user who called it
-/// counts as the user.
+/// missing file is an error only if other users can create it. The caller of `sudo` is trusted,
+/// too.
 pub(crate) fn check(path: &Path) -> Result<(), UntrustedPath> {
     Walk { owners: trusted_owners() }.check(path)
 }
@@ -157,8 +157,8 @@ impl Walk {
     }
 }
 
-/// Fails if other users can create `missing` in the folder, which has passed the check: it has the
-/// sticky bit. They may also have removed it after it was read.
+/// Fails if other users can create `missing` in `folder`: the check accepts a writable folder with
+/// the sticky bit. They may also have removed the file after it was read.
 fn check_missing(folder: &Path, missing: PathBuf) -> Result<(), (PathBuf, Problem)> {
     match fs::symlink_metadata(folder) {
         Ok(file) if writers(folder, &file).is_none() || is_on_read_only_file_system(&file) => {
@@ -186,7 +186,7 @@ fn writers(path: &Path, file: &Metadata) -> Option<Problem> {
     has_access_control_list(path).then_some(Problem::AccessControlList(mode))
 }
 
-/// Also returns true if this is not known.
+/// Also returns true if unknown.
 fn has_access_control_list(path: &Path) -> bool {
     let size = rustix::fs::getxattr(path, "system.posix_acl_access", &mut [0; 0]);
     !matches!(size, Err(Errno::NODATA | Errno::OPNOTSUPP))
@@ -353,8 +353,8 @@ mod tests {
         }
         let (_folder, file) = file_in_folder();
         set_mode(&file, 0o664);
-        // As of `setfacl -m u:4321:rw`: tag, permissions and ID of the owner, a user, the group, the
-        // mask and others.
+        // The list of `setfacl -m u:4321:rw`: tag, permissions and ID of owner, user, group, mask
+        // and others.
         let entries = [
             (1u16, 6u16, u32::MAX),
             (2, 6, 4321),

@@ -68,7 +68,7 @@ const UPLINK: u8 = 1;
 /// "QoS monitoring packet", in the first byte.
 const QMP: u8 = 0x08;
 
-/// Flags: SNP and MSNP are in the first byte, PPP and RQI in the second.
+/// Flags in the first byte: SNP, MSNP. In the second: PPP, RQI.
 mod downlink {
     pub(super) const SNP: u8 = 0x04;
     pub(super) const MSNP: u8 = 0x02;
@@ -83,7 +83,7 @@ mod uplink {
     pub(super) const SNP: u8 = 0x01;
     pub(super) const N3_N9_DELAY: u8 = 0x80;
     pub(super) const NEW_IE: u8 = 0x40;
-    // In a separate byte, which is present if NEW_IE is set.
+    // New IE flags, in a separate byte if NEW_IE is set.
     pub(super) const PDCP_DELAY: u8 = 0x01;
     pub(super) const UL_CONGESTION: u8 = 0x02;
     pub(super) const DL_CONGESTION: u8 = 0x04;

@@ -174,7 +174,7 @@ const VERSION_1: u8 = 0b0011_0000;
 const OPTIONAL_LEN: usize = 4;
 /// The length field and the next type field.
 const EXTENSION_OVERHEAD: usize = 2;
-/// The length field has 8 bits and counts units of 4 bytes.
+/// Maximum of the 8-bit length field, times its 4-byte unit.
 const MAX_EXTENSION_LEN: usize = 255 * 4;
 
 impl<'a> Extension<'a> {

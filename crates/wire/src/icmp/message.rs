@@ -50,7 +50,7 @@ const MAX_FRONT_LEN: usize = ipv6::HEADER_LEN + ICMP_LEN;
 
 /// An ICMP error message about a packet, to its sender.
 ///
-/// The message reuses the frame: its IP and ICMP headers are inserted before the packet, which is
+/// The message reuses the frame: new IP and ICMP headers are inserted before the packet, which is
 /// truncated and quoted. The MAC addresses are exchanged; VLAN tags are kept.
 ///
 /// ```

@@ -90,8 +90,8 @@ fn decrement_ttl_of_expired_packet_changes_nothing() {
     }
 }
 
-/// The checksum takes every value that a sender can compute, 0x0000 to 0xfffe. The words of time to
-/// live and protocol include the highest, 0xffff.
+/// The checksum takes every value that a sender can compute, 0x0000 to 0xfffe. The word of time to
+/// live and protocol takes values up to 0xffff.
 #[test]
 fn decrement_ttl_equals_recomputation_for_every_checksum() {
     let mut seen = vec![false; 0x1_0000];
@@ -116,7 +116,7 @@ fn decrement_ttl_equals_recomputation_for_every_checksum() {
     assert_eq!(seen.iter().position(|is_seen| !is_seen), Some(0xffff));
 }
 
-/// No sender computes 0xffff (negative zero) for a header, but a receiver accepts it for 0x0000.
+/// No sender computes 0xffff (negative zero), but a receiver accepts it for 0x0000.
 /// The updated checksum must still equal a recomputation.
 #[test]
 fn decrement_ttl_of_checksum_0xffff_equals_recomputation() {

@@ -164,8 +164,8 @@ impl ExtensionHeader<'_> {
     /// Writes the header to the front of `buffer`, without [`kind`](Self::kind), which belongs into
     /// the header before it.
     ///
-    /// Returns [`Error::Truncated`] if `buffer` is too short, and [`Error::Malformed`] if the field
-    /// for `kind` or for the length of `content` does not allow the value.
+    /// Returns [`Error::Truncated`] if `buffer` is too short, and [`Error::Malformed`] if `kind` is
+    /// no extension header or does not allow the length of `content`.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let len = self.header_len();

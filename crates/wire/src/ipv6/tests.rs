@@ -19,7 +19,7 @@ const PACKET: [u8; 101] = [
     0x04, 0x00, 0x08, 0x68, 0x00, 0x0d, 0xab, 0xcd, 0x68, 0x65, 0x6c, 0x6c, 0x6f,
 ];
 
-/// Returns a packet with extension headers of these types, 8 bytes each, and 8 zero bytes.
+/// Returns a packet with extension headers of these types, 8 bytes each, then 8 zero bytes.
 fn packet_of(extensions: &[IpProtocol], upper_protocol: IpProtocol) -> Vec<u8> {
     let mut types = extensions.iter().chain([&upper_protocol]);
     let mut bytes = vec![0; HEADER_LEN];

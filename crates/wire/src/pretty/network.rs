@@ -8,7 +8,7 @@ use crate::field::{read_u16, read_u32};
 use crate::ip::{Fragment, IpProtocol};
 use crate::{ipv4, ipv6};
 
-/// Prints an IP packet. For other versions than 4 and 6, prints only the length.
+/// Prints an IP packet; only the length for versions other than 4 and 6.
 pub(super) fn print_ip<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, fmt::Error> {
     match bytes.first().map(|byte| byte >> 4) {
         Some(4) => print_ipv4(lines, bytes),

@@ -268,7 +268,7 @@ fn pretty_prints_ipv6_extensions_and_first_fragment() {
 fn pretty_prints_later_ipv4_fragment() {
     let mut packet = ipv4(IpProtocol::UDP, &[0; 100]);
     packet[1] = 46 << 2 | 1; // DSCP, ECN
-    packet[6..8].copy_from_slice(&(1480_u16 / 8).to_be_bytes()); // no flags, fragment offset
+    packet[6..8].copy_from_slice(&(1480_u16 / 8).to_be_bytes()); // flags (none), fragment offset
     assert_eq!(
         Pretty::ip(&packet).to_string(),
         format!(
@@ -388,7 +388,7 @@ fn malformed_layer_is_printed_with_reason() {
     let line = "VLAN: more than 2 tags; the rest of the packet is not printed";
     assert_eq!(last_line(&ethernet(EtherType::VLAN, &tags)), line);
 
-    // The zeros are a routing header and a hop-by-hop header, which must be the first.
+    // The zeros are a routing and a hop-by-hop header, which must be first.
     let late_hop_by_hop = ipv6(IpProtocol::ROUTING, &[0; 16]);
     assert_eq!(
         last_line(&ethernet(EtherType::IPV6, &late_hop_by_hop)),

@@ -238,8 +238,8 @@ fn assert_emitted(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
     assert_eq!(remaining, payload);
 }
 
-/// Accepts `emitted` where other tests check the value: a VLAN type before a tag, and a derived
-/// type at the end.
+/// Accepts `emitted` where other tests check it: a VLAN type before a tag, and the type of an IP
+/// payload.
 fn expected_ethertype(
     next: Option<&Header<'_>>,
     fallback: EtherType,
@@ -254,7 +254,7 @@ fn expected_ethertype(
     }
 }
 
-/// `icmp` is the number of ICMP or ICMPv6.
+/// `icmp`: the protocol number of ICMP or ICMPv6.
 fn expected_protocol(next: Option<&Header<'_>>, icmp: u8, fallback: IpProtocol) -> IpProtocol {
     let Some(next) = next else { return fallback };
     IpProtocol(match next {
@@ -338,7 +338,7 @@ fn tag(ethertype: EtherType) -> Header<'static> {
 fn emit_accepts_only_documented_orders() {
     let udp = udp::Repr { source_port: PORT, destination_port: PORT, payload_len: 0 };
     let gtpu = Header::from(gtpu::Repr::default());
-    // The last header of each vector is the named header.
+    // The name is that of the last header.
     let named_headers: [(&str, Vec<Header<'_>>); 9] = [
         ("ethernet", vec![ethernet::Repr::default().into()]),
         ("vlan", vec![tag(EtherType(0))]),

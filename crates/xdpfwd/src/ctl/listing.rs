@@ -15,8 +15,8 @@ use super::text::{cell, column_names, word};
 use super::{Command, escape};
 use crate::output::write_failed;
 
-/// Prints the answer. Returns its values other than the lists; `error` is one of them if the
-/// command failed.
+/// Prints the answer. Returns its values without the list `filters` or `tables`; if the command
+/// failed, they contain `error`.
 pub(super) fn print(
     stream: &UnixStream,
     command: Command,
@@ -29,8 +29,8 @@ pub(super) fn print(
 
 fn print_json(source: impl io::Read, stdout: &mut dyn Write) -> Result<Value> {
     let mut write_error = None;
-    // An answer with an error must not be printed here. Such an answer is short, so text that is
-    // longer belongs to a list and can be printed.
+    // Do not print an answer with an error. It is short, so an answer of 64 KiB has a list and can
+    // be printed.
     let mut start = String::new();
     let mut is_list = false;
     let mut write = |text: &str| {
@@ -93,7 +93,7 @@ impl Printer<'_> {
     }
 }
 
-/// The whole answer. Without a printer, its lists are skipped.
+/// A deserializer of an answer. Without a printer, it skips `filters` and `tables`.
 struct Answer<'p, 'o> {
     printer: Option<&'p mut Printer<'o>>,
 }
@@ -220,8 +220,8 @@ impl<'de> Visitor<'de> for OneTable<'_, '_> {
     }
 }
 
-/// Returns the line that is printed before the rows of a table. `table` contains the values that
-/// precede the rows in the answer.
+/// Returns the line before the rows of a table. `table` has the values that precede the rows in the
+/// answer.
 fn title(command: Command, table: &Map<String, Value>) -> String {
     let value = |key: &str| table.get(key).cloned().unwrap_or_default();
     let stage = word(&value("stage"));

@@ -10,18 +10,18 @@ use nix::unistd::{Uid, User};
 
 use super::escape;
 
-/// Time without progress after which an answer is refused. The server's limit is shorter, so that
-/// the client receives the server's error about a timeout.
+/// Time limit without progress. The server's limit is shorter, so that the client receives the
+/// server's error about a timeout.
 const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Number of received bytes that count as progress. A shorter answer must arrive completely within
 /// [`TIMEOUT`].
 const PROGRESS_BYTES: u64 = 1 << 16;
 
-/// Maximum length of an answer that is stored.
+/// Maximum bytes of an answer that is read into memory.
 pub(super) const MAX_STORED: u64 = 64 << 20;
 
-/// Maximum length of an answer that is printed as it arrives.
+/// Maximum bytes of an answer that is printed while it arrives.
 pub(super) const MAX_LISTING: u64 = 4 << 30;
 
 /// Checks that the server belongs to root or to the user of this process: any other user could
@@ -45,12 +45,13 @@ pub(super) fn check_server(stream: &UnixStream, socket: &str) -> Result<(), Stri
     ))
 }
 
-/// A stream that fails if it sends too much, or too slowly.
+/// A reader that fails if the server sends too much, or too slowly.
 pub(super) struct Limited<'s> {
     stream: &'s UnixStream,
     remaining: u64,
     /// Time spent waiting for the server since the last progress.
     waited: Duration,
+    /// Bytes since the last progress.
     received: u64,
 }
 
@@ -85,7 +86,7 @@ impl Read for Limited<'_> {
     }
 }
 
-/// A reader that also passes all text that is read through it to `write`.
+/// A reader that also passes all text to `write`.
 pub(super) struct Tee<R, F> {
     source: R,
     unwritten: Vec<u8>,
@@ -141,7 +142,7 @@ pub(super) fn describe(error: serde_json::Error) -> anyhow::Error {
     anyhow!("the response is not JSON: {}", escape::line(&error.to_string()))
 }
 
-/// Reads a line of at most [`MAX_STORED`] bytes, without the line end.
+/// Reads a line of at most [`MAX_STORED`] bytes.
 pub(super) fn read_line(stream: &UnixStream) -> Result<String> {
     let mut bytes = Vec::new();
     let mut reader = io::BufReader::new(Limited::new(stream, MAX_STORED));

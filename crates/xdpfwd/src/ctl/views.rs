@@ -69,7 +69,7 @@ pub(super) fn write_rules(
     output.write_all(b"]}")
 }
 
-/// A row as an object, with the columns as keys.
+/// A row as a JSON object.
 struct RowObject<'t> {
     table: &'t Table,
     row: Vec<Cell>,
@@ -91,8 +91,8 @@ fn write_start(
     write!(output, "{},\"{list}\":[", without_end(&start))
 }
 
-/// Writes the end of a list of rows and of its object. Before that, writes how many rows are
-/// omitted if the request selected rows.
+/// Writes the end of a list of rows and of the object around it. In between, writes how many rows
+/// are omitted if the request selected rows.
 fn write_end(
     window: &Window,
     omitted_name: &str,

@@ -69,7 +69,7 @@ fn as_filter(stage: &StageOnPath) -> Option<&FilterPlan> {
     plan.downcast_ref()
 }
 
-/// Interfaces whose packets cannot be judged and that stderr names.
+/// Maximum number of interfaces with unreadable packets named on stderr.
 const MAX_NAMED: u64 = 20;
 
 fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {

@@ -21,7 +21,7 @@ struct PacketVerdict<'a> {
     verdict: &'static str,
     /// From 0; null if no rule decided.
     rule: Option<u32>,
-    /// The drop reason, or the packet exception whose key accepted the packet.
+    /// The drop reason, or the packet exception that a configuration key accepts.
     reason: Option<&'static str>,
     /// Why the packet was skipped.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,8 +157,8 @@ impl<W: Write> Judge<W> {
     }
 }
 
-/// A frame whose uncaptured bytes are zeros. It zeroes only the bytes that the frame before had set:
-/// a capture can record a length of many bytes in few.
+/// A frame whose uncaptured bytes are zeros. `fill` zeroes only the bytes that the previous frame
+/// set: most bytes of a long frame can be uncaptured.
 struct FrameBuffer {
     bytes: Box<[u8]>,
     /// All bytes from here on are zero.
@@ -180,7 +180,7 @@ impl FrameBuffer {
     }
 }
 
-/// The time of rate limits. It starts with the first timestamp and never runs backwards.
+/// The clock of rate limits. It starts with the first timestamp and never runs backwards.
 #[derive(Debug, Default)]
 struct CaptureClock {
     /// In nanoseconds since 1970.

@@ -33,7 +33,7 @@ pub(super) struct Input {
     buffer: Box<[u8]>,
     /// The range of `buffer` that was not consumed.
     unread: Range<usize>,
-    /// Whether the last read delivered less than it could: the source has no more for now.
+    /// Whether the last read did not fill the buffer: the source has no more for now.
     is_drained: bool,
     /// An error that follows the buffered bytes.
     error: Option<io::Error>,
@@ -67,8 +67,7 @@ impl Input {
         self.offset
     }
 
-    /// Buffers at least `length` bytes, unless the source or the buffer ends before: a pipe can
-    /// deliver fewer bytes at once.
+    /// Buffers at least `length` bytes, unless the source or the buffer ends before.
     fn fill(&mut self, length: usize) {
         let length = length.min(BUFFER_BYTES);
         if self.unread.len() >= length {
@@ -76,6 +75,7 @@ impl Input {
         }
         self.buffer.copy_within(self.unread.clone(), 0);
         self.unread = 0..self.unread.len();
+        // A pipe can deliver fewer bytes at once.
         while self.unread.end < length && self.error.is_none() {
             let free = &mut self.buffer[self.unread.end..];
             match self.source.read(free) {
@@ -105,7 +105,7 @@ impl Input {
         }
     }
 
-    /// As [`peek`](Self::peek), and returns whether these bytes may be all.
+    /// As [`peek`](Self::peek); also returns whether the source may end here.
     pub(super) fn buffered(&mut self, length: usize) -> Result<(&[u8], bool), End> {
         self.peek(length)?;
         Ok((&self.buffer[self.unread.clone()], self.is_drained || self.error.is_some()))

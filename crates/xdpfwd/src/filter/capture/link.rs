@@ -4,7 +4,7 @@
 
 use super::skip::Skip;
 
-/// The link types that can be judged, for messages.
+/// Link types whose packets can be judged.
 pub(super) const KNOWN: &str = "Ethernet (1), Linux cooked (113, 276), raw IP (12, 14, 101, 228, \
                                 229) or loopback (0, 108)";
 
@@ -37,8 +37,8 @@ pub(super) fn to_ethernet(link_type: u32, data: &[u8]) -> Result<Vec<u8>, Skip> 
     Ok([&[0; 12][..], &ethertype.to_be_bytes(), payload].concat())
 }
 
-/// Four bytes with the protocol family of the capturing system, in its byte order (0) or in network
-/// byte order (108).
+/// Reads the header: the capturing system's protocol family in four bytes, in its byte order (link
+/// type 0) or in network byte order (108).
 fn loopback(link_type: u32, data: &[u8]) -> Result<(u16, &[u8]), Skip> {
     let Some((family, payload)) = data.split_first_chunk::<4>() else {
         return Err(Skip::counted(format!("link type {link_type}: truncated header")));
@@ -61,9 +61,9 @@ fn has_ethertype(hardware_type: u16) -> bool {
     !matches!(hardware_type, 770 | 801..=805 | 824 | 826)
 }
 
-/// Packets of `tcpdump -i any`. The protocol field is the EtherType. If the kernel removed a VLAN
-/// tag, libpcap inserts it again: its TPID is then the protocol, and the payload begins with its
-/// VID, as in an Ethernet frame.
+/// Reads a packet of `tcpdump -i any`. The protocol field is the EtherType. If the kernel removed a
+/// VLAN tag, libpcap inserts it: the TPID is then the protocol, and the payload begins with the
+/// TCI, as in Ethernet.
 fn cooked(link_type: u32, data: &[u8]) -> Result<(u16, &[u8]), Skip> {
     let (header_len, hardware_type_at, protocol_at) =
         if link_type == 113 { (16, 2, 14) } else { (20, 8, 0) };

@@ -41,14 +41,14 @@ impl Format {
     }
 }
 
-/// Further variants, which only tshark reads. They have the magic of another variant, but other
-/// values of `extra_record_header`. For the value 0 (pcap), the others are 8 (Red Hat 6.1) and 4
-/// (Nokia). For the value 8 (Kuznetzov's variant), the other is 12 (SuSE 6.3).
+/// Values of `extra_record_header` of variants that share the magic of another variant; only tshark
+/// reads them. Instead of 0 (pcap): 8 (Red Hat 6.1) or 4 (Nokia). Instead of 8 (Kuznetzov): 12
+/// (SuSE 6.3).
 const OTHER_EXTRA_BYTES: [(usize, &[usize]); 2] = [(0, &[8, 4]), (8, &[12])];
 
 impl Format {
     /// Returns the variant that fits `start`, the first bytes after the file header. `is_whole`: the
-    /// file may have no others.
+    /// file may end there.
     fn detect_variant(self, start: &[u8], length_order: LengthOrder, is_whole: bool) -> Self {
         let fits = |format: &Self| format.fits(start, length_order, is_whole);
         if fits(&self) {

@@ -36,8 +36,8 @@ struct Interface {
 /// The time unit of an interface.
 #[derive(Clone, Copy, Debug)]
 struct Clock {
-    /// `if_tsresol`. Its low seven bits are an exponent. The time unit in seconds is 1/10 to the
-    /// power of this exponent, or 1/2 if the highest bit is set.
+    /// `if_tsresol`. Its low seven bits are an exponent. The time unit in seconds is 1/10 (1/2 if
+    /// the highest bit is set) to the power of this exponent.
     resolution: u8,
     /// `if_tsoffset`, in seconds.
     offset: i64,

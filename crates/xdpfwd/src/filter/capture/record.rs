@@ -1,4 +1,4 @@
-//! The parts of a capture that both formats have.
+//! The parts of a capture, in pcap and pcapng.
 
 use super::input::End;
 use super::link;
@@ -8,7 +8,7 @@ use super::skip::Skip;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Record {
     Packet(CapturedPacket),
-    /// A packet that cannot be judged, and why. It has a number, as in tshark.
+    /// A packet that cannot be judged, and why. It is numbered, as in tshark.
     Skipped(Skip),
     /// An interface whose packets cannot be judged, and why.
     UnreadableInterface(String),
@@ -29,7 +29,7 @@ pub(crate) struct CapturedPacket {
 /// Maximum length of a packet, as in libpcap and tshark. A longer one is skipped.
 pub(super) const MAX_PACKET_BYTES: usize = 1 << 18;
 
-/// The bytes of a frame that [`Headers::parse`](xdpfwd_wire::Headers::parse) reads.
+/// Maximum bytes of a frame that [`Headers::parse`](xdpfwd_wire::Headers::parse) reads.
 pub(crate) const MAX_FRAME_BYTES: usize = 65_535;
 
 /// Maximum length of a record or block. A greater length means that the capture is damaged.
@@ -42,7 +42,7 @@ pub(super) struct LinkLayer {
     pub(super) fcs_bytes: usize,
 }
 
-/// Builds the frame of a packet: `data` of `original_len` bytes, of which the capture has some.
+/// Converts a packet of `original_len` bytes, of which the capture has `data`.
 pub(super) fn record(
     layer: LinkLayer,
     time: Option<i128>,
@@ -66,7 +66,7 @@ pub(super) fn record(
     }
 }
 
-/// Reports an interface. `name` precedes the message about it.
+/// Reports an interface. `name` begins the message.
 pub(super) fn interface(name: &str, layer: LinkLayer) -> Record {
     if link::is_known(layer.link_type) {
         return Record::Interface;

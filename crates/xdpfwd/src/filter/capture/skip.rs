@@ -6,8 +6,8 @@ use std::borrow::Cow;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Skip {
     pub(crate) text: String,
-    /// The reason by which the packet is counted. A capture can have only a limited number of
-    /// different ones: they contain no offsets and no interfaces.
+    /// The reason by which the packet is counted. It contains no offset or interface, so that a
+    /// capture has only a limited number of reasons.
     pub(crate) reason: Cow<'static, str>,
 }
 
@@ -16,7 +16,7 @@ impl Skip {
         Self { text, reason: reason.into() }
     }
 
-    /// A reason of which a capture can have only few.
+    /// Uses `text` as reason. A capture must have few different texts.
     pub(super) fn counted(text: impl Into<Cow<'static, str>>) -> Self {
         let reason = text.into();
         Self { text: reason.clone().into_owned(), reason }

@@ -146,7 +146,7 @@ fn pcap_variant_with_longer_record_headers_is_detected() {
     }
 }
 
-/// Early versions of libpcap wrote the two lengths the other way round.
+/// Early versions of libpcap wrote the original length first.
 #[test]
 fn old_pcap_has_original_length_first() {
     for version in [(2, 2), (2, 3), (543, 0)] {
@@ -159,7 +159,7 @@ fn old_pcap_has_original_length_first() {
 
 #[test]
 fn frame_check_sequence_is_removed() {
-    let network = 0x2400_0001; // Ethernet, two 16-bit words
+    let network = 0x2400_0001; // Ethernet, FCS of two 16-bit words
     let bytes = Writer::new(ByteOrder::Little).pcap_header(0xa1b2_c3d4, (2, 4), network);
     let bytes = bytes.u32(0).u32(0).u32(6).u32(6).raw(&[1, 2, 3, 4, 5, 6]).bytes;
     assert_eq!(read_all(&bytes), [Record::Interface, packet(0, &[1, 2])]);
@@ -407,7 +407,7 @@ fn capture_in_parts_is_read_as_a_whole_one() {
         }
         writer.bytes
     };
-    // The lengths of version 2.2 are the other way round.
+    // Version 2.2 has the original length first.
     let old = Writer::new(ByteOrder::Big).pcap_header(0xa1b2_c3d4, (2, 2), 1);
     let old = old.u32(0).u32(0).u32(5).u32(3).raw(&[1, 2, 3]).bytes;
     let pcapng = Writer::new(ByteOrder::Big).section().interface(1, 0, &[]);
@@ -424,7 +424,7 @@ fn capture_in_parts_is_read_as_a_whole_one() {
     }
     for bytes in [pcap(0xa1b2_c3d4, (2, 4), 4), pcap(0xa1b2_c3d4, (2, 4), 8), old] {
         let whole = read_all(&bytes);
-        // The header, and the start of the first record, in two parts.
+        // Split in the file header or the first record.
         for split in 0..40 {
             let (start, end) = bytes.split_at(split);
             assert_eq!(read_parts(vec![start.to_vec(), end.to_vec()]), whole, "{split}");
@@ -439,7 +439,7 @@ fn section_with_too_many_interfaces_is_damaged() {
     let interfaces = 1 << 16;
     let bytes = [&start[..], &empty.repeat(interfaces)].concat();
     assert_eq!(read_all(&bytes).len(), interfaces);
-    // A new section has its own.
+    // The limit is per section.
     assert_eq!(read_all(&bytes.repeat(2)).len(), 2 * interfaces);
     let (records, result) = read_bytes(&[&bytes[..], &empty].concat());
     assert_eq!(records.len(), interfaces);
@@ -447,7 +447,7 @@ fn section_with_too_many_interfaces_is_damaged() {
     assert!(error.contains("a section with more than 65536 interfaces"), "{error}");
 }
 
-/// Blocks of 32 bytes can record packets of 256 KiB.
+/// A block of 32 bytes can describe a packet of 256 KiB.
 #[test]
 fn packet_without_captured_bytes_is_not_filled() {
     let writer = Writer::new(ByteOrder::Little).section().interface(1, 0, &[]);
