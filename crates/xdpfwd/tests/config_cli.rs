@@ -129,7 +129,7 @@ fn unreadable_or_empty_file_is_rejected_with_reason() {
         ),
         (write_file("empty.toml", ""), EMPTY_FILE_ERROR),
         (PathBuf::from("/dev/null"), EMPTY_FILE_ERROR),
-        // xdpfwd does not wait for a writer, and reads an empty file.
+        // Without waiting for a writer, xdpfwd reads an empty file.
         (pipe, EMPTY_FILE_ERROR),
     ];
     for (file, expected) in cases {
@@ -235,7 +235,7 @@ fn closed_stdout_pipe_keeps_exit_code() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// A user could run xdpfwd as root with `--config /etc/shadow`, for example.
+/// Errors must not leak secrets, for example of `--config /etc/shadow` as root.
 #[test]
 fn errors_about_other_files_do_not_quote_them() {
     let contents = [

@@ -9,9 +9,9 @@ use xdpfwd_testkit::Folder;
 
 const XDPFWD: &str = env!("CARGO_BIN_EXE_xdpfwd");
 
-/// Runs `xdpfwd esp` with `arguments`, followed by the path of a key file or state file.
+/// Runs `xdpfwd esp` with `arguments` and the path of a key or state file.
 fn esp(arguments: &[&str], file: &Path) -> Output {
-    // With umask 0, a new file has exactly the mode that xdpfwd requests.
+    // With umask 0, a new file has the mode that xdpfwd requests.
     let command = format!("umask 0; exec {XDPFWD} esp \"$@\"");
     Command::new("sh").args(["-c", &command, "sh"]).args(arguments).arg(file).output().unwrap()
 }
@@ -24,7 +24,7 @@ fn outcome(output: &Output) -> (Option<i32>, String, String) {
 #[test]
 fn new_key_creates_random_private_file_and_keeps_existing_file() {
     let folder = Folder::new();
-    // Numbers of digits of key and salt together.
+    // Hexadecimal digits of key and salt.
     for (transform, digit_count) in [
         ("aes-128-gcm", 40),
         ("aes-256-gcm", 72),
@@ -129,6 +129,7 @@ fn accept_state_changes_only_a_file_with_a_failed_write() {
     assert!(stdout.contains("records no failed write; it was not changed"), "{stdout}");
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
 
+    // The second newline keeps the length.
     let marked = text.replacen("write_failed = false\n", "write_failed = true\n\n", 1);
     fs::write(&path, marked).unwrap();
     let (code, stdout, stderr) = outcome(&esp(&["accept-state"], &path));

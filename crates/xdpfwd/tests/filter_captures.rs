@@ -170,8 +170,8 @@ fn tshark(pcap: &Path) -> (Vec<u64>, Vec<u64>) {
     (all, dns)
 }
 
-/// Checks that all packets, and the accepted ones, are those that tshark finds. The rule must be
-/// [`DNS`].
+/// Checks that `output`, with the rule [`DNS`], has the packets that tshark finds, and accepts
+/// those to UDP port 53.
 fn assert_equals_tshark(output: &Output, pcap: &Path) {
     let lines = lines(output);
     let indices = |verdict: Option<&str>| -> Vec<u64> {
@@ -252,7 +252,7 @@ fn packets_of_unreadable_link_type_are_skipped_counted_and_named() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("\n10 packets, ") && text.contains(", 1 of them skipped\n"), "{text}");
     assert!(text.contains("       1  skip    link type 105\n"), "{text}");
-    // This capture contains only a packet that cannot be judged.
+    // No packet of this capture can be judged.
     let output = captures.test(DNS, &captures.path("wlan"), &["--json"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(verdicts(&output), BTreeMap::from([("skip".to_owned(), 1)]));
@@ -269,7 +269,7 @@ fn summary_counts_skipped_packets_by_reason_without_numbers() {
     let damaged_packet: Vec<u8> = words(&[6, 12, 12]);
     let undescribed = (1000..2000).flat_map(|interface| words(&[6, 32, interface, 0, 0, 0, 0, 32]));
     let undescribed: Vec<u8> = undescribed.collect();
-    // 32 bytes record 256 KiB.
+    // Empty records of packets of 256 KiB.
     let long: Vec<u8> = words(&[6, 32, 0, 0, 0, 0, 1 << 18, 32]);
     let pcap = captures.new_path("hostile.pcapng");
     let interfaces = [interface, damaged_interface.repeat(50)].concat();
@@ -297,6 +297,7 @@ fn summary_counts_skipped_packets_by_reason_without_numbers() {
 fn capture_from_pipe_in_parts_has_the_same_verdicts() {
     let captures = Captures::new();
     let mut old = fs::read(captures.convert("ethernet", "pcap")).unwrap();
+    // pcap version 2.2
     old[4..8].copy_from_slice(&[2, 0, 2, 0]);
     let nokia = fs::read(captures.convert("ethernet", "nokiapcap")).unwrap();
     for bytes in [old, nokia] {
@@ -305,7 +306,7 @@ fn capture_from_pipe_in_parts_has_the_same_verdicts() {
         let whole = captures.test(DNS, &pcap, &["--json"]);
         assert!(whole.status.success(), "{whole:?}");
         for split in [1, 3, 6, 24, 30] {
-            // `head` ends before `tail` starts, so that a read can return its bytes alone.
+            // `head` ends before `tail` starts, so that a read can return only bytes of `head`.
             let script = "(head -c $1 $2; sleep 0.1; tail -c +$(($1 + 1)) $2) | (shift 2; \"$@\")";
             let command = captures.command(DNS, Path::new("-"), &["--json"]);
             let mut shell = Command::new("sh");
@@ -362,7 +363,7 @@ fn filter_test_applies_limits_at_exact_times() {
     let limit = |limit: &str| format!("accept proto udp dport 53 limit {limit}");
     for (rate, accepted) in [
         ("100pps burst 1", 50),
-        // At 100 pps, the bucket has 99/100 of a token for the second packet.
+        // After 10 ms, the bucket has 99/100 of a token: too little.
         ("99pps burst 1", 25),
         ("50pps burst 1", 25),
         ("10pps burst 1", 5),
@@ -377,7 +378,7 @@ fn filter_test_applies_limits_at_exact_times() {
             }
         }
     }
-    // A limit per source prefix has its own buckets.
+    // With `per`, each source has a bucket.
     let rule = limit("100pps burst 1 per src/32");
     let output = captures.test(&rule, &captures.path("paced"), &["--json"]);
     assert_eq!(verdicts(&output).get("accept"), Some(&50));

@@ -57,8 +57,7 @@ wrpcapng(sys.argv[2], packets)
 wrpcap(sys.argv[3], packets, snaplen=60)
 "#;
 
-/// Returns verdict, index of the matching rule, and drop reason for each packet of
-/// [`SCAPY_SCRIPT`].
+/// Returns verdict, index of the matching rule, and reason for each packet of [`SCAPY_SCRIPT`].
 fn expected_decisions() -> Vec<(&'static str, Option<u64>, Option<&'static str>)> {
     vec![
         ("accept", Some(0), None),
@@ -74,7 +73,7 @@ fn expected_decisions() -> Vec<(&'static str, Option<u64>, Option<&'static str>)
         ("drop", None, Some("vlan_stack")),
         ("accept", Some(0), None),
         ("drop", None, Some("malformed")),
-        // Sent ten seconds later: the rate limit allows it.
+        // Ten seconds later, the limit allows it.
         ("accept", Some(2), None),
     ]
 }
@@ -124,6 +123,7 @@ fn filter_test_prints_verdict_rule_and_reason_per_packet() {
     assert!(text.contains("\n14 packets\n"), "{text}");
     assert!(text.contains("       3  accept  rule 2: accept src 10.0.0.0/8 proto udp\n"), "{text}");
     assert!(text.contains("       1  drop    no rule (vlan_stack)\n"), "{text}");
+    // Line of packet 6, then the summary.
     assert!(text.contains("       6  accept  no rule (not_ip)\n"), "{text}");
     assert!(text.contains("       1  accept  no rule (not_ip)\n"), "{text}");
 }

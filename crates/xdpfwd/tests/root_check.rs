@@ -328,8 +328,8 @@ fn writable_folder_is_accepted_on_read_only_file_system_but_not_mount() {
     };
     let (code, _, stderr) = check("-o remount,ro,mode=0777");
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    // Kubernetes mounts a ConfigMap read-only, and systemd most folders of a service. The files are
-    // writable where they are not mounted in this way.
+    // Read-only mounts, as of Kubernetes for a ConfigMap and of systemd for most folders, are not
+    // enough: elsewhere, the same files are writable.
     for mount in ["-o remount,rw,mode=0777", "-o remount,bind,ro", &format!("-o ro,bind {folder}")]
     {
         let (code, _, stderr) = check(mount);

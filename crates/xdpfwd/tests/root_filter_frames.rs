@@ -55,6 +55,7 @@ fn frames() -> Vec<(Vec<u8>, Option<u64>, Option<&'static str>)> {
         (frame(&[0x92, 0, 0, 5, 8, 0], &ipv4(6)), Some(3), None),
         (frame(&[0x93, 0, 0, 5, 0x81, 0, 0, 20, 8, 0], &ipv4(17)), Some(1), None),
         (frame(&[0x86, 0xdd], &ipv6(51, &ah)), Some(2), None),
+        // Routing headers with one segment left, then none.
         (frame(&[0x86, 0xdd], &ipv6(43, &[0, 4, 1, 0, 0, 0, 0])), None, Some("routing_header")),
         (frame(&[0x86, 0xdd], &ipv6(43, &[0, 4, 0, 0, 0, 0, 0])), None, None),
         // Rule 3 must not match these packets to TCP port 22, which are inside PPPoE and MPLS.
@@ -110,8 +111,7 @@ fn user_kernel_and_filter_test_agree_on_tags_extensions_and_tunnels() {
             (row["accepted"].as_u64().unwrap(), row["dropped"].as_u64().unwrap())
         };
         assert_eq!(counts("routing_header"), (0, 1), "{place}: {filter}");
-        // Two frames of the test are not IP, and neither are the frames that the sender adds as
-        // marks.
+        // Two frames of the test and the marks that wire.py adds are not IP.
         let (accepted, dropped) = counts("not_ip");
         assert!(accepted >= 2 && dropped == 0, "{place}: {filter}");
         assert!(text.contains("(routing_header, dropped)"), "{place}: {text}");
@@ -183,7 +183,7 @@ fn vlan_rules_are_refused_on_interface_that_loses_tags() {
         "error",
         "rules compare VLAN tags, but a veth can receive VLAN tags outside of frames",
     );
-    // A reload must not add a rule about VLAN tags.
+    // A reload must not add such a rule either.
     let running = Running::start(&lab, &with_rule("accept"));
     running.config.write(&with_rule("drop vlan 7"));
     let reload = socket.ctl(&["reload"]);

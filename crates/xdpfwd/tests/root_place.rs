@@ -38,8 +38,7 @@ fn wait_for_counters(socket: &Socket, counters: &[&str], sum: u64) -> Value {
     }
 }
 
-/// Returns the filter's placement, the packets that matched each rule, and as the last element the
-/// packets that matched no rule.
+/// Returns the filter's placement, and the packets that matched each rule and, last, no rule.
 fn placement_and_matches(socket: &Socket) -> (String, Vec<u64>) {
     let edge = &socket.query("rules")["filters"][0];
     let rules = edge["rules"].as_array().unwrap().iter().map(|rule| &rule["packets"]);
@@ -92,7 +91,7 @@ fn kernel_filter_drops_before_user_space_and_counts_drops() {
 
 #[test]
 fn packets_of_unserved_queue_bypass_kernel_filter() {
-    // xdpfwd serves only queue 0 of the two.
+    // xdpfwd serves only queue 0.
     let (lab, socket) = (build_lab(Chain::builder().queues(2)), Socket::new("unserved"));
     let running = Running::start(&lab, &socket.config_with_place("kernel", &["drop"]));
     send(&lab, 100, 0);
@@ -128,6 +127,7 @@ fn rule_counters_survive_reload_and_change_of_placement() {
     send(&lab, 400, 0);
     wait_for_counters(&socket, &["xdp_redirected", "xdp_dropped"], 800);
     assert_eq!(placement_and_matches(&socket), ("kernel".into(), vec![100, 200, 200, 300]));
+    // With a limit, the filter runs in user space.
     assert!(
         reload_with("auto", &["drop sport 1025", "accept sport 1024 limit 1Mpps"]).status.success()
     );

@@ -123,9 +123,9 @@ fn reload_under_load(place: &str, reloads: usize) -> FinalReport {
     let traffic = Traffic::new().size(60).flows(16).rate(10_000).on_grant().core(0);
     let generator_forth = traffic.start(lab.gen_(), "gen0").unwrap();
     let generator_back = traffic.start(lab.sink(), "sink0").unwrap();
-    // Each generator may send only 200 packets more than its sink has received. `back` drops all
-    // packets before `sink_at_gen0`. So `sink_at_sink0` paces both generators, which works because
-    // one worker forwards both directions.
+    // Each generator may send only 200 packets more than its sink has received. The filter `back`
+    // drops all packets before `sink_at_gen0`. So `sink_at_sink0` paces both generators: one worker
+    // forwards both directions.
     let pairs = [(&generator_forth, &sink_at_sink0), (&generator_back, &sink_at_sink0)];
     run_with_grants(&pairs, || {
         for round in 0..reloads {

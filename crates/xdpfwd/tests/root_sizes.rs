@@ -189,7 +189,6 @@ fn ttl_and_set_mac_handle_every_frame_length() {
                 frames.push(frame);
                 continue;
             }
-            // A TTL of 1 to 4.
             let ttl = 1 + (len % 4) as u8;
             let ttl_offset = match header_len {
                 20 => {
@@ -274,7 +273,7 @@ fn fill_checksum(frame: &mut [u8]) {
 ///
 /// veth counts a second tag against the MTU. Other drivers may accept a second tag beyond the MTU,
 /// so xdpfwd reserves space for one. To test this, the MTUs are raised while xdpfwd runs. The
-/// kernel then drops and counts packets that are too long for a frame.
+/// kernel then drops and counts packets that are too long for a UMEM frame.
 #[test]
 fn longest_packets_pass_and_longer_packets_are_counted() {
     for (mode, frame_size, mtu) in
@@ -450,7 +449,7 @@ fn veth_above_mtu_3506_uses_generic_xdp_or_fails_in_copy_mode() {
                 .map(|len| generator.frame(len, EXPERIMENTAL))
                 .into_iter()
                 .chain(
-                    // Above one of these lengths, the kernel splits a packet over two pages.
+                    // From a length in this range on, the kernel splits packets over two pages.
                     (mtu + 1..=mtu + 18).map(|len| generator.frame(len, &tagged)),
                 );
             let frames = frames.collect::<Vec<_>>();

@@ -267,8 +267,8 @@ fn busy_queue_error_names_possible_holder() {
         text.contains("worker 0: cannot bind fwd1 queue 0: another AF_XDP socket uses this queue"),
         "{text}"
     );
-    // Only one thread of the test process is in the namespace of fwd1. The error may also name
-    // other processes with AF_XDP sockets.
+    // A thread of the test process is in fwd1's namespace, so the error adds no `, in another
+    // network namespace`. It may also name other processes with AF_XDP sockets.
     assert!(text.contains(&format!("root_start_stop (pid {})", std::process::id())), "{text}");
     assert_eq!(xdp_mode(&lab, "fwd0"), None, "an XDP program is still attached after the error");
     assert_eq!(output_after_release.status.code(), Some(0), "{}", stderr(&output_after_release));

@@ -180,7 +180,7 @@ fn doctor_reports_release_and_options_of_booted_kernel() {
     let kernel = examination.finding("host", "kernel")["finding"].as_str().unwrap();
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     assert!(kernel.starts_with(&format!("Linux {}", release.trim())), "{kernel}");
-    // Linux 6.12, the VM's kernel without zero-copy, also sends at most 32 packets per system call.
+    // Linux 6.12, the VM's kernel without zero-copy, also lacks this feature of 6.17.
     assert_eq!(
         kernel.contains("more than 32 packets per system call"),
         !kernel_has_zero_copy(),

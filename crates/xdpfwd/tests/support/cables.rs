@@ -205,8 +205,8 @@ impl Cables {
 
     /// Sends [`PACKETS`] from both sides at once, and returns how many arrived, by sending side.
     ///
-    /// The packets have the MAC address of the near end: virtio-net enters promiscuous mode some time
-    /// after xdpfwd has requested it, and until then drops packets to other addresses.
+    /// The packets are sent to the near end's MAC address: virtio-net enters promiscuous mode some
+    /// time after xdpfwd has requested it, and until then drops packets to other addresses.
     pub fn exchange(&self, size: u16) -> [u64; 2] {
         self.exchange_expecting([true, true], size)
     }
@@ -303,8 +303,8 @@ impl FrameSender {
         static NEXT_SENDER: AtomicU64 = AtomicU64::new(1);
         let (socket, address) = packet_socket(namespace, interface, None);
         let sender = NEXT_SENDER.fetch_add(1, Ordering::Relaxed);
-        // Each sender has flows of its own: a tap device moves a flow to the queue on which the
-        // machine sends packets of this flow, also of the other sender, and so reorders packets.
+        // Senders share no flow: a tap device moves a flow to the queue on which the VM sends its
+        // packets, so another sender's packets in the same flow would cause reordering.
         let source = Ipv4Addr::from_bits(SENDERS.to_bits() + sender as u32);
         Self {
             socket,

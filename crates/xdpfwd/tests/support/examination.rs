@@ -51,8 +51,7 @@ impl Examination {
                 .iter()
                 .position(|level| finding["level"] == *level)
                 .unwrap();
-            // Every warning and error has a fix, and no `ok` finding. An unknown finding may have
-            // one.
+            // Warnings and errors have a fix, `ok` findings none, unknown findings may have one.
             assert!(severity == 1 || finding["fix"].is_null() == (severity == 0), "{finding}");
             assert!(!finding["finding"].as_str().unwrap().is_empty(), "{finding}");
             worst_severity = worst_severity.max(severity);

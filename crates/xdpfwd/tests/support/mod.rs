@@ -12,7 +12,7 @@
 
 pub mod cables;
 pub mod esp;
-pub mod examination;
+pub mod examination; // runs of doctor
 pub mod socket;
 pub mod wire;
 
@@ -133,7 +133,7 @@ impl Drop for Config {
     }
 }
 
-/// A process of xdpfwd, and its configuration file.
+/// An xdpfwd process and its configuration file.
 pub struct Running {
     pub forwarder: Forwarder,
     pub config: Config,
@@ -203,7 +203,6 @@ impl Running {
         }
     }
 
-    /// Waits until xdpfwd ends.
     pub fn wait(&mut self) {
         let deadline = Instant::now() + TIMEOUT;
         while self.forwarder.check_running().is_ok() {

@@ -33,7 +33,8 @@ impl Tap {
         })
     }
 
-    /// Calls `visit` for every frame, and stores none. The `bool` is true if the interface sent it.
+    /// Calls `visit` for every frame, and stores none. The `bool` is true if the interface sent
+    /// the frame.
     pub fn start_with(
         namespace: &Namespace,
         interface: &str,
@@ -78,7 +79,6 @@ impl Tap {
         Self { stop, count, frames, thread: thread::spawn(capture) }
     }
 
-    /// Returns the number of frames captured so far.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
@@ -96,7 +96,7 @@ impl Tap {
     }
 }
 
-/// The type of a frame. Its parser is independent of xdpfwd.
+/// The type of a frame. [`Kind::of`] shares no code with xdpfwd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Arp,
