@@ -84,8 +84,7 @@ impl Case {
     }
 }
 
-/// Writes to the state file need no free space, so after a full disk, a restart rejects
-/// replays.
+/// Writes to the state file need no free space, so after a full disk, a restart rejects replays.
 #[test]
 fn full_disk_loses_no_received_number() {
     let mut disk = None;
