@@ -41,7 +41,7 @@ fn both_ip_versions_pass_in_each_encapsulation() {
     for setup in setups {
         lab.reset();
         for host in [lab.namespaces.gen_(), lab.namespaces.sink()] {
-            // So that hosts send ARP and Neighbor Discovery requests.
+            // Makes the hosts send ARP and Neighbor Discovery requests.
             sh(host, "ip neigh flush all");
         }
         let tap = Tap::start(&lab.wire, "tap0");

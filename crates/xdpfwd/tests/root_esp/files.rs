@@ -86,7 +86,7 @@ fn invalid_esp_configuration_is_rejected() {
     ] {
         assert_rejected(&lab, &config, 2, parts);
     }
-    // xdpfwd selects an inbound SA by SPI and destination, so two SAs must differ in one of them.
+    // xdpfwd selects an inbound SA by SPI and destination, so two SAs must not share both.
     let same_spi = Setup { inbound: vec![1, 1], ..Setup::default() }.config(&lab, 0);
     assert_rejected(&lab, &same_spi, 2, &["8193"]);
 }
@@ -171,8 +171,8 @@ fn invalid_key_or_state_file_is_rejected() {
             "xdpfwd changed an invalid state file"
         );
     }
-    // This is a file of version 1. At a start, xdpfwd sets the epoch, which is the upper half of
-    // IVs, to the time in seconds, but always above the stored epoch.
+    // Files of version 1 with other epochs. At a start, xdpfwd sets the epoch (the upper half of
+    // IVs) to the time in seconds, but always above the stored epoch.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let epoch = |text: &str| {
         let line = text

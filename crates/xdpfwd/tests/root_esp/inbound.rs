@@ -1,5 +1,4 @@
-//! Replayed, late and corrupted packets, and packets that arrive on a queue other than that of
-//! their SA.
+//! Replayed, late and corrupted packets, and packets on a queue other than that of their SA.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -32,7 +31,7 @@ pub(super) fn encapsulate(lab: &Lab, xdpfwd_0: &Running, first: u64, count: u64)
     frames
 }
 
-/// Creates a lab whose hosts send nothing by themselves.
+/// Creates a lab with silent hosts and a cut wire.
 fn lab_with_wire_cut(setup: &Setup) -> (Lab, [Running; 2], Sink) {
     let lab = Lab::with_silent_hosts(1);
     lab.cut_wire();

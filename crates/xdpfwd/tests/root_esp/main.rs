@@ -23,8 +23,8 @@ use serde_json::Value;
 use support::esp::{Lab, Setup, drops, inject, latest, received};
 use support::{FinalReport, Running, until};
 
-/// A key of an outbound SA. Only the test's packets match, so packets of the kernel use no sequence
-/// numbers.
+/// A line of an outbound SA's table. Only the test's packets match, so the kernel's packets use no
+/// sequence numbers.
 const SELECT_10_77: &str = "selector = [\"10.77.0.0/16\"]\n";
 
 fn for_both_sides(lines: &str) -> [String; 2] {
@@ -85,7 +85,7 @@ fn drops_during(
     new_drops
 }
 
-/// Sends frames to xdpfwd 1 from the wire. Returns its drops by reason.
+/// Sends frames from the wire to xdpfwd 1. Returns the drops by reason.
 fn drops_of<'a>(
     lab: &Lab,
     receiver: &Running,

@@ -42,7 +42,7 @@ fn rekeying_under_load_loses_no_packet() {
             }
         }
     }
-    // Also change a key of the stages without a change of SAs.
+    // Also change a setting of the stages without changing SAs.
     setup.seal = for_both_sides("icmp_rate = 7");
     for (side, running) in instances.iter().enumerate() {
         thread::sleep(Duration::from_millis(100));

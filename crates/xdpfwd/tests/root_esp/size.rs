@@ -69,7 +69,7 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
             );
         }
         let [report_0, report_1] = stop_both(instances);
-        // With each IP version, at least one for ping and one for TCP.
+        // Per IP version, at least one error for ping and one for TCP.
         assert!(stage_counter(&report_0.json, "out", "icmp_sent") >= 4, "{}", report_0.json);
         assert_eq!(stage_counter(&report_1.json, "out", "icmp_sent"), 0, "{}", report_1.json);
     }

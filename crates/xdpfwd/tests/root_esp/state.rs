@@ -1,5 +1,4 @@
-//! State files that cannot be written, because the disk is full or the file size is limited; and a
-//! state file after SIGKILL.
+//! State files on a full disk, with a limited file size, and after SIGKILL.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -85,7 +84,7 @@ impl Case {
     }
 }
 
-/// If the state file cannot be written, a restart must not accept received packets again.
+/// Writes to the state file need no free space, so after a full disk, a restart rejects replays.
 #[test]
 fn full_disk_loses_no_received_number() {
     let mut disk = None;

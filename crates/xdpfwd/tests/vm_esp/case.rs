@@ -54,7 +54,7 @@ impl Version {
     }
 }
 
-/// A test case: the configuration of ESP in xdpfwd and in Linux.
+/// The configuration of ESP in xdpfwd and Linux.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) transform: Transform,
@@ -91,7 +91,7 @@ impl Case {
         }
     }
 
-    /// Creates a case with IPv4 hosts, AES-128 and extended sequence numbers.
+    /// Creates a case with IPv4 in IPv4, AES-128 and extended sequence numbers.
     pub(crate) fn ipv4_tunnel() -> Self {
         Self::new(AES_128, V4, Some(V4))
     }

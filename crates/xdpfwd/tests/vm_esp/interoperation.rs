@@ -90,8 +90,8 @@ fn assert_traffic_passes(lab: &Lab) {
             );
         }
     }
-    // A packet that is one byte longer is too big. By ICMP, Linux tells ping on the right host (but
-    // not over IPv6 in transport mode), and xdpfwd tells ping on the left host.
+    // One byte more is too much. ICMP errors report this: from Linux to ping on the right host (not
+    // over IPv6 in transport mode), from xdpfwd to ping on the left host.
     let linux_reports = lab.case.outer.is_some() || lab.case.inner == V4;
     for (side, to) in [(RIGHT, left)].into_iter().filter(|_| linux_reports).chain([(LEFT, right)]) {
         let arguments = ["-c1", "-W20", "-Mdo", "-s", &(max_payload_len + 1).to_string(), to];
@@ -153,7 +153,7 @@ fn chacha20_and_gmac_interoperate() {
     for transform in [CHACHA20, GMAC_128, GMAC_256] {
         assert_interoperates(Case::new(transform, V4, Some(V4)));
     }
-    // GMAC authenticates other data than GCM, so test it without ESN too.
+    // GMAC authenticates different data from GCM, so test it without ESN too.
     assert_interoperates(Case::new(GMAC_128, V4, Some(V4)).without_esn());
 }
 

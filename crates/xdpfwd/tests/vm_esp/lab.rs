@@ -269,7 +269,7 @@ selector = ["{right}/{prefix}"]
         (sa["bytes"].as_u64().unwrap(), sa["packets"].as_u64().unwrap())
     }
 
-    /// Returns a value of the newest state in the state file. Its key is unique there, because each
+    /// Returns a value of the newest state in the state file. `key` is unique there, because each
     /// direction has one SA.
     pub(crate) fn state_value(&self, key: &str) -> u64 {
         let text = esp_state::newest(&fs::read_to_string(self.file("state")).unwrap());
@@ -280,7 +280,7 @@ selector = ["{right}/{prefix}"]
         value.next().unwrap_or_else(|| panic!("no {key:?} in {text}"))
     }
 
-    /// Runs xdpfwd briefly, so that the state file has all keys. Then replaces these values.
+    /// Runs xdpfwd briefly, so that the state file has all keys. Then replaces `values`.
     pub(crate) fn write_state(&self, values: &[(&str, u64)]) {
         self.start().stop();
         let text = esp_state::newest(&fs::read_to_string(self.file("state")).unwrap());

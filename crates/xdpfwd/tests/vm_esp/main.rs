@@ -29,11 +29,12 @@ use std::time::Duration;
 use serde_json::Value;
 use support::{Running, until};
 
-/// Time without a packet after which a test expects none.
+/// Time without packets after which a test expects no more.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 
-/// SPI of the SA with which xdpfwd encapsulates, and below of the SA with which Linux encapsulates.
+/// SPI of xdpfwd's outbound SA.
 const SPI_TO_LINUX: u32 = 0x1001;
+/// SPI of Linux's outbound SA.
 const SPI_FROM_LINUX: u32 = 0x2001;
 
 const LEFT: usize = 0;
@@ -45,7 +46,7 @@ fn latest(running: &Running) -> Value {
     serde_json::from_str(&line).unwrap()
 }
 
-/// Returns the packets that all ports have received.
+/// Returns the number of received packets, summed over the ports.
 fn received(report: &Value) -> u64 {
     report["ports"]
         .as_array()
@@ -59,7 +60,7 @@ fn wait_until_received(running: &Running, count: u64) {
     until(&format!("xdpfwd has received {count} packets"), || received(&latest(running)) >= count);
 }
 
-/// Returns a 64-bit number with these upper 32 bits, 16 below the wrap of the lower 32 bits.
+/// Returns the number with these upper 32 bits that is 16 below the wrap of the lower 32 bits.
 fn sequence_number_before_wrap(upper: u64) -> u64 {
     (upper << 32) + 0xffff_fff0
 }
