@@ -34,7 +34,7 @@ impl<T: FromStr + VariantNames> Visitor<'_> for OneOfVisitor<T> {
     }
 }
 
-/// Implements `Deserialize` for enums with [`one_of`].
+/// Implements `Deserialize` by [`one_of`] for enums.
 macro_rules! deserialize_one_of {
     ($($type:ty),+) => {
         $(impl<'de> serde::Deserialize<'de> for $type {
