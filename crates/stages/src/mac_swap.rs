@@ -9,8 +9,8 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::ethernet;
 
-/// Swaps the source and destination MAC addresses. A frame that then leaves through its port of
-/// arrival returns to its sender.
+/// Swaps the MAC addresses. A frame that then leaves through its port of arrival returns to its
+/// sender.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MacSwap;
 

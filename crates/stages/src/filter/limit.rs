@@ -169,7 +169,7 @@ impl SourceBuckets {
 
     fn with_seed(limit: &Limit, prefix_len: u8, ticks: Ticks, seed: u64) -> Self {
         let slots = (0..SLOTS).map(|_| Slot::default()).collect();
-        // No extra draws: each packet takes its tokens from the table.
+        // No extra draws: each packet takes its tokens from its bucket.
         Self { rate: Rate::new(limit, ticks), unit: limit.unit, prefix_len, seed, slots }
     }
 

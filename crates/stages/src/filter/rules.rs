@@ -1,4 +1,4 @@
-//! The inspection table of a stage: its rules or signatures, each with its number of packets.
+//! The inspection table of a stage: its rules or signatures, each with the packets it matched.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ pub(crate) fn table<R: fmt::Display>(rules: &[R], counters: &[u64]) -> Table {
     table
 }
 
-/// Returns the [`table`] without rows.
+/// Returns [`table`] without rows.
 pub(crate) fn head() -> Table {
     Table::new("rules", &[("rule", None), ("packets", Some(Unit::Packets)), ("text", None)])
 }

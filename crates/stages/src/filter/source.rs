@@ -69,7 +69,7 @@ impl From<ConfiguredVerdict> for Verdict {
     }
 }
 
-/// Parsed lines, and the location of each.
+/// Parsed lines, with locations.
 pub(crate) struct Lines<T> {
     /// `None` if the lines are in the configuration.
     pub(crate) file: Option<PathBuf>,

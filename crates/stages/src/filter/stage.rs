@@ -84,8 +84,8 @@ impl Filter {
         &self.hits
     }
 
-    /// Decides about a single packet of `bytes` bytes at the time `now`: in nanoseconds for a filter
-    /// created by [`for_dry_run`](Self::for_dry_run), otherwise in clock cycles.
+    /// Decides about a single packet of `bytes` bytes at the time `now`: in nanoseconds for a
+    /// filter created by [`for_dry_run`](Self::for_dry_run), otherwise in clock cycles.
     pub fn decide(&mut self, inspection: Inspection, bytes: usize, now: u64) -> Outcome {
         match self.key_or_verdict(inspection) {
             Ok(key) => {
