@@ -82,7 +82,7 @@ const OPTIONS: &[u8] = &[0, 1, 4, 0, 0, 0, 0];
 const AH: &[u8] = &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const FIRST_FRAGMENT: &[u8] = &[0, 0, 1, 0, 0, 0, 9];
 
-/// Returns such a routing header.
+/// Returns a routing header without the next-header field.
 fn routing(kind: u8, segments_left: u8) -> [u8; 7] {
     [0, kind, segments_left, 0, 0, 0, 0]
 }
@@ -223,7 +223,7 @@ fn first_fragment_of_gtpu_counts_as_later_fragment_despite_options_or_routing_he
             assert_eq!(outcome(&accept, packet).drop, None, "{key}");
         }
     }
-    // Without fragmentation, options only prevent the search for a user packet.
+    // If a GTP-U packet with options is whole, rules match the outer packet.
     let whole = outcome(r#", ip_options = "judge""#, &v4(&options, 0));
     assert_eq!(whole, Outcome { drop: None, rule: Some(0), exception: None });
 }
