@@ -1,6 +1,6 @@
-//! A custom stage in a pipeline that is fixed at compile time. A fake kernel in this process makes
-//! the ports, so the example needs neither root nor NICs. For real interfaces, make ports with
-//! `xdpfwd_xsk::Builder`.
+//! A custom stage in a pipeline that is fixed at compile time. A fake kernel provides the
+//! ports, so the example needs neither root nor NICs. For real interfaces, only create the ports
+//! with `xdpfwd_xsk::Builder` instead.
 
 use std::io::{self, Write as _};
 

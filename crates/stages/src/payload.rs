@@ -143,8 +143,8 @@ impl Payload {
     fn decide(&mut self, frame: &[u8], headers: &Headers, now: u64) -> Option<Reason> {
         let compiled = &*self.compiled;
         let default_drop = (compiled.default == Verdict::Drop).then_some(Reason::SIGNATURE);
-        // A key has the fields that rules match. Of the packet exceptions, only IPv4 options,
-        // routing headers and later fragments can have one.
+        // A key has the fields that rules match. Of the packet exceptions (packets that can mislead
+        // a filter), only IPv4 options, routing headers and later fragments can have a key.
         let (Inspection::Key(key) | Inspection::Exception(_, Some(key))) = inspect(frame, headers)
         else {
             self.unreadable += 1;
@@ -189,7 +189,7 @@ fn payload<'f>(frame: &'f [u8], headers: &Headers, key: &Key) -> Option<&'f [u8]
     let (header, end) = match IpProtocol(key.protocol) {
         IpProtocol::TCP => (tcp::Packet::new_checked(l4).ok()?.header_len(), l4.len()),
         // Receivers ignore bytes beyond the UDP length. In a first fragment, the UDP length
-        // includes the later fragments.
+        // includes the later fragments, so it can exceed the bytes present.
         IpProtocol::UDP => {
             let length = u16::from_be_bytes([*l4.get(4)?, *l4.get(5)?]);
             (udp::HEADER_LEN, l4.len().min(length.into()))

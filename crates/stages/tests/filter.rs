@@ -158,8 +158,7 @@ fn packet_exceptions_have_separate_drop_reasons_and_verdicts() {
         bytes.splice(tags * 4 - 2.., [8, 0]);
         ethernet(0x8100, &[&bytes[..], &whole[14..]].concat())
     };
-    // Packets, their default drop reason, the configuration key for them, and whether this key can
-    // be `judge`.
+    // Packets, default drop reason, configuration key, and whether the key can be `judge`.
     let cases = [
         (
             vec![whole[..20].to_vec(), wrong_length, whole[..40].to_vec()],
@@ -340,7 +339,7 @@ fn signature_matches_only_payload_of_packets_that_its_rule_matches() {
         over_tcp(80, b"get /ADMIN"),
         over_udp(b"\xde\xad\xbe\xef"),
         over_udp(b"...\xde\xad\xbe\xef"),
-        // The pattern is in Ethernet padding, then in an IP header.
+        // The pattern is in Ethernet padding; in the next packet, in an IP header.
         [over_udp(b"...."), b"\xde\xad\xbe\xef".to_vec()].concat(),
         ipv4_from([0xde, 0xad, 0xbe, 0xef], UDP, &udp(1, 53)),
         // The pattern is beyond the UDP length.

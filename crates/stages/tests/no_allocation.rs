@@ -117,7 +117,7 @@ fn esp_does_not_allocate_per_packet() {
             for packet in packets.iter().cycle().take(60) {
                 bench.wires.lan.deliver(packet).unwrap();
             }
-            // A packet that is too big: ICMP answers it. Then a packet that is not IP.
+            // The stage answers a packet that is too big by ICMP, and drops one that is not IP.
             bench
                 .wires
                 .lan

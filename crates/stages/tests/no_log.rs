@@ -193,7 +193,7 @@ fn valid_and_invalid_packets_in_esp_stages_cause_no_log_line() {
             let sealed = seal.send(&frames).0;
             open.send(&frames);
             for mut frame in sealed {
-                // Replay the first packet, then forge this one.
+                // Replay the first packet, then forge this.
                 open.send(&[first.get_or_insert(frame.clone()).clone()]);
                 let byte = frame.len() - 1 - (n as usize) % (frame.len() - 14);
                 frame[byte] ^= 1;
@@ -219,7 +219,7 @@ fn valid_and_invalid_packets_in_esp_stages_cause_no_log_line() {
     });
 }
 
-/// Returns a frame, in most cases malformed. `n` determines length and headers.
+/// Returns a frame of at least 14 bytes, mostly malformed. `n` determines length and headers.
 fn malformed(n: u64) -> Vec<u8> {
     let mut packet = vec![(n % 251) as u8; 14 + (n % 97) as usize];
     packet[..12].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01");

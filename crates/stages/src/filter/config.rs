@@ -179,8 +179,8 @@ fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
     classifier
 }
 
-/// Maximum rules per hash bucket for which planning searches shadowed rules (rules that never
-/// decide). With more, the search would take too long; the plan warns instead.
+/// Maximum rules per hash bucket for which planning searches for shadowed rules (rules that
+/// never decide). With more, the search would take too long; the plan warns of this.
 const LONG_BUCKET: usize = 512;
 
 /// Maximum rules per bucket. A sender can choose packets that are compared with all of them.

@@ -169,7 +169,7 @@ impl SourceBuckets {
 
     fn with_seed(limit: &Limit, prefix_len: u8, ticks: Ticks, seed: u64) -> Self {
         let slots = (0..SLOTS).map(|_| Slot::default()).collect();
-        // No extra draws: each packet takes its tokens from its bucket.
+        // No extra draws: the rate does not depend on the number of workers.
         Self { rate: Rate::new(limit, ticks), unit: limit.unit, prefix_len, seed, slots }
     }
 
@@ -192,7 +192,7 @@ impl SourceBuckets {
                 .iter()
                 .min_by_key(|slot| slot.bucket.0.load(Ordering::Relaxed))
                 .unwrap_or(&set[0]);
-            // Keep the bucket: being replaced must not give a sender's prefix a full one.
+            // Keep the bucket: a sender must not get a full one because its prefix was replaced.
             slot.prefix_hash.store(hash, Ordering::Relaxed);
             slot
         });
@@ -211,8 +211,8 @@ impl SourceBuckets {
                 (6, source.checked_shr(128 - u32::from(self.prefix_len)).unwrap_or(0))
             }
         };
-        // An IPv6 prefix can fill all 128 bits, so the IP version goes into the seed. Without the
-        // random seed, no sender can choose an IPv6 prefix with the hash of an IPv4 prefix.
+        // An IPv6 prefix can fill all 128 bits, so the IP version goes into the seed. Senders do not
+        // know the seed, so they cannot choose an IPv6 prefix with the hash of an IPv4 prefix.
         let seed = mix(self.seed ^ version);
         mix(prefix as u64 ^ mix((prefix >> 64) as u64 ^ seed) ^ seed.rotate_left(32)) | 1
     }

@@ -18,7 +18,7 @@ const QUEUE_CAPACITY: usize = 256;
 #[derive(Clone, Debug)]
 pub(crate) struct LogWriter(Option<Arc<WriterHandle>>);
 
-/// The writer thread ends when this handle, shared by the plan and its stages, is dropped.
+/// A handle that the plan and its stages share. When it is dropped, the writer thread ends.
 #[derive(Debug)]
 struct WriterHandle {
     samples: Arc<SampleQueue>,

@@ -1,4 +1,4 @@
-//! The inspection table of a stage: its rules or signatures, each with the packets it matched.
+//! The inspection table of a stage: its rules or signatures, each with its number of packets.
 
 use std::fmt;
 

@@ -162,7 +162,7 @@ fn read_inline<T>(
                 message: "empty line or comment: remove it".to_owned(),
             }),
             Err(Problem { column, message, .. }) => {
-                // Escape sequences before the column make it too small: they are longer in the
+                // Escape sequences make `before_column` too small: they are longer in the
                 // configuration than in `text`.
                 let before_column = text.span().start
                     + text.get_ref().chars().take(column - 1).map(char::len_utf8).sum::<usize>();

@@ -25,7 +25,7 @@ pub struct Filter {
     exceptions: ExceptionCounters,
     accepted: u64,
     modifiers: Modifiers,
-    /// `None` if not configured, or if the few rules are compared one by one.
+    /// `None` if not configured, or if there are so few rules that they are compared one by one.
     cache: Option<FlowCache>,
     // Buffers for one batch: for each packet to which rules apply, its key, its batch index, and
     // the index of its first matching rule or [`Classifier::NONE`].
