@@ -8,7 +8,7 @@ use xdpfwd_pipeline::{Cx, PortId, Reason, Stage, View, Worker};
 use xdpfwd_stages::MacSwap;
 use xdpfwd_xsk::{Umem, UmemConfig, fake_kernel::FakeKernel};
 
-/// Passes packets to one UDP destination port, and drops all others.
+/// Passes packets to one UDP destination port, drops others.
 struct OnlyUdpPort {
     port: u16,
     refused: u64,
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .path(LAN, WAN, (OnlyUdpPort { port: 2152, refused: 0 }, MacSwap))
         .build()?;
 
-    // UDP from 10.0.0.1 to 10.0.0.2, port 2152. The second packet goes to port 53.
+    // UDP from 10.0.0.1 to 10.0.0.2, port 2152; the second packet: port 53.
     let mut packet = *b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0\
         \x45\0\0\x1c\0\0\0\0\x40\x11\x66\xcf\x0a\0\0\x01\x0a\0\0\x02\
         \x10\0\x08\x68\0\x08\0\0";

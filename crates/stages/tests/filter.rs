@@ -602,7 +602,7 @@ fn row_counters_in_returns_parts_of_row_counters() {
     }
     let counters = filter.row_counters();
     assert_eq!(counters[..3], [3, 2, 1]);
-    // The others count packet exceptions.
+    // Packet exceptions.
     assert!(counters.len() > 9 && counters[3..].iter().all(|counter| *counter == 0));
     for rows in [0..3, 1..2, 2..9, 3..9, 0..0, 4..5, 99..100, 1..usize::MAX] {
         let expected: Vec<u64> =

@@ -25,7 +25,7 @@ fn filter_equals_linear_search_on_ten_million_packets() {
 fn compare(set_count: usize) {
     let seed = xdpfwd_testkit::random_filter::seed();
     let mut rng = SplitMix64::new(seed);
-    // `mangled` packets were truncated, overwritten or extended. Tuples are hash tables.
+    // `mangled` packets were truncated, overwritten, extended. Tuples are hash tables.
     let (mut cases, mut by_rule, mut mangled, mut max_tuples) = (0, 0, 0, 0);
     for set in 0..set_count {
         let max_continue_rules = usize::MAX;

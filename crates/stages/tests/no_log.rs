@@ -219,7 +219,7 @@ fn valid_and_invalid_packets_in_esp_stages_cause_no_log_line() {
     });
 }
 
-/// Returns a frame of at least 14 bytes, mostly malformed. `n` determines length and headers.
+/// Returns a frame of at least 14 bytes, mostly malformed. `n` determines length, headers.
 fn malformed(n: u64) -> Vec<u8> {
     let mut packet = vec![(n % 251) as u8; 14 + (n % 97) as usize];
     packet[..12].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01");

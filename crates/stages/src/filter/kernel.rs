@@ -31,8 +31,8 @@ impl XdpOffload for Offload {
     }
 }
 
-/// Returns the image, or one diagnostic for each part of the filter that the XDP program does not
-/// support. Filters with the same `verdict_key` give the same verdicts.
+/// Returns the image, or one diagnostic for each part that the XDP program does not support.
+/// Filters with the same `verdict_key` give the same verdicts.
 #[allow(clippy::too_many_arguments, reason = "the parts of a filter; called only once")]
 pub(super) fn image(
     rules: &[Rule],
@@ -68,13 +68,13 @@ pub(super) fn image(
     let filter_struct = filter_struct(rules, default, exceptions);
     tables.read_only.push((".rodata.filter".to_owned(), filter_struct));
     // The loader compares these constants with those in the XDP program's section
-    // `.rodata.in_step`: both must be equal (in step).
+    // `.rodata.in_step`: both must be equal.
     let shared_constants = Image::SHARED_CONSTANTS.into_iter().flat_map(u32::to_ne_bytes).collect();
     Ok(Arc::new(XdpImage {
         program: IMAGE_PROGRAM,
         constants: vec![(".rodata.in_step", shared_constants)],
         tables,
-        // One per rule, one for the default, then those of the packet exceptions. The sum cannot
+        // One per rule, one for the default, then the packet exceptions' counters. The sum cannot
         // overflow: `Classifier::image` rejects too many rules.
         counters: ("hits", rules.len() as u32 + 1 + exception::COUNTERS as u32),
         verdict_key,

@@ -199,7 +199,7 @@ impl SourceBuckets {
         slot.bucket.draw(cost(self.unit, bytes), &self.rate, now)
     }
 
-    /// Returns the hash of the source prefix, never 0.
+    /// Returns the source prefix's hash, never 0.
     #[inline]
     fn prefix_hash(&self, addresses: &xdpfwd_filter::Addresses) -> u64 {
         let (version, prefix) = match *addresses {
@@ -211,8 +211,8 @@ impl SourceBuckets {
                 (6, source.checked_shr(128 - u32::from(self.prefix_len)).unwrap_or(0))
             }
         };
-        // An IPv6 prefix can fill all 128 bits, so the IP version goes into the seed. Senders do not
-        // know the seed, so they cannot choose an IPv6 prefix with the hash of an IPv4 prefix.
+        // An IPv6 prefix can fill all 128 bits, so the IP version goes into the seed. The seed is
+        // secret, so senders cannot choose an IPv6 prefix with the hash of an IPv4 prefix.
         let seed = mix(self.seed ^ version);
         mix(prefix as u64 ^ mix((prefix >> 64) as u64 ^ seed) ^ seed.rotate_left(32)) | 1
     }

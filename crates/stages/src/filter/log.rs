@@ -8,7 +8,7 @@ use std::thread::{self, Thread};
 use crossbeam_queue::ArrayQueue;
 use xdpfwd_filter::{Addresses, Key, Rule};
 
-/// Maximum samples that wait to be written. Further samples are lost, and counted.
+/// Maximum samples that wait to be written. Further samples are counted as lost.
 const QUEUE_CAPACITY: usize = 256;
 
 /// The writer of samples, shared by all workers; `None` if no rule has `log`, or if the thread did
@@ -29,7 +29,7 @@ struct WriterHandle {
 #[derive(Debug)]
 struct SampleQueue {
     queue: ArrayQueue<Sample>,
-    /// Set when no worker can add samples any more.
+    /// Set when no worker can add samples.
     is_closed: AtomicBool,
 }
 
