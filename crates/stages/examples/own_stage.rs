@@ -1,6 +1,6 @@
-//! A custom stage in a pipeline that is fixed at compile time. A fake kernel provides the
-//! ports, so the example needs neither root nor NICs. For real interfaces, only create the ports
-//! with `xdpfwd_xsk::Builder` instead.
+//! A custom stage in a pipeline fixed at compile time. A fake kernel provides the ports, so the
+//! example needs neither root nor NICs. For real interfaces, only create the ports with
+//! `xdpfwd_xsk::Builder` instead.
 
 use std::io::{self, Write as _};
 
@@ -8,7 +8,7 @@ use xdpfwd_pipeline::{Cx, PortId, Reason, Stage, View, Worker};
 use xdpfwd_stages::MacSwap;
 use xdpfwd_xsk::{Umem, UmemConfig, fake_kernel::FakeKernel};
 
-/// Passes packets to one UDP destination port, drops others.
+/// Passes packets to one UDP destination port, and drops all others.
 struct OnlyUdpPort {
     port: u16,
     refused: u64,
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     const LAN_INDEX: u32 = 0;
     const WAN_INDEX: u32 = 1;
     let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
-    // Each `_wire` delivers packets to a port, and takes those that the port sent.
+    // Each `_wire` delivers packets to a port, and takes its sent packets.
     let (lan, lan_wire) = FakeKernel::port(&umem, &mut pool, LAN_INDEX);
     let (wan, wan_wire) = FakeKernel::port(&umem, &mut pool, WAN_INDEX);
     let mut worker = Worker::builder(umem, pool)
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .path(LAN, WAN, (OnlyUdpPort { port: 2152, refused: 0 }, MacSwap))
         .build()?;
 
-    // UDP from 10.0.0.1 to 10.0.0.2, port 2152; the second packet: port 53.
+    // UDP from 10.0.0.1 to 10.0.0.2, port 2152. The second packet goes to port 53.
     let mut packet = *b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0\
         \x45\0\0\x1c\0\0\0\0\x40\x11\x66\xcf\x0a\0\0\x01\x0a\0\0\x02\
         \x10\0\x08\x68\0\x08\0\0";

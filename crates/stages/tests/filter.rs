@@ -348,7 +348,7 @@ fn signature_matches_only_payload_of_packets_that_its_rule_matches() {
             UDP,
             &[&[0, 1, 0, 80, 0, 12, 0, 0][..], b"....\xde\xad\xbe\xef"].concat(),
         ),
-        // The last two are a later fragment and a packet that is not IP.
+        // Last, a later fragment and a packet that is not IP.
         ipv4(UDP, HOST_10, HOST_10, &[], 5, b"\xde\xad\xbe\xef...."),
         ethernet(0x0806, b"\xde\xad\xbe\xef"),
     ];
@@ -602,7 +602,7 @@ fn row_counters_in_returns_parts_of_row_counters() {
     }
     let counters = filter.row_counters();
     assert_eq!(counters[..3], [3, 2, 1]);
-    // Packet exceptions.
+    // The others count packet exceptions.
     assert!(counters.len() > 9 && counters[3..].iter().all(|counter| *counter == 0));
     for rows in [0..3, 1..2, 2..9, 3..9, 0..0, 4..5, 99..100, 1..usize::MAX] {
         let expected: Vec<u64> =

@@ -21,11 +21,11 @@ fn filter_equals_linear_search_on_ten_million_packets() {
     compare(10_240);
 }
 
-/// Compares the results for `set_count` random rule sets with [`PACKETS`] packets each.
+/// Compares results for `set_count` random rule sets with [`PACKETS`] packets each.
 fn compare(set_count: usize) {
     let seed = xdpfwd_testkit::random_filter::seed();
     let mut rng = SplitMix64::new(seed);
-    // `mangled` packets were truncated, overwritten, extended. Tuples are hash tables.
+    // `mangled` packets were truncated, overwritten or extended. Tuples are hash tables.
     let (mut cases, mut by_rule, mut mangled, mut max_tuples) = (0, 0, 0, 0);
     for set in 0..set_count {
         let max_continue_rules = usize::MAX;

@@ -89,7 +89,7 @@ fn packets_cause_no_log_line() {
     let lan_to_wan = (faulty(foreign.collect()), Ttl::default(), MacSwap, set_mac());
     let wan_to_lan = (faulty(vec![]), Ttl::default(), MacSwap, set_mac());
 
-    // Enough frames to fill an egress queue, even if many frames are held or lost.
+    // Enough frames to fill an egress queue, even if many are held or lost.
     let umem = UmemConfig { frames: 4096, ..umem_config() };
     tracing::subscriber::with_default(counter.clone(), || {
         let (mut worker, wires) =
@@ -219,7 +219,7 @@ fn valid_and_invalid_packets_in_esp_stages_cause_no_log_line() {
     });
 }
 
-/// Returns a frame of at least 14 bytes, mostly malformed. `n` determines length, headers.
+/// Returns a frame of at least 14 bytes, mostly malformed. `n` determines length and headers.
 fn malformed(n: u64) -> Vec<u8> {
     let mut packet = vec![(n % 251) as u8; 14 + (n % 97) as usize];
     packet[..12].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01");

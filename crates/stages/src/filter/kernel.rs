@@ -68,7 +68,7 @@ pub(super) fn image(
     let filter_struct = filter_struct(rules, default, exceptions);
     tables.read_only.push((".rodata.filter".to_owned(), filter_struct));
     // The loader compares these constants with those in the XDP program's section
-    // `.rodata.in_step`: both must be equal.
+    // `.rodata.in_step`: both must be equal (in step).
     let shared_constants = Image::SHARED_CONSTANTS.into_iter().flat_map(u32::to_ne_bytes).collect();
     Ok(Arc::new(XdpImage {
         program: IMAGE_PROGRAM,
@@ -87,7 +87,7 @@ pub fn map_contents(image: Image) -> XdpTables {
     for (version, space) in [("v4", image.v4), ("v6", image.v6)] {
         let SpaceImage { space, first, parts, sets, tags, firsts, entries } = space;
         tables.read_only.push((format!(".rodata.{version}"), space));
-        // Each map has the name of a field of `SpaceImage`, whose docs describe the content.
+        // The maps are named after fields of `SpaceImage`, which describes them.
         let maps = [
             ("first", first),
             ("parts", parts),

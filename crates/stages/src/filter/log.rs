@@ -11,7 +11,7 @@ use xdpfwd_filter::{Addresses, Key, Rule};
 /// Maximum samples that wait to be written. Further samples are counted as lost.
 const QUEUE_CAPACITY: usize = 256;
 
-/// The writer of samples, shared by all workers; `None` if no rule has `log`, or if the thread did
+/// The writer of samples, shared by all workers; `None` if no rule has `log`, or the thread did
 /// not start.
 ///
 /// The plan creates it: a thread started by a worker would inherit the worker's CPU affinity.
@@ -29,7 +29,7 @@ struct WriterHandle {
 #[derive(Debug)]
 struct SampleQueue {
     queue: ArrayQueue<Sample>,
-    /// Set when no worker can add samples.
+    /// Set when no worker can add samples any more.
     is_closed: AtomicBool,
 }
 
