@@ -1,5 +1,5 @@
-//! Tests that bypasses pass no other packets: IKE only between the endpoints of SAs, and nothing
-//! from a source inside an inbound selector.
+//! Tests that no bypass passes a packet that it should not: IKE only between the endpoints of SAs,
+//! and nothing from a source inside a selector.
 
 use std::sync::Arc;
 
@@ -84,7 +84,7 @@ fn open_passes_ike_only_to_endpoint_and_from_outside_of_selector() {
 fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
     let folder = Folder::new();
     let keys = ", bypass = ['ike']";
-    // Outbound, this end is 192.0.2.1.
+    // In the outbound SA, this end is 192.0.2.1.
     let (local, peer) = (PEER, LOCAL);
     let selected = format!("{SEAL}, selector = ['10.2.0.0/16']");
     let mut seal = bench(&plan_seal(&folder, &selected, keys));
@@ -99,7 +99,7 @@ fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
     // The selector of `all` contains the endpoints.
     let all = table(&folder, "all.state", &[&format!("{SEAL}, selector = ['0.0.0.0/0']")], keys);
     let mut all = bench(&plan("esp-seal", &all));
-    // IKE to another address inside the selector is encapsulated.
+    // IKE to other addresses inside is encapsulated.
     for source in [INSIDE, local] {
         for frame in ike_outbound(source, DESTINATION_V4) {
             let Disposition::Passed(sealed) = seal.send_one(&frame) else {
