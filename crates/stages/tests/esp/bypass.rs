@@ -36,7 +36,7 @@ fn ike(source: [u8; 4], destination: [u8; 4], ports: [(u16, u16); 4]) -> Vec<Vec
     ports.map(frame).to_vec()
 }
 
-/// Checks that a frame passes unchanged, or is dropped for this reason.
+/// Checks that a frame passes unchanged, or is dropped as `reason`.
 #[track_caller]
 fn check(bench: &mut EspBench, frame: &[u8], passes: bool, reason: &'static str, name: &str) {
     let expected =
@@ -99,7 +99,7 @@ fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
     // The selector of `all` contains the endpoints.
     let all = table(&folder, "all.state", &[&format!("{SEAL}, selector = ['0.0.0.0/0']")], keys);
     let mut all = bench(&plan("esp-seal", &all));
-    // IKE to other addresses inside is encapsulated.
+    // IKE to other addresses in the selector is encapsulated.
     for source in [INSIDE, local] {
         for frame in ike_outbound(source, DESTINATION_V4) {
             let Disposition::Passed(sealed) = seal.send_one(&frame) else {
@@ -235,7 +235,7 @@ fn frames_that_can_carry_ip_are_not_bypassed_beside_a_selector() {
             check(&mut open, frame, *passes, "unprotected", name);
             check(&mut seal, frame, *passes, "no_sa", name);
         }
-        // Without a selector, there is no address to protect.
+        // Without a selector, no address needs protection.
         let table = table(&folder, "all.state", &[OPEN], &keys);
         let mut open = bench(&plan("esp-open", &table));
         check(&mut open, &frames[0].1, PASSED, "", "MPLS without a selector");
