@@ -1,6 +1,6 @@
-//! A custom stage in a pipeline that is fixed at compile time. The ports belong to the fake kernel,
-//! so the example needs neither root nor NICs. For real interfaces, create them with
-//! `xdpfwd_xsk::Builder`; nothing else changes.
+//! A custom stage in a pipeline fixed at compile time. A fake kernel provides the ports, so the
+//! example needs neither root nor NICs. For real interfaces, only create the ports with
+//! `xdpfwd_xsk::Builder` instead.
 
 use std::io::{self, Write as _};
 
@@ -35,11 +35,11 @@ impl Stage for OnlyUdpPort {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     const LAN: PortId = PortId(0);
     const WAN: PortId = PortId(1);
-    // Port indices at the fake kernel must differ.
+    // The fake kernel requires different indices.
     const LAN_INDEX: u32 = 0;
     const WAN_INDEX: u32 = 1;
-    // `lan_wire` and `wan_wire` are the fake kernel's ends.
     let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
+    // Each `_wire` delivers packets to a port, and takes its sent packets.
     let (lan, lan_wire) = FakeKernel::port(&umem, &mut pool, LAN_INDEX);
     let (wan, wan_wire) = FakeKernel::port(&umem, &mut pool, WAN_INDEX);
     let mut worker = Worker::builder(umem, pool)

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use strum::VariantNames;
 
-/// Reads the name of a variant. The error for any other value lists all names.
+/// Reads the name of a variant. The error for another value lists all names.
 pub(crate) fn one_of<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: FromStr + VariantNames,
@@ -34,7 +34,7 @@ impl<T: FromStr + VariantNames> Visitor<'_> for OneOfVisitor<T> {
     }
 }
 
-/// Implements `Deserialize` for enums with [`one_of`].
+/// Implements `Deserialize` for enums by calling [`one_of`].
 macro_rules! deserialize_one_of {
     ($($type:ty),+) => {
         $(impl<'de> serde::Deserialize<'de> for $type {

@@ -1,5 +1,5 @@
-//! The built-in stages of xdpfwd. [`builtin`] registers `esp-seal` and `esp-open` with the cargo
-//! feature `esp`, `filter` and `payload` with `filter`, and the others always.
+//! The built-in stages of xdpfwd. [`builtin`] always registers `mac-swap`, `set-mac` and `ttl`. The
+//! cargo feature `esp` adds `esp-seal` and `esp-open`; `filter` adds `filter` and `payload`.
 
 #![forbid(unsafe_code)]
 
@@ -27,7 +27,7 @@ pub use ttl::{Ttl, TtlConfig};
 
 use xdpfwd_pipeline::{Registry, TableFormat};
 
-/// Returns the stage kinds in this build. The format `F` must support `serde_spanned::Spanned`.
+/// Returns the kinds in this build. The format `F` must support `serde_spanned::Spanned`.
 ///
 /// With the feature `esp`, also registers the drop reasons of ESP, so that every report lists them.
 pub fn builtin<F: TableFormat>() -> Registry<F> {
@@ -35,7 +35,7 @@ pub fn builtin<F: TableFormat>() -> Registry<F> {
         Registry::default().with::<MacSwapConfig>().with::<SetMacConfig>().with::<TtlConfig>();
     #[cfg(feature = "esp")]
     let registry = {
-        // Planning an ESP stage registers the reasons again, and then returns the error.
+        // An error is ignored here: planning an ESP stage tries again, and reports it.
         let _ = esp::reasons::register();
         registry.with::<EspOpenConfig>().with::<EspSealConfig>()
     };
@@ -52,7 +52,7 @@ const OPTIONAL: [(&str, &str, bool); 4] = [
     ("payload", "filter", cfg!(feature = "filter")),
 ];
 
-/// Returns the stage kinds that this build leaves out, each with the cargo feature to add it.
+/// Returns the kinds that this build leaves out, each with the cargo feature that adds it.
 pub fn omitted_kinds() -> impl Iterator<Item = (&'static str, &'static str)> {
     OPTIONAL
         .into_iter()

@@ -9,8 +9,8 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::ethernet;
 
-/// Swaps the source and destination MAC addresses. A frame that then leaves through its port of
-/// arrival returns to its sender.
+/// Swaps the MAC addresses. A frame that then leaves through its port of arrival returns to its
+/// sender.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MacSwap;
 
@@ -45,8 +45,8 @@ impl Stage for MacSwap {
     #[inline]
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for packet in view.packets() {
-            // Only an earlier stage can have truncated the Ethernet header. Egress drops such a
-            // frame.
+            // Only an earlier stage can have truncated the Ethernet header. The worker later drops
+            // such a frame.
             if let Ok(mut frame) = ethernet::Frame::new_checked(&mut packet.frame[..]) {
                 frame.swap_addresses();
             }

@@ -47,7 +47,7 @@ struct PayloadPlan(Arc<CompiledSignatures>);
 pub struct Payload {
     compiled: Arc<CompiledSignatures>,
     modifiers: Modifiers,
-    /// The state of the scanner for the current packet.
+    /// The scanner's memory, reused for each packet.
     scan_results: Hits,
     /// Packets that each signature matched.
     matched: Vec<u64>,
@@ -143,8 +143,8 @@ impl Payload {
     fn decide(&mut self, frame: &[u8], headers: &Headers, now: u64) -> Option<Reason> {
         let compiled = &*self.compiled;
         let default_drop = (compiled.default == Verdict::Drop).then_some(Reason::SIGNATURE);
-        // The key has the fields that rules match. An `Exception` can mislead a filter. Only
-        // with IPv4 options, a routing header or a later fragment does it have a key nevertheless.
+        // A key has the fields that rules match. Of the packet exceptions (packets that can mislead
+        // a filter), only IPv4 options, routing headers and later fragments can have a key.
         let (Inspection::Key(key) | Inspection::Exception(_, Some(key))) = inspect(frame, headers)
         else {
             self.unreadable += 1;
@@ -160,7 +160,7 @@ impl Payload {
         for index in compiled.scanner.scan(&key, payload, &mut self.scan_results) {
             let rule = &compiled.signatures[index as usize].rule;
             self.matched[index as usize] += 1;
-            // Every n-th packet of a signature with `log 1/n`.
+            // Logs every n-th packet of a signature with `log 1/n`.
             self.modifiers.sample(index, rule, self.matched[index as usize], &key, frame.len());
             if !self.modifiers.passes(index, &key, frame.len(), now) {
                 return Some(Reason::RATE_LIMIT);
@@ -178,9 +178,8 @@ impl Payload {
 
 /// Returns the payload of the upper protocol.
 ///
-/// Returns `None` if the upper header is truncated or malformed, and for a later fragment: only the
-/// first fragment shows the length of the upper header, and so the offset of later ones in the
-/// payload.
+/// Returns `None` if the upper header is truncated or malformed, and for a later fragment: its
+/// offset in the payload depends on the length of the upper header, which is in the first fragment.
 fn payload<'f>(frame: &'f [u8], headers: &Headers, key: &Key) -> Option<&'f [u8]> {
     const SCTP_HEADER: usize = 12;
     if headers.fragment == Fragment::Later {
@@ -189,8 +188,8 @@ fn payload<'f>(frame: &'f [u8], headers: &Headers, key: &Key) -> Option<&'f [u8]
     let l4 = headers.l4(frame);
     let (header, end) = match IpProtocol(key.protocol) {
         IpProtocol::TCP => (tcp::Packet::new_checked(l4).ok()?.header_len(), l4.len()),
-        // Receivers ignore bytes beyond the UDP length. In a first fragment, this is the length of
-        // the whole datagram, which can exceed the bytes present.
+        // Receivers ignore bytes beyond the UDP length. In a first fragment, the UDP length
+        // includes the later fragments, so it can exceed the bytes present.
         IpProtocol::UDP => {
             let length = u16::from_be_bytes([*l4.get(4)?, *l4.get(5)?]);
             (udp::HEADER_LEN, l4.len().min(length.into()))

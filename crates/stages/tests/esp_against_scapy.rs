@@ -13,7 +13,7 @@ use esp::{Disposition, EspBench, EspFiles as _, Folder, build, hex, plan, scapy,
 use serde_json::{Value, json};
 use xdpfwd_pipeline::BuildCx;
 
-/// One end of a case's SA.
+/// One end of the SA of a case in [`CASES`].
 struct End {
     kind: &'static str,
     table: String,
@@ -52,7 +52,7 @@ fn end(folder: &Folder, index: usize, case: &Value, kind: &'static str) -> End {
     End { kind, table, state_file }
 }
 
-/// The cases. The script runs only once, because scapy is slow.
+/// Generated only once, because scapy is slow.
 static CASES: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let lines = scapy("cases", "");
     let cases: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

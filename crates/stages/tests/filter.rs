@@ -147,8 +147,7 @@ fn packet_exceptions_have_separate_drop_reasons_and_verdicts() {
     let mut wrong_length = whole.clone();
     wrong_length[17] = 200; // total length
     let later_bytes = [8; 8]; // of a fragmented datagram
-    // `count` headers of the type `kind`, then UDP. `last` is the next-header field of the last
-    // one.
+    // `count` headers of the type `kind`, then UDP. `last` is the last next-header field.
     let extensions = |kind: u8, count: usize, last: u8| -> Vec<u8> {
         let header =
             |index: usize| [if index + 1 == count { last } else { kind }, 0, 1, 4, 0, 0, 0, 0];
@@ -159,8 +158,7 @@ fn packet_exceptions_have_separate_drop_reasons_and_verdicts() {
         bytes.splice(tags * 4 - 2.., [8, 0]);
         ethernet(0x8100, &[&bytes[..], &whole[14..]].concat())
     };
-    // Packets, their default drop reason, the configuration key for them, and whether it is
-    // `judge`.
+    // Packets, default drop reason, configuration key, and whether the key can be `judge`.
     let cases = [
         (
             vec![whole[..20].to_vec(), wrong_length, whole[..40].to_vec()],
@@ -341,7 +339,7 @@ fn signature_matches_only_payload_of_packets_that_its_rule_matches() {
         over_tcp(80, b"get /ADMIN"),
         over_udp(b"\xde\xad\xbe\xef"),
         over_udp(b"...\xde\xad\xbe\xef"),
-        // The next two have the pattern in Ethernet padding and in an IP header.
+        // The pattern is in Ethernet padding; in the next packet, in an IP header.
         [over_udp(b"...."), b"\xde\xad\xbe\xef".to_vec()].concat(),
         ipv4_from([0xde, 0xad, 0xbe, 0xef], UDP, &udp(1, 53)),
         // The pattern is beyond the UDP length.
@@ -350,7 +348,7 @@ fn signature_matches_only_payload_of_packets_that_its_rule_matches() {
             UDP,
             &[&[0, 1, 0, 80, 0, 12, 0, 0][..], b"....\xde\xad\xbe\xef"].concat(),
         ),
-        // The last two are a later fragment and a packet that is not IP.
+        // Last, a later fragment and a packet that is not IP.
         ipv4(UDP, HOST_10, HOST_10, &[], 5, b"\xde\xad\xbe\xef...."),
         ethernet(0x0806, b"\xde\xad\xbe\xef"),
     ];
@@ -384,6 +382,7 @@ fn signature_matches_only_payload_of_packets_that_its_rule_matches() {
     );
 }
 
+/// The patterns are `a`, `aa`, …: each occurs often in a packet, but counts it once.
 #[test]
 fn nested_signatures_count_a_packet_of_their_byte_once() {
     let over_udp = |payload: &[u8]| {
@@ -450,7 +449,7 @@ fn signatures_with_too_many_overlapping_conditions_are_rejected() {
 
 #[test]
 fn gtpu_inner_applies_rules_to_user_packets() {
-    // A G-PDU's user packet, without Ethernet.
+    // A user packet, without Ethernet.
     let user_packet = |port: u16| ipv4_from(HOST_10, UDP, &udp(1, port))[14..].to_vec();
     let message = |flags: u8, kind: u8, extension: &[u8], inner: &[u8]| {
         let length = ((extension.len() + inner.len()) as u16).to_be_bytes();
@@ -466,8 +465,8 @@ fn gtpu_inner_applies_rules_to_user_packets() {
         in_udp(&message(0x34, 255, &pdu_session_container, &user_packet(53))),
         in_udp(&message(0x34, 255, &pdu_session_container, &user_packet(54))),
         in_udp(&message(0x34, 255, &pdu_session_container, &ipv6(UDP, &udp(1, 53))[14..])),
-        // The next five: a GTP-U echo request, an Ethernet frame in GTP-U, bytes that are not
-        // GTP-U, a truncated user packet, and a UDP packet to another port.
+        // A GTP-U echo request, Ethernet in GTP-U, bytes that are not GTP-U, a truncated user
+        // packet, and a UDP packet to another port.
         in_udp(&message(0x32, 1, &[0, 1, 0, 0], &[])),
         in_udp(&message(0x30, 255, &[], b"\x02\0\0\0\0\x01")),
         in_udp(b"hello, world"),
@@ -603,7 +602,7 @@ fn row_counters_in_returns_parts_of_row_counters() {
     }
     let counters = filter.row_counters();
     assert_eq!(counters[..3], [3, 2, 1]);
-    // The counters of the packet exceptions.
+    // The others count packet exceptions.
     assert!(counters.len() > 9 && counters[3..].iter().all(|counter| *counter == 0));
     for rows in [0..3, 1..2, 2..9, 3..9, 0..0, 4..5, 99..100, 1..usize::MAX] {
         let expected: Vec<u64> =

@@ -1,6 +1,6 @@
-//! Tests which packets the stage `filter` matches against rules, and about which packets its keys
-//! for packet exceptions decide: VLAN tags of every type, IPv6 extension headers, packets other
-//! than IP.
+//! Tests which packets the stage `filter` matches against rules, and which it treats as packet
+//! exceptions (packets that can mislead a filter): VLAN tags of every type, IPv6 extension headers,
+//! packets other than IP.
 
 use std::any::Any;
 use std::path::Path;
@@ -31,7 +31,7 @@ fn decide(table: &str, frame: &[u8]) -> Outcome {
     filter.decide(program.inspect(frame, &Headers::parse(frame)), frame.len(), now)
 }
 
-/// Returns the drop reason with `default = "accept"` and these rules and keys.
+/// Returns the drop reason with `default = "accept"` and `settings`.
 fn drop_by(settings: &str, frame: &[u8]) -> Option<Reason> {
     decide(&format!(r#"{{ default = "accept", {settings} }}"#), frame).drop
 }
@@ -57,8 +57,8 @@ fn ipv4() -> Vec<u8> {
     [&header[..], &TCP_PORT_22].concat()
 }
 
-/// Returns an IPv6 packet with TCP to port 22 after extension headers. Each has a type, and its
-/// content after the next-header field.
+/// Returns an IPv6 packet with TCP to port 22 after extension headers. Each has a type, and the
+/// bytes after its next-header field.
 fn ipv6(extensions: &[(u8, &[u8])]) -> Vec<u8> {
     let next = |index: usize| extensions.get(index).map_or(6, |(kind, _)| *kind);
     let chain: Vec<u8> = extensions
@@ -77,11 +77,12 @@ fn ipv6_frame(extensions: &[(u8, &[u8])]) -> Vec<u8> {
     frame(&[0x86, 0xdd], &ipv6(extensions))
 }
 
+// Extension headers without the next-header field.
 const OPTIONS: &[u8] = &[0, 1, 4, 0, 0, 0, 0];
 const AH: &[u8] = &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const FIRST_FRAGMENT: &[u8] = &[0, 0, 1, 0, 0, 0, 9];
 
-/// Returns the content of a routing header after the next-header field.
+/// Returns a routing header without the next-header field.
 fn routing(kind: u8, segments_left: u8) -> [u8; 7] {
     [0, kind, segments_left, 0, 0, 0, 0]
 }
@@ -140,7 +141,7 @@ fn routing_header_with_segments_left_has_its_own_key_and_reason() {
         assert_eq!(drop_by(judged, &left), Some(Reason::POLICY));
         let accepted = r#"routing_header = "accept", rules = ["drop"]"#;
         assert_eq!(drop_by(accepted, &left), None);
-        // The key also applies without an upper header (next header 59) that rules could compare.
+        // `routing_header` also applies if no upper header follows (next header 59).
         let last = frame(&[0x86, 0xdd], &{
             let mut packet = ipv6(&[(43, &routing(kind, 255))]);
             packet[40] = 59;
@@ -216,13 +217,13 @@ fn first_fragment_of_gtpu_counts_as_later_fragment_despite_options_or_routing_he
             let settings = format!(r#"{judge}, later_fragments = "{action}""#);
             assert_eq!(outcome(&settings, packet), expected, "{key}, {action}");
         }
-        // The key of the kind that is found first still decides before.
+        // `ip_options` and `routing_header` precede `later_fragments`.
         if *key != "later_fragments" {
             let accept = format!(r#", {key} = "accept", later_fragments = "drop""#);
             assert_eq!(outcome(&accept, packet).drop, None, "{key}");
         }
     }
-    // Of a packet that is not a fragment, rules match the outer packet.
+    // If a GTP-U packet with options is whole, rules match the outer packet.
     let whole = outcome(r#", ip_options = "judge""#, &v4(&options, 0));
     assert_eq!(whole, Outcome { drop: None, rule: Some(0), exception: None });
 }
@@ -302,7 +303,7 @@ fn default_drop_accepts_only_arp_of_packets_that_are_not_ip() {
             assert_eq!(outcome(accept, packet).drop, None);
         }
     }
-    // A packet that the default accepts is no exception.
+    // An ordinary packet is no exception.
     let accepted = outcome(r#"default = "accept", rules = []"#, &frame(&[8, 0], &ipv4()));
     assert_eq!(accepted, Outcome { drop: None, rule: None, exception: None });
 }

@@ -1,5 +1,5 @@
-//! Compares the cycle ledger (a worker's CPU cycles by task) with the elapsed cycles, as another
-//! thread measures them, and with the forwarded packets.
+//! Compares the cycle ledger (a worker's CPU cycles by task) with the elapsed cycles, which another
+//! thread measures, and with the forwarded packets.
 
 use std::sync::mpsc;
 use std::thread;
@@ -96,7 +96,7 @@ fn ledger_counts_packets_bytes_and_calls() {
     for task in [Task::Receive, Task::Parse, Task::Enqueue, Task::Transmit, Task::Reclaim] {
         let account = ledger.task(task);
         assert_eq!(account.packets, 75, "{task:?}");
-        // Each task except `Reclaim` runs once per batch, of which there are three. Frames are
+        // Each task except `Reclaim` runs once for each of the three batches. Sent frames are
         // reclaimed in one of the next two iterations.
         assert!((1..=3).contains(&account.calls), "{task:?} {account:?}");
     }
@@ -125,7 +125,7 @@ fn ledger_of_worker_without_packets_counts_idle_cycles() {
     let ledger = worker.report().ledger;
     assert_eq!((ledger.task(Task::Receive).calls, ledger.task(Task::Look).calls), (0, 0));
     assert!(ledger.task(Task::Poll).calls > 100, "{ledger:?}");
-    // With packets, all cycles are busy. Polling the other port, which has no packets, is `Look`.
+    // With packets, all cycles are busy. Polling the other port, without packets, is `Look`.
     forward(&mut worker, &wires, 1);
     let after = worker.report().ledger;
     assert!(
@@ -148,7 +148,7 @@ fn ledger_counts_nothing_while_off_and_continues_when_on() {
     assert_eq!((stage(&off).packets, stage(&off).timed_packets), (50, 20));
     assert_eq!(stage(&off).cycles_per_packet(), stage(&before).cycles_per_packet());
     worker.switch_ledger(true);
-    worker.switch_ledger(true);
+    worker.switch_ledger(true); // no effect
     forward(&mut worker, &wires, 40);
     let on = worker.report();
     assert_eq!(

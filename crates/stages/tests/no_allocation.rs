@@ -23,8 +23,8 @@ fn udp() -> Vec<u8> {
 #[test]
 fn worker_does_not_allocate_per_packet() {
     let set_mac = || SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
-    // Enough `drop` rules for the classifier's hash tables, and two rate limits. `continue` gives
-    // no verdict.
+    // Enough `drop` rules for the classifier to use hash tables, and two rate limits. `continue`
+    // gives no verdict.
     let filter = || {
         let drop_rules: String = (0..200)
             .map(|n| format!("\"drop src 172.16.{n}.0/24 proto udp dport {n}\","))
@@ -37,7 +37,7 @@ fn worker_does_not_allocate_per_packet() {
         let plan = xdpfwd_testkit::plan("filter", &table, &cx).unwrap();
         NamedStage::build("filter", &*plan, &BuildCx::default())
     };
-    // Signatures with nested patterns of the packet's bytes, with and without an offset.
+    // Nested patterns of the packet's bytes, from different offsets on.
     let payload = || {
         let signatures: String = (1..20)
             .map(|n| format!("'continue hex \"{}\" offset {}',", "00".repeat(n), n % 3))
@@ -63,7 +63,7 @@ fn worker_does_not_allocate_per_packet() {
             fixed_wires.lan.deliver(&packet).unwrap();
             boxed_wires.wan.deliver(&packet).unwrap();
         }
-        // Recording sent frames allocates.
+        // Recording frames allocates.
         fixed_wires.wan.set_recording(false);
         boxed_wires.lan.set_recording(false);
         let info = allocation_counter::measure(|| {
@@ -117,7 +117,7 @@ fn esp_does_not_allocate_per_packet() {
             for packet in packets.iter().cycle().take(60) {
                 bench.wires.lan.deliver(packet).unwrap();
             }
-            // The next packet is too big: answered by ICMP. The last one is not IP: dropped.
+            // The stage answers a packet that is too big by ICMP, and drops one that is not IP.
             bench
                 .wires
                 .lan

@@ -1,5 +1,5 @@
 //! Checks that no packet causes a log line; otherwise senders could fill the disk. A `tracing`
-//! subscriber counts the lines of all levels.
+//! subscriber counts lines of all levels.
 
 #[path = "support/esp.rs"]
 mod esp;
@@ -39,7 +39,7 @@ impl Subscriber for LineCounter {
     fn exit(&self, _: &Id) {}
 }
 
-/// A stage that causes a failure with 7 of every 16 packets, each time another one.
+/// A stage that causes seven different failures, with 7 of every 16 packets.
 #[derive(Default)]
 struct FaultyStage {
     /// Frames of another UMEM, which replace received frames.
@@ -89,7 +89,7 @@ fn packets_cause_no_log_line() {
     let lan_to_wan = (faulty(foreign.collect()), Ttl::default(), MacSwap, set_mac());
     let wan_to_lan = (faulty(vec![]), Ttl::default(), MacSwap, set_mac());
 
-    // Enough frames to fill an egress queue, even if many frames are held or lost.
+    // Enough frames to fill an egress queue, even if many are held or lost.
     let umem = UmemConfig { frames: 4096, ..umem_config() };
     tracing::subscriber::with_default(counter.clone(), || {
         let (mut worker, wires) =
@@ -193,6 +193,7 @@ fn valid_and_invalid_packets_in_esp_stages_cause_no_log_line() {
             let sealed = seal.send(&frames).0;
             open.send(&frames);
             for mut frame in sealed {
+                // Replay the first packet, then forge this.
                 open.send(&[first.get_or_insert(frame.clone()).clone()]);
                 let byte = frame.len() - 1 - (n as usize) % (frame.len() - 14);
                 frame[byte] ^= 1;
@@ -218,8 +219,7 @@ fn valid_and_invalid_packets_in_esp_stages_cause_no_log_line() {
     });
 }
 
-/// Returns a frame of at least 14 bytes, in most cases malformed. `n` determines length and
-/// headers.
+/// Returns a frame of at least 14 bytes, mostly malformed. `n` determines length and headers.
 fn malformed(n: u64) -> Vec<u8> {
     let mut packet = vec![(n % 251) as u8; 14 + (n % 97) as usize];
     packet[..12].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01");

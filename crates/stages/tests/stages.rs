@@ -142,9 +142,9 @@ fn ttl_passes_non_ip_and_drops_malformed_ip() {
     let ethernet = |ethertype: [u8; 2], payload: &[u8]| {
         [&b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01"[..], &ethertype, payload].concat()
     };
-    // The packet ends in the IPv4 header.
+    // Ends in the IPv4 header.
     let truncated_ipv4 = ethernet([0x08, 0], b"\x45\0\0\x20\0\0\0\0\x40\x11");
-    // An IHL of 16 bytes is below the minimum.
+    // Its IHL of 16 bytes is below the minimum.
     let short_ihl = ethernet([0x08, 0], &[&[0x44; 1][..], &[0x40; 45]].concat());
     let truncated_ipv6 = ethernet([0x86, 0xdd], &[0x60; 30]);
     let three_tags =

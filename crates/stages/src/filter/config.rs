@@ -53,7 +53,7 @@ enum NotIpVerdict {
     Drop,
 }
 
-/// The verdict on a packet exception to which rules can apply. `Judge` applies the rules.
+/// The action for a packet exception to which rules can apply. `Judge` applies the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 enum VerdictOrRules {
@@ -91,7 +91,7 @@ impl From<ConfiguredVerdict> for ExceptionAction {
     }
 }
 
-/// A configured action, and the location of its value.
+/// A configured action, and the byte range of its value.
 type ConfiguredAction = (ExceptionAction, Range<usize>);
 
 fn configured<T: Copy + Into<ExceptionAction>>(
@@ -163,8 +163,8 @@ const MAX_SEEDS: usize = 16;
 
 /// Compiles rules with a random hash seed.
 ///
-/// With some seeds, a hash table has too many full groups of slots in a row for the XDP program.
-/// Therefore, if `for_kernel`, tries up to [`MAX_SEEDS`] seeds.
+/// With some seeds, a hash table has more consecutive full groups of slots than the XDP program
+/// searches. Therefore, if `for_kernel`, tries up to [`MAX_SEEDS`] seeds.
 fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
     let compile = || Classifier::new(rules, RandomState::new().hash_one(0_u64));
     let mut classifier = compile();
@@ -179,8 +179,8 @@ fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
     classifier
 }
 
-/// Maximum rules per hash bucket with which planning searches for shadowed rules, which never
-/// decide. With more, the search would take too long, and the plan warns of slow lookups.
+/// Maximum rules per hash bucket for which planning searches for shadowed rules (rules that
+/// never decide). With more, the search would take too long; the plan warns of this.
 const LONG_BUCKET: usize = 512;
 
 /// Maximum rules per bucket. A sender can choose packets that are compared with all of them.
@@ -318,8 +318,8 @@ fn kernel_error(mut reasons: Vec<PlanDiagnostic>) -> PlanError {
 }
 
 impl FilterConfig {
-    /// Returns the configured actions in the order of [`PacketException::WITH_KEY`]; `None` for a
-    /// key that is not set.
+    /// Returns the actions in the order of [`PacketException::WITH_KEY`]; `None` for a key that is
+    /// not set.
     fn configured_exceptions(&self) -> [Option<ConfiguredAction>; 7] {
         PacketException::WITH_KEY.map(|exception| match exception {
             PacketException::NotIp | PacketException::Arp => configured(self.not_ip.as_ref()),

@@ -3,7 +3,7 @@
 use xdpfwd_filter::Verdict;
 use xdpfwd_pipeline::{Cell, Reason, Table, Unit};
 
-/// A kind of packet that can mislead a filter, with its own verdict in the configuration.
+/// A kind of packet that can mislead a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PacketException {
     /// The packet is not IP and not ARP: LLC, MPLS, PPPoE, …
@@ -18,15 +18,15 @@ pub enum PacketException {
     IpOptions,
     /// An IPv6 routing header has segments left, so the destination address is not the final one.
     RoutingHeader,
-    /// A later fragment, which has no ports. With [`inspect_gtpu`](super::inspect_gtpu), also the
-    /// first fragment of a GTP-U packet.
+    /// A later fragment, which has no ports. [`inspect_gtpu`](super::inspect_gtpu) adds the first
+    /// fragment of a GTP-U packet.
     LaterFragment,
     /// ARP. Shares the key, the reason and the counters of [`Self::NotIp`].
     Arp,
 }
 
 impl PacketException {
-    /// The kinds with a key of their own, in declaration order.
+    /// The kinds with their own configuration key, in declaration order.
     pub const WITH_KEY: [Self; 7] = [
         Self::NotIp,
         Self::Malformed,
@@ -150,7 +150,8 @@ impl ExceptionCounters {
 /// Number of [`counter_keys`].
 pub(super) const COUNTERS: usize = 2 * PacketException::WITH_KEY.len();
 
-/// Keys of the row counters: for each exception, accepted and dropped. No rule has such a text.
+/// Keys of the row counters: for each exception, accepted and dropped. They differ from the keys of
+/// rules, which are rule texts.
 pub(super) fn counter_keys() -> impl Iterator<Item = String> {
     PacketException::WITH_KEY.into_iter().flat_map(|exception| {
         let name = exception.reason().name();

@@ -13,7 +13,7 @@ use super::exception::{self, ExceptionAction, ExceptionPolicy};
 /// The XDP program with the classifier: `bpf/xdpfwd_filter.bpf.c`.
 pub const IMAGE_PROGRAM: &str = "xdpfwd_filter";
 
-/// The image of a filter (the constants and BPF maps for the XDP program), and whether the
+/// The image of a filter (constants and BPF maps for the XDP program), and whether the
 /// configuration requires the XDP program.
 #[derive(Debug)]
 pub(super) struct Offload {
@@ -31,8 +31,8 @@ impl XdpOffload for Offload {
     }
 }
 
-/// Returns the image, or one diagnostic for each part that the XDP program does not support. Two
-/// filters with the same `verdict_key` give the same verdicts.
+/// Returns the image, or one diagnostic for each part that the XDP program does not support.
+/// Filters with the same `verdict_key` give the same verdicts.
 #[allow(clippy::too_many_arguments, reason = "the parts of a filter; called only once")]
 pub(super) fn image(
     rules: &[Rule],
@@ -67,27 +67,27 @@ pub(super) fn image(
     let mut tables = map_contents(image);
     let filter_struct = filter_struct(rules, default, exceptions);
     tables.read_only.push((".rodata.filter".to_owned(), filter_struct));
-    // Constants that the XDP program also has. The loader compares them with those in its section
-    // `.rodata.in_step`, because both must be equal (in step).
+    // The loader compares these constants with those in the XDP program's section
+    // `.rodata.in_step`: both must be equal (in step).
     let shared_constants = Image::SHARED_CONSTANTS.into_iter().flat_map(u32::to_ne_bytes).collect();
     Ok(Arc::new(XdpImage {
         program: IMAGE_PROGRAM,
         constants: vec![(".rodata.in_step", shared_constants)],
         tables,
-        // One per rule, one for the default, then those of the packet exceptions. Cannot overflow:
-        // `Classifier::image` rejects too many rules.
+        // One per rule, one for the default, then the packet exceptions' counters. The sum cannot
+        // overflow: `Classifier::image` rejects too many rules.
         counters: ("hits", rules.len() as u32 + 1 + exception::COUNTERS as u32),
         verdict_key,
     }))
 }
 
-/// Returns the contents of the maps of `bpf/classify.h`.
+/// Returns the contents of the maps of `bpf/classify.h`. `space` has the tables of fixed size.
 pub fn map_contents(image: Image) -> XdpTables {
     let mut tables = XdpTables::default();
     for (version, space) in [("v4", image.v4), ("v6", image.v6)] {
         let SpaceImage { space, first, parts, sets, tags, firsts, entries } = space;
         tables.read_only.push((format!(".rodata.{version}"), space));
-        // Each map has the name of its field in `SpaceImage`, which describes the content.
+        // The maps are named after fields of `SpaceImage`, which describes them.
         let maps = [
             ("first", first),
             ("parts", parts),
@@ -117,8 +117,8 @@ fn filter_struct(rules: &[Rule], default: Verdict, exceptions: ExceptionPolicy) 
     };
     let first_fields =
         [rules.len() as u32, u32::from(default == Verdict::Accept), u32::from(has_continue)];
-    // The 0 is the unused entry of `REASON_POLICY`. The exceptions are in the order of `enum
-    // reason`.
+    // The 0 is `exception[REASON_POLICY]`, which is not used. The other actions have the order of
+    // `enum reason`.
     let fields = first_fields.into_iter().chain([0]).chain(exceptions.0.map(action));
     fields.flat_map(u32::to_ne_bytes).collect()
 }

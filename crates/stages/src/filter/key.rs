@@ -11,8 +11,8 @@ use xdpfwd_wire::{EtherType, Headers, IpProtocol, IpVersion, Status, gtpu, udp};
 pub enum Inspection {
     /// An ordinary packet: the fields that rules match.
     Key(Key),
-    /// A packet exception, with a key if rules can apply nevertheless. IP options, a routing header
-    /// or a later fragment without a key: the packet is also the first fragment of a GTP-U packet.
+    /// A packet exception, with a key if rules can apply nevertheless. `IpOptions`, `RoutingHeader`
+    /// and `LaterFragment` lack a key only for the first fragment of a GTP-U packet.
     Exception(PacketException, Option<Key>),
 }
 
@@ -50,11 +50,11 @@ pub fn inspect(frame: &[u8], headers: &Headers) -> Inspection {
     Inspection::Key(key)
 }
 
-/// Like [`inspect`], but inspects the user packet if the frame carries one in GTP-U. Its key has
+/// Like [`inspect`], but inspects the user packet if the frame carries one in GTP-U. The key has
 /// the VLANs of the frame.
 ///
-/// A GTP-U packet that is a fragment, has IP options or has a routing header with segments left is
-/// a packet exception.
+/// Returns a packet exception if the outer packet is a fragment, or has IP options or a routing
+/// header with segments left.
 #[inline]
 pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Inspection {
     let is_gtpu = headers.destination_port == gtpu::PORT
@@ -62,8 +62,8 @@ pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Inspection {
         && headers.status == Status::Parsed;
     let is_fragment = headers.fragment == xdpfwd_wire::Fragment::First;
     match inspect(frame, headers) {
-        // A first fragment lacks the end of the user packet. Treat it as a later fragment, to which
-        // no rule applies, also if it has IP options or a routing header.
+        // A first fragment lacks the end of the user packet: give it no key, so that no rule can
+        // match it.
         Inspection::Key(_) if is_gtpu && is_fragment => {
             return Inspection::Exception(PacketException::LaterFragment, None);
         }
@@ -127,7 +127,7 @@ fn key(frame: &[u8], headers: &Headers) -> Option<Key> {
     Some(Key { addresses, protocol: protocol.0, extensions, l4, fragment, dscp, vlan, inner_vlan })
 }
 
-/// Both crates must assign the same bits to the extension headers.
+/// xdpfwd-wire and xdpfwd-filter must use the same bits for extension headers.
 const _: () = {
     let mut bit = 0;
     while bit < ExtensionSet::TYPES.len() {

@@ -15,7 +15,7 @@ use portable_atomic::AtomicU128;
 use xdpfwd_filter::{Limit, Unit};
 use xdpfwd_xsk::clock;
 
-/// The clock that gives the times of packets, by its ticks per second.
+/// The clock of packet times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticks {
     per_second: u64,
@@ -39,8 +39,8 @@ pub(super) struct Rate {
     tokens_per_second: u64,
     /// Steps in which an empty bucket fills up.
     fill_time: u128,
-    /// Tokens for later packets that a worker takes along; only a fraction of the burst, so that
-    /// other workers find some.
+    /// Tokens that a worker draws in advance for later packets; only a fraction of the burst, so
+    /// that other workers find some.
     extra_draw: u64,
 }
 
@@ -73,8 +73,8 @@ impl Bucket {
     /// Takes `tokens` tokens at the time `now`, in ticks. If there are too few, takes none and
     /// returns false.
     fn draw(&self, tokens: u64, rate: &Rate, now: u64) -> bool {
-        // The products of 64-bit numbers cannot overflow. With the fill time, a new bucket is full
-        // even when the clock is at 0.
+        // The products of 64-bit numbers cannot overflow. Adding the fill time makes a new bucket
+        // full even when the clock is at 0.
         let now = u128::from(now) * u128::from(rate.tokens_per_second);
         let now = now.saturating_add(rate.fill_time);
         let cost = u128::from(tokens) * u128::from(rate.ticks_per_second);
@@ -169,7 +169,7 @@ impl SourceBuckets {
 
     fn with_seed(limit: &Limit, prefix_len: u8, ticks: Ticks, seed: u64) -> Self {
         let slots = (0..SLOTS).map(|_| Slot::default()).collect();
-        // Without extra draws, the number of workers does not matter.
+        // No extra draws: the rate does not depend on the number of workers.
         Self { rate: Rate::new(limit, ticks), unit: limit.unit, prefix_len, seed, slots }
     }
 
@@ -186,19 +186,20 @@ impl SourceBuckets {
         let set = &self.slots[set_start..set_start + WAYS];
         let found = set.iter().find(|slot| slot.prefix_hash.load(Ordering::Relaxed) == hash);
         let slot = found.unwrap_or_else(|| {
-            // If two workers replace a slot at once, two prefixes share it for a while.
+            // The fullest bucket. If two workers replace its prefix at once, both new prefixes
+            // share it for a while.
             let slot = set
                 .iter()
                 .min_by_key(|slot| slot.bucket.0.load(Ordering::Relaxed))
                 .unwrap_or(&set[0]);
-            // A sender must not get a full bucket by having its prefix replaced.
+            // Keep the bucket: a sender must not get a full one because its prefix was replaced.
             slot.prefix_hash.store(hash, Ordering::Relaxed);
             slot
         });
         slot.bucket.draw(cost(self.unit, bytes), &self.rate, now)
     }
 
-    /// Returns the hash of the source prefix. It is never 0.
+    /// Returns the source prefix's hash, never 0.
     #[inline]
     fn prefix_hash(&self, addresses: &xdpfwd_filter::Addresses) -> u64 {
         let (version, prefix) = match *addresses {
@@ -210,8 +211,8 @@ impl SourceBuckets {
                 (6, source.checked_shr(128 - u32::from(self.prefix_len)).unwrap_or(0))
             }
         };
-        // IPv6 prefixes can have all 128 bits, so the version must be a word of its own. How the
-        // words of both versions differ depends on the seed, so that no sender can balance it.
+        // An IPv6 prefix can fill all 128 bits, so the IP version goes into the seed. The seed is
+        // secret, so senders cannot choose an IPv6 prefix with the hash of an IPv4 prefix.
         let seed = mix(self.seed ^ version);
         mix(prefix as u64 ^ mix((prefix >> 64) as u64 ^ seed) ^ seed.rotate_left(32)) | 1
     }

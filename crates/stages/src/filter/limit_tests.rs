@@ -5,7 +5,7 @@ fn limit(rate: u64, unit: Unit, burst: u64) -> Limit {
     Limit { rate, unit, burst, per: Per::Rule }
 }
 
-/// A worker's meter in nanoseconds.
+/// Returns a worker's meter; its clock counts nanoseconds.
 fn meter(limit: &Limit, bucket: Arc<Bucket>, workers: usize) -> Meter {
     let rate = Rate::new(limit, Ticks::NANOSECONDS).with_extra_draw(limit, workers);
     Meter::new(rate, limit.unit, bucket)
@@ -15,8 +15,8 @@ fn dry_run_meter(limit: &Limit) -> Meter {
     Meter::new(Rate::new(limit, Ticks::NANOSECONDS), limit.unit, Arc::default())
 }
 
-/// Returns the time `seconds` after a start time, in nanoseconds. Until the start time, every
-/// bucket has had time to fill.
+/// Returns the time `seconds` after a start time, in nanoseconds. Buckets are full at the start
+/// time.
 fn at(seconds: f64) -> u64 {
     ((100.0 + seconds) * 1e9).round() as u64
 }
@@ -65,7 +65,7 @@ fn frame_larger_than_burst_passes_at_rate() {
 #[test]
 fn new_bucket_is_full_right_after_boot() {
     let limit = limit(1, Unit::Packets, 1000);
-    let since_boot = 5;
+    let since_boot = 5; // nanoseconds
     let mut meter = meter(&limit, Arc::default(), ONE_WORKER);
     assert_eq!(passed(&mut meter, 2000, 60, since_boot), 1000);
 }
@@ -81,7 +81,7 @@ fn workers_share_one_bucket() {
             total += passed(meter, 60, 60, at(f64::from(step) / 1000.0));
         }
     }
-    // One second's tokens plus the burst, minus those that workers have not spent.
+    // One second's tokens plus the burst, minus tokens that workers have not spent.
     assert!((100_500..=101_000).contains(&total), "{total}");
 }
 
@@ -109,7 +109,7 @@ fn source_prefixes_have_separate_buckets() {
     assert_eq!((0..20).filter(|_| sources.passes(&v6(1 << 110), 60, at(0.0))).count(), 5);
 }
 
-/// An earlier hash mixed the version into bits that belong to the prefix from /121 on.
+/// An earlier hash put the IP version into bits that prefixes of /121 and longer use.
 #[test]
 fn prefixes_of_different_ip_versions_have_separate_buckets() {
     let limit = limit(10, Unit::Packets, 5);
@@ -118,7 +118,7 @@ fn prefixes_of_different_ip_versions_have_separate_buckets() {
     for prefix_len in 0..=128 {
         let v4_prefix =
             u128::from(victim.checked_shr(32 - u32::from(prefix_len.min(32))).unwrap_or(0));
-        // Prefixes that equal the one of IPv4 except for simple differences.
+        // IPv6 prefixes: the IPv4 prefix, shifted or with flipped bits.
         let words = [v4_prefix, v4_prefix << 8 | 4, v4_prefix << 64];
         let masks = [0, 4, 6, 4 ^ 6, u128::MAX, 6 << 120, 6 << 64];
         for seed in [0, 1, 0x0123_4567_89ab_cdef] {
@@ -171,7 +171,7 @@ fn dry_run_limit_equals_exact_token_bucket() {
 fn dry_run_limit_accepts_every_packet_at_its_rate() {
     let mut meter = dry_run_meter(&limit(100, Unit::Packets, 1));
     assert_eq!((0..5_000).filter(|packet| meter.passes(60, packet * 10_000_000)).count(), 5_000);
-    // One nanosecond earlier is too early.
+    // One nanosecond before the next token.
     assert!(!meter.passes(60, 5_000 * 10_000_000 - 1));
     assert!(meter.passes(60, 5_000 * 10_000_000));
 }

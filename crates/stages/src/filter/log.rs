@@ -1,5 +1,5 @@
-//! Samples of packets for the log: a rule with `log 1/n` logs every n-th packet. Workers record
-//! them, and a separate thread writes them.
+//! Samples of packets for the log: every n-th packet that a rule with `log 1/n` matches. Workers
+//! record samples, and a separate thread writes them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,17 +8,17 @@ use std::thread::{self, Thread};
 use crossbeam_queue::ArrayQueue;
 use xdpfwd_filter::{Addresses, Key, Rule};
 
-/// Maximum samples that wait to be written. Further samples are lost, and counted.
+/// Maximum samples that wait to be written. Further samples are counted as lost.
 const QUEUE_CAPACITY: usize = 256;
 
-/// The writer of samples, shared by all workers; `None` if no rule has `log`, or if the thread did
+/// The writer of samples, shared by all workers; `None` if no rule has `log`, or the thread did
 /// not start.
 ///
-/// Created with the plan, because a worker's thread would inherit its CPU affinity.
+/// The plan creates it: a thread started by a worker would inherit the worker's CPU affinity.
 #[derive(Clone, Debug)]
 pub(crate) struct LogWriter(Option<Arc<WriterHandle>>);
 
-/// The writer thread, which ends when this handle is dropped. The plan and its stages share it.
+/// A handle that the plan and its stages share. When it is dropped, the writer thread ends.
 #[derive(Debug)]
 struct WriterHandle {
     samples: Arc<SampleQueue>,
@@ -81,7 +81,7 @@ impl Drop for WriterHandle {
 }
 
 impl SampleQueue {
-    /// Writes until the plan and all of its stages are dropped. `rules` are the texts of the rules.
+    /// Writes until the plan and all of its stages are dropped. `rules` are rule texts.
     fn write(&self, rules: &[String]) {
         loop {
             // Load before draining, so that samples added before closing are written.
@@ -103,11 +103,11 @@ impl SampleRecorder {
         Self { writer: writer.clone(), lost: 0 }
     }
 
-    /// Records a sample, or loses it if the queue is full. Waking the thread is slow, but is done
-    /// only for sampled packets.
+    /// Records a sample, or loses it if the queue is full. Waking the thread is slow, but
+    /// only sampled packets need it.
     pub(super) fn record(&mut self, rule: u32, key: &Key, bytes: usize) {
         let is_recorded = self.writer.0.as_ref().is_some_and(|handle| {
-            // `push` on a full queue can spin until the writer has finished removing a sample.
+            // Check first: `push` on a full queue can spin until the writer has removed a sample.
             let queue = &handle.samples.queue;
             let pushed = !queue.is_full() && queue.push(Sample { rule, key: *key, bytes }).is_ok();
             handle.thread.unpark();

@@ -11,9 +11,9 @@ use xdpfwd_pipeline::PlanError;
 /// The rate limits and the log writer, shared by all workers.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
-    /// Each limit: the index of its rule, the configured limit, and its buckets.
+    /// Index of the rule, configured limit, buckets.
     all: Vec<(u32, Limit, SharedLimit)>,
-    /// Number of workers; `None` in a dry run, where meters draw no tokens in advance.
+    /// Number of workers; `None` in a dry run, which takes no tokens in advance.
     workers: Option<usize>,
     log: LogWriter,
 }
@@ -56,8 +56,8 @@ impl Limits {
         Ok(Self { all: all.collect(), workers: Some(workers), log })
     }
 
-    /// Returns the same limits with full buckets of their own, which count time in nanoseconds and
-    /// decide equally each time.
+    /// Returns the same limits with new, full buckets, which count time in nanoseconds and decide
+    /// equally in each dry run.
     pub(crate) fn for_dry_run(&self) -> Self {
         let all = self.all.iter().map(|(rule, limit, _)| {
             let shared = match limit.per {
@@ -116,7 +116,7 @@ impl Modifiers {
     }
 
     /// Spends the tokens for a packet of `bytes` bytes. Returns false if the rule has a limit and
-    /// there are too few.
+    /// too few tokens are left.
     #[inline]
     pub(crate) fn passes(&mut self, rule: u32, key: &Key, bytes: usize, now: u64) -> bool {
         let Some(limit) = self

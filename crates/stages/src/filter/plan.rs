@@ -24,7 +24,7 @@ pub struct FilterPlan {
     pub(super) warnings: Vec<PlanDiagnostic>,
     /// `None` if the filter runs only in user space.
     pub(super) offload: Option<Offload>,
-    /// Why the XDP program cannot run a filter with `place = "auto"`.
+    /// With `place = "auto"`: why the XDP program cannot run this filter.
     pub(super) not_in_kernel: Option<String>,
 }
 

@@ -22,7 +22,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Inspects a frame; with `gtpu = "inner"`, the user packet if there is one.
+    /// Inspects a frame; with `gtpu = "inner"`, its user packet if it carries one in GTP-U.
     #[inline]
     pub fn inspect(&self, frame: &[u8], headers: &Headers) -> Inspection {
         if self.gtpu_inner { inspect_gtpu(frame, headers) } else { inspect(frame, headers) }
@@ -45,8 +45,7 @@ impl Program {
         Self { rules, classifier, default, exceptions, limits, gtpu_inner, flow_cache }
     }
 
-    /// Returns a text by which filters can be compared: two filters with equal texts give the same
-    /// verdicts.
+    /// Returns a text for comparing filters: two filters with equal texts give the same verdicts.
     pub(super) fn verdict_key(&self) -> String {
         let Self { rules, default, exceptions, gtpu_inner, .. } = self;
         let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();

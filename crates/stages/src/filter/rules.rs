@@ -27,7 +27,7 @@ pub(crate) fn table<R: fmt::Display>(rules: &[R], counters: &[u64]) -> Table {
     table
 }
 
-/// Returns the [`table`] without rows.
+/// Returns [`table`] without rows.
 pub(crate) fn head() -> Table {
     Table::new("rules", &[("rule", None), ("packets", Some(Unit::Packets)), ("text", None)])
 }

@@ -69,7 +69,7 @@ impl From<ConfiguredVerdict> for Verdict {
     }
 }
 
-/// Parsed lines, and the location of each.
+/// Parsed lines, with locations.
 pub(crate) struct Lines<T> {
     /// `None` if the lines are in the configuration.
     pub(crate) file: Option<PathBuf>,
@@ -78,7 +78,7 @@ pub(crate) struct Lines<T> {
 }
 
 impl Source {
-    /// `key` is the configuration key, for messages: `rules` or `signatures`.
+    /// Reads and parses the lines. `key` is the configuration key: `rules` or `signatures`.
     pub(crate) fn read<T>(
         &self,
         key: &str,
@@ -124,7 +124,7 @@ impl Source {
 /// Maximum size of a file in bytes; enough for over a million rules.
 const MAX_FILE_SIZE: u64 = 64 << 20;
 
-/// Rejects other files than regular ones, because reading them can block or never end.
+/// Rejects files that are not regular: reading them can block or never end.
 fn read_file(path: &Path) -> io::Result<String> {
     let check_regular = |file: fs::Metadata| match file.is_file() {
         true => Ok(()),
@@ -162,7 +162,7 @@ fn read_inline<T>(
                 message: "empty line or comment: remove it".to_owned(),
             }),
             Err(Problem { column, message, .. }) => {
-                // Too small if escape sequences precede the column: they are longer in the
+                // Escape sequences make `before_column` too small: they are longer in the
                 // configuration than in `text`.
                 let before_column = text.span().start
                     + text.get_ref().chars().take(column - 1).map(char::len_utf8).sum::<usize>();

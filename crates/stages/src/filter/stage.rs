@@ -84,8 +84,8 @@ impl Filter {
         &self.hits
     }
 
-    /// Decides about a single packet of `bytes` bytes at the time `now`: in nanoseconds if the filter
-    /// was created by [`for_dry_run`](Self::for_dry_run), otherwise in clock cycles.
+    /// Decides about a single packet of `bytes` bytes at the time `now`: in nanoseconds for a
+    /// filter created by [`for_dry_run`](Self::for_dry_run), otherwise in clock cycles.
     pub fn decide(&mut self, inspection: Inspection, bytes: usize, now: u64) -> Outcome {
         match self.key_or_verdict(inspection) {
             Ok(key) => {
@@ -99,7 +99,7 @@ impl Filter {
         }
     }
 
-    /// Returns the key to which rules apply, or the exception with its verdict, which is counted.
+    /// Returns the key for the rules, or counts the exception and returns its verdict.
     #[inline]
     fn key_or_verdict(
         &mut self,
@@ -111,8 +111,8 @@ impl Filter {
                 let policy = &self.program.exceptions;
                 let (exception, verdict) = match (policy.verdict(exception), key) {
                     (Some(verdict), _) => (exception, verdict),
-                    // The first fragment of a GTP-U packet counts as a later fragment, but no rule
-                    // can match it.
+                    // The first fragment of a GTP-U packet: it counts as a later fragment, but no
+                    // rule can match it.
                     (None, None) => {
                         let later = PacketException::LaterFragment;
                         (later, policy.verdict(later).unwrap_or(Verdict::Drop))
@@ -133,7 +133,7 @@ impl Filter {
     }
 
     /// Applies the matching rules from `first` on, until one gives a verdict or its limit drops the
-    /// packet. Then the default applies.
+    /// packet; if none does, the default.
     #[inline]
     fn apply_rules(&mut self, key: &Key, first: Option<u32>, bytes: usize, now: u64) -> Outcome {
         let Self { program, hits, modifiers, .. } = self;
@@ -142,7 +142,7 @@ impl Filter {
             let rule = &program.rules[rule_index as usize];
             let matched = &mut hits[rule_index as usize];
             *matched += 1;
-            // Every n-th packet of a rule with `log 1/n`.
+            // Logs every n-th packet of a rule with `log 1/n`.
             modifiers.sample(rule_index, rule, *matched, key, bytes);
             if !modifiers.passes(rule_index, key, bytes, now) {
                 return Outcome::of_rule(Some(Reason::RATE_LIMIT), rule_index);

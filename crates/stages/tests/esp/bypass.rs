@@ -36,7 +36,7 @@ fn ike(source: [u8; 4], destination: [u8; 4], ports: [(u16, u16); 4]) -> Vec<Vec
     ports.map(frame).to_vec()
 }
 
-/// Checks that a frame passes unchanged, or is dropped for this reason.
+/// Checks that a frame passes unchanged, or is dropped as `reason`.
 #[track_caller]
 fn check(bench: &mut EspBench, frame: &[u8], passes: bool, reason: &'static str, name: &str) {
     let expected =
@@ -53,8 +53,9 @@ fn open_passes_ike_only_to_endpoint_and_from_outside_of_selector() {
     let folder = Folder::new();
     let keys = ", bypass = ['ike']";
     let selector = "selector = ['10.1.0.0/16', '192.168.0.0/16']";
+    // An SA, and whether each packet in `packets` passes.
     let cases = [
-        // Without `source`, IKE passes from any address outside of the selector.
+        // Without `source`, IKE passes from addresses outside of the selector.
         (format!("destination = '192.0.2.2', {selector}"), [PASSED, PASSED, false, false]),
         ("destination = '192.0.2.2'".to_owned(), [PASSED, PASSED, PASSED, false]),
         (
@@ -83,7 +84,7 @@ fn open_passes_ike_only_to_endpoint_and_from_outside_of_selector() {
 fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
     let folder = Folder::new();
     let keys = ", bypass = ['ike']";
-    // The outbound SA has the opposite endpoints of the inbound one.
+    // In the outbound SA, this end is 192.0.2.1.
     let (local, peer) = (PEER, LOCAL);
     let selected = format!("{SEAL}, selector = ['10.2.0.0/16']");
     let mut seal = bench(&plan_seal(&folder, &selected, keys));
@@ -98,7 +99,7 @@ fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
     // The selector of `all` contains the endpoints.
     let all = table(&folder, "all.state", &[&format!("{SEAL}, selector = ['0.0.0.0/0']")], keys);
     let mut all = bench(&plan("esp-seal", &all));
-    // IKE to another address inside the selector is encapsulated.
+    // IKE to other addresses in the selector is encapsulated.
     for source in [INSIDE, local] {
         for frame in ike_outbound(source, DESTINATION_V4) {
             let Disposition::Passed(sealed) = seal.send_one(&frame) else {
@@ -107,7 +108,7 @@ fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
             assert_eq!((sealed[23], spi(&sealed)), (50, SPI));
         }
     }
-    // So is IKE between the endpoints if the selector contains them.
+    // So is IKE between endpoints inside the selector.
     for frame in ike_outbound(local, peer) {
         let Disposition::Passed(sealed) = all.send_one(&frame) else { panic!("{:?}", all.drops()) };
         assert_eq!((sealed[23], spi(&sealed)), (50, SPI));
@@ -128,7 +129,7 @@ fn ike_passes_only_with_port_of_this_end() {
     let marked = [&[0; 4][..], b"payload"].concat();
     let mut open = bench(&plan_open(&folder, &format!("{OPEN}, destination = '192.0.2.2'"), keys));
     let mut seal = bench(&plan_seal(&folder, &format!("{SEAL}, selector = ['10.2.0.0/16']"), keys));
-    // The other port is one of IKE, but this packet is for, or from, another service of this end.
+    // The peer's port is one of IKE, but the packet is for, or from, another service of this end.
     for (port_of_ike, service) in [(500, 53), (4500, 53), (500, 4500), (4500, 161), (500, 501)] {
         // Port 4500 with a marker is IKE, too.
         let payload = if service == 4500 { b"payload" } else { &marked[..] };
@@ -234,7 +235,7 @@ fn frames_that_can_carry_ip_are_not_bypassed_beside_a_selector() {
             check(&mut open, frame, *passes, "unprotected", name);
             check(&mut seal, frame, *passes, "no_sa", name);
         }
-        // Without a selector, there is no address to protect.
+        // Without a selector, no address needs protection.
         let table = table(&folder, "all.state", &[OPEN], &keys);
         let mut open = bench(&plan("esp-open", &table));
         check(&mut open, &frames[0].1, PASSED, "", "MPLS without a selector");

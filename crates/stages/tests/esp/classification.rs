@@ -24,8 +24,8 @@ fn bypass_passes_only_configured_traffic() {
     let matching = |payload: &[u8]| ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0, payload);
     let between_endpoints = |payload: &[u8]| ipv4(UDP, [192, 0, 2, 1], [192, 0, 2, 2], 0, payload);
     let with_marker = [&[0; 4][..], b"a message of IKE"].concat();
-    // Name, frame, the values of `bypass` that let it bypass ESP (in both stages, or in one), and
-    // whether an outbound SA matches it.
+    // Name, frame, the values of `bypass` that let it bypass ESP (in one stage if "in …" follows),
+    // and whether an outbound SA matches it.
     let cases: Vec<(&str, Vec<u8>, &[&str], bool)> = vec![
         ("ARP", arp, &["arp", "not-ip", "unmatched"], false),
         ("router solicitation", icmp6(133, 255), &["nd", "unmatched"], false),
@@ -257,7 +257,7 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
     let packet = udp_v4(20);
     let sealed: Vec<Vec<u8>> = (0..seals.len())
         .map(|index| {
-            // The key depends on the index of the SA, so add other SAs before it.
+            // An SA's key depends on its index, so add other SAs before.
             let sas: Vec<String> = (0..=index)
                 .map(|sa_index| {
                     if sa_index == index {

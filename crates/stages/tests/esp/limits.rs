@@ -11,7 +11,7 @@ use super::support::*;
 
 struct LimitCase {
     limit: &'static str,
-    /// Packets in each run. The stage restarts before each.
+    /// Packets in each run. The stage restarts between runs.
     runs: &'static [usize],
     /// Packets that pass in all runs together.
     passes: RangeInclusive<usize>,

@@ -225,8 +225,8 @@ fn rekeying_by_reloads_loses_no_packet() {
     let (old, new) = (SEAL.to_owned(), SEAL.replace("0x12345678", "0x9abc") + ", esn = false");
     let (old_open, new_open) =
         (OPEN.to_owned(), OPEN.replace("0x12345678", "0x9abc") + ", esn = false");
-    // This test's helper chooses the key of an SA by its index. So the new SA always has index 0,
-    // and the old SA index 1; before the new SA is in `esp-open`, `other` has index 0.
+    // `table` chooses the key of an SA by its index. So the new SA always has index 0, and the old
+    // SA index 1; before the new SA is in `esp-open`, `other` has index 0.
     let other = "spi = 256, transform = 'aes-128-gcm'";
     let seals = [
         table(&folder, "seal.state", &[&format!("{new}, selector = ['192.168.0.1/32']"), &old], ""),
@@ -261,7 +261,7 @@ fn rekeying_by_reloads_loses_no_packet() {
     reload(&mut opening, &mut plans[1], "esp-open", &opens[2]);
     assert_eq!(opening.send_one(&by_old[9]), Disposition::Dropped("no_sa"));
     assert_eq!(opening.forward(&by_new[5..]), packets[5..]);
-    // Packets received before the old key's removal are dropped as replays.
+    // The old SA, added again, drops packets received before its removal.
     reload(&mut opening, &mut plans[1], "esp-open", &opens[1]);
     for frame in &by_old[..9] {
         let disposition = opening.send_one(frame);

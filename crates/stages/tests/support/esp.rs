@@ -27,7 +27,7 @@ pub trait EspFiles {
     /// Writes a state file (version 1) without SAs. Returns the path.
     fn state(&self, name: &str) -> String;
 
-    /// Sets `next` or `highest` of the only SA in a state file.
+    /// Sets the only SA's `next` (number to send) or `highest` (received number).
     fn set_number(&self, name: &str, key: &str, number: u64);
 
     fn read(&self, name: &str) -> String;
@@ -112,12 +112,12 @@ pub fn build_for(plan: &Arc<dyn StagePlan>, cx: BuildCx<'_>) -> NamedStage {
     NamedStage::build("esp", &**plan, &cx)
 }
 
-/// What happened to a frame sent to lan.
+/// The result for a frame sent to lan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disposition {
     /// Sent on wan.
     Passed(Vec<u8>),
-    /// An ICMP message, sent on lan.
+    /// By an ICMP message on lan.
     Answered(Vec<u8>),
     /// The worker dropped the frame for this reason.
     Dropped(&'static str),
@@ -254,8 +254,8 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Runs `esp_stage_by_scapy.py` with Debian's Python, which has scapy; the first `python3` in the
-/// PATH may be another.
+/// Runs `esp_stage_by_scapy.py` with Debian's Python, which has scapy; `python3` in the PATH may
+/// lack it.
 pub fn scapy(argument: &str, input: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_stage_by_scapy.py");
     let mut command = Command::new("/usr/bin/python3");
