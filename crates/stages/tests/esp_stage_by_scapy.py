@@ -649,12 +649,14 @@ def natt_extras():
     group.opened("over IPv6", over6.seal(inner, group.next()), inner)
     # Packets that bypass ESP, or that no SA matches.
     marker = bytes(4)
-    for what, packet in [("IKE", udp(random_bytes(40), sport=500, dport=500)), ("IKE from 500", udp(random_bytes(40), sport=500, dport=9999)),
+    for what, packet in [("IKE", udp(random_bytes(40), sport=500, dport=500)),
                          ("IKE to 500", udp(random_bytes(40), sport=9999, dport=500)), ("IKE after a marker", udp(marker + random_bytes(40))),
                          ("IKE after a marker, to 4500", udp(marker + random_bytes(40), sport=7)),
-                         ("IKE after a marker, from 4500", udp(marker + random_bytes(40), dport=7)),
                          ("IKE over IPv6", bytes(ip6 / UDP(sport=500, dport=500) / Raw(random_bytes(28))))]:
         group.passed(what, packet)
+    # IKE arrives at port 500 or 4500, whatever port NAT gave to the peer.
+    group.dropped("from 500 to another port", udp(random_bytes(40), sport=500, dport=9999), "unprotected")
+    group.dropped("from 4500 to another port, after a marker", udp(marker + random_bytes(40), dport=7), "unprotected")
     group.dropped("from 4500 without a marker", udp(b"\1" + random_bytes(40), dport=7), "unprotected")
     group.dropped("ESP in UDP for an SA without UDP", udp(plain.esp(1, inner, 4)), "no_sa")
     group.dropped("malformed ESP without UDP for an SA with UDP", bytes(ip / Raw(case.esp(group.next(), inner, 4)))[:9] + b"\x32" + bytes(10 + 60), "malformed", "no_sa")
