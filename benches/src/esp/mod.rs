@@ -1,8 +1,9 @@
 //! `esp`: the cost of ESP per packet for each backend, compared with the AEAD alone and with
 //! `dpdk-test-crypto-perf`.
 //!
-//! Every variant runs in each round. The result of a round is the median of its passes, so that
-//! interrupted passes do not count; the table shows the median of the rounds.
+//! Each round runs every variant: a backend with a payload length. The result of a round is the
+//! median of its passes, so that interrupted passes do not count; the table shows the median of the
+//! rounds.
 
 mod backend;
 mod dpdk;
@@ -38,9 +39,8 @@ struct Figures {
 struct Row {
     transform: Cipher,
     direction: Direction,
-    /// Bytes.
     payload: usize,
-    /// Bytes of encrypted text.
+    /// Bytes of encrypted text: the payload and its ESP trailer.
     text: usize,
     backend: Backend,
     alone_ns: Option<Median>,
@@ -187,7 +187,7 @@ fn check(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Uses a new thread, so that the caller is not pinned.
+/// Runs `work` on `core`, in a new thread so that the caller is not pinned.
 fn on_core<T: Send>(core: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let mut set = CpuSet::new();
     set.set(core).with_context(|| format!("invalid core {core}"))?;
