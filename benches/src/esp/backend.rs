@@ -19,7 +19,7 @@ use xdpfwd_ipsec::{
 
 use super::options::{Backend, Cipher, Timing};
 
-/// Distance between the starts of frames in bytes. A power of two would map all packets to few cache sets. DPDK
+/// Distance between frame starts in bytes. A power of two would map all packets to few cache sets. DPDK
 /// also avoids this.
 const STRIDE: usize = 2048 + 192;
 

@@ -75,7 +75,7 @@ pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]
     for text in texts {
         let (rate, cycles) = read(&stdout, *text).with_context(|| {
             let stderr = String::from_utf8_lossy(&output.stderr);
-            // The first letter may be upper or lower case.
+            // The first letter, left out here, may be upper or lower case.
             let reason = stderr
                 .lines()
                 .chain(stdout.lines())

@@ -96,7 +96,7 @@ impl StageBench {
         Ok(Self { worker, frames, count, samples, _folder: folder })
     }
 
-    /// Runs the passes. Returns nanoseconds per packet, for sealing and opening: medians of batches.
+    /// Runs the passes. Returns the batches' median nanoseconds per packet, for sealing and opening.
     pub(super) fn round(&mut self, passes: usize) -> Result<[f64; 2]> {
         // The first pass warms up.
         for pass in 0..=passes {
