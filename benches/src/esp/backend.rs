@@ -19,8 +19,8 @@ use xdpfwd_ipsec::{
 
 use super::options::{Backend, Cipher, Timing};
 
-/// Distance between frame starts in bytes. A power of two would map all packets to few cache sets. DPDK
-/// also avoids this.
+/// Distance between frame starts in bytes. A power of two would map all packets to few cache sets.
+/// DPDK also avoids this.
 const STRIDE: usize = 2048 + 192;
 
 /// Offset of the bytes that ESP processes: after 256 bytes of headroom and the Ethernet and IPv4
@@ -28,7 +28,7 @@ const STRIDE: usize = 2048 + 192;
 /// short time.
 const OFFSET: usize = 256 + 14 + 20 - PREFIX_LEN;
 
-/// Enough bytes for padding, trailer and ICV.
+/// Enough bytes for padding, trailer and ICV of every payload.
 const TRAILER_ROOM: usize = 32;
 
 /// Maximum payload of a frame, in bytes.
@@ -43,7 +43,7 @@ const ESN: bool = true;
 const SPI: u32 = 0x1234_5678;
 const SALT_BYTES: [u8; SALT_LEN] = [1, 2, 3, 4];
 
-/// Returns the bytes that the AEAD encrypts: payload and trailer without the ICV.
+/// Returns the number of bytes that the AEAD encrypts: payload and trailer without the ICV.
 pub(super) fn text_len(payload: usize) -> usize {
     payload + trailer_len(payload) - ICV_LEN
 }
@@ -215,7 +215,7 @@ impl BackendBench {
         (nanoseconds(start), opened)
     }
 
-    /// Returns the time in nanoseconds. Uses the last pass's sequence numbers, or new ones if
+    /// Returns the time in nanoseconds. Uses the last sequence numbers again, or new ones if
     /// `new_numbers`.
     fn seal_alone(&self, frames: &mut Frames, new_numbers: bool) -> f64 {
         let count = frames.count() as u64;

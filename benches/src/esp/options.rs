@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(super) passes: usize,
     /// Number of packets in a pass (a multiple of 64) and in dpdk-test-crypto-perf (at least 1024)
-    // This is the size of dpdk-test-crypto-perf's pool; `dpdk_packets` is the number of packets.
+    // For dpdk-test-crypto-perf, this is the pool size; see `dpdk_packets`.
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub(super) frames: usize,
     /// Packets per size and round for dpdk-test-crypto-perf. It reports a mean, which
@@ -55,13 +55,10 @@ pub(crate) struct Arguments {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Cipher {
-    /// AES-GCM with a key of 128 bits
     #[value(name = "aes-128-gcm")]
     Aes128Gcm,
-    /// AES-GCM with a key of 256 bits
     #[value(name = "aes-256-gcm")]
     Aes256Gcm,
-    /// ChaCha20-Poly1305
     #[value(name = "chacha20-poly1305")]
     ChaCha20Poly1305,
 }
