@@ -278,8 +278,8 @@ impl Branching {
     /// addresses, not more rules per address. A factor of at most 1 changes nothing.
     ///
     /// Like ClassBench's option `-b`, balances levels from the root down until the sum of the
-    /// removed imbalances equals `factor`. A level's imbalance is 2 if all nodes have one child, and
-    /// 0 if all have two children of equal weight.
+    /// removed imbalances equals `factor`. A level's imbalance is 2 if all nodes have one child,
+    /// and 0 if all have two children of equal weight.
     pub(crate) fn scaled(&self, factor: f64) -> Self {
         let mut scaled = self.clone();
         let mut remaining = if factor > 1.0 { factor } else { 0.0 };
