@@ -1,4 +1,4 @@
-//! The program whose instructions `make bench-instructions` counts.
+//! `make bench-instructions` counts the instructions of this program.
 //!
 //! Usage: `counted SCENARIO ROUNDS`
 //!
@@ -14,7 +14,6 @@ use xdpfwd_xsk::{
     fake_kernel::{FakeKernel, FakeKernelConfig, FakeRingSizes},
 };
 
-/// Packets per round.
 const BATCH: u32 = 64;
 /// Packet length in bytes.
 const LENGTH: u32 = 60;
@@ -72,7 +71,7 @@ fn port(rounds: u64) {
     }
 }
 
-/// Forwards between two ports.
+/// Runs a worker that forwards between two ports.
 fn worker<C: Chain>(rounds: u64, chain: impl Fn() -> C) {
     let (umem, mut pool) = umem();
     let (lan, from) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());

@@ -1,7 +1,8 @@
 //! Measures payload scans: the time for 1400 random bytes, and for the payloads that cost the most
-//! steps with the same signatures. Also measures a lookup of many overlapping `continue` rules.
+//! steps with the same signatures (docs/filter.md limits these). Also measures a lookup of many
+//! overlapping `continue` rules, all of which count the packet.
 //!
-//! Run with `make bench-payload`. docs/filter.md states the ratio that must not be exceeded.
+//! Run with `make bench-payload`.
 
 use std::hint::black_box;
 
@@ -19,7 +20,7 @@ const KEY: Key = Key::new(
     L4::Ports { source: 40_000, destination: 80 },
 );
 
-/// A random number generator: SplitMix64.
+/// SplitMix64.
 struct Random(u64);
 
 impl Random {
@@ -35,7 +36,7 @@ impl Random {
     }
 }
 
-/// The name and the lines of each set of signatures.
+/// Name and lines of each signature set.
 fn sets() -> Vec<(&'static str, Vec<String>)> {
     let mut random = Random(1);
     let text = random.letters(PAYLOAD);
@@ -89,7 +90,7 @@ fn sets() -> Vec<(&'static str, Vec<String>)> {
     ]
 }
 
-/// The payloads that can cost much with these signatures.
+/// A random payload, and those that can cost much with these signatures.
 fn payloads(signatures: &[Signature]) -> Vec<(&'static str, Vec<u8>)> {
     let mut random = Random(2);
     let bytes = (0..PAYLOAD).map(|_| random.draw() as u8).collect();

@@ -309,8 +309,8 @@ fn criterion(samplers: &mut BTreeMap<&'static str, Sampler<'_>>) {
     criterion.final_summary();
 }
 
-/// Prints and saves the medians, and the medians of the ratios within a round. `missing` is the
-/// reason if the C twins are missing.
+/// Prints and saves the medians, and the medians of the ratios within a round. `missing` says why
+/// the C twins are missing.
 fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&str>) {
     const ROUNDS: usize = 41;
     const PACKETS: u64 = 1 << 18;
@@ -347,7 +347,7 @@ fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&st
     if let Some(reason) = missing {
         let _ = writeln!(text, "  the C twins are missing: {reason}");
     }
-    // The results are also saved.
+    // Ignore a failure: the results are also saved.
     let _ = xdpfwd_lab::print(&format!("\n{text}\n"));
     let rounded =
         |ns: &Vec<f64>| ns.iter().map(|ns| (1000.0 * ns).round() / 1000.0).collect::<Vec<f64>>();

@@ -5,7 +5,7 @@
  * It forwards between queue 0 of two interfaces, with one UMEM for both sockets and one thread on
  * one core. A frame received on one interface is sent out of the other with its MAC addresses
  * swapped. It has no stages, counts received and sent packets but no losses, and does not check the
- * values that the kernel writes. The difference to xdpfwd is the cost of these features.
+ * values that the kernel writes. The difference to xdpfwd is the cost of the missing features.
  *
  *   apt-get install gcc libxdp-dev libbpf-dev
  *   cc -O3 -march=native bare_loop.c -o bare_loop -lxdp -lbpf
@@ -69,7 +69,7 @@ static void fail(const char *what, int error)
 	exit(1);
 }
 
-/* Moves the chunks of transmitted packets to the free stack. */
+/* Frees the chunks of transmitted packets. */
 static inline void reclaim(struct side *s)
 {
 	uint32_t first, have = xsk_ring_cons__peek(&s->completed, POSTED, &first);
@@ -81,7 +81,7 @@ static inline void reclaim(struct side *s)
 	xsk_ring_cons__release(&s->completed, have);
 }
 
-/* Posts free chunks to the fill ring. */
+/* Posts `count` free chunks to the fill ring, or none. */
 static inline void post(struct side *s, uint32_t count)
 {
 	uint32_t slot;
@@ -191,7 +191,7 @@ int main(int argc, char **argv)
 	umem_area = mmap(NULL, (size_t)CHUNK * CHUNKS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (umem_area == MAP_FAILED)
 		fail("cannot allocate packet memory", errno);
-	/* libxdp passes these two rings to the first socket that is created, which is `left`. */
+	/* libxdp passes both rings to the first socket created: `left`. */
 	int error = xsk_umem__create(&umem, umem_area, (uint64_t)CHUNK * CHUNKS, &left.fill, &left.completed, &config);
 	if (error)
 		fail("cannot create the UMEM", -error);

@@ -10,9 +10,8 @@
  *
  * For each line "VARIANT BATCH PACKETS SWAP" on stdin, the program prints three numbers: the
  * nanoseconds for PACKETS packets including the kernel side, the nanoseconds of the kernel side
- * alone (which also advances the user side's counters), and the number of wake-ups. The difference
- * of the first two numbers is the time of the user side. SWAP 1 swaps the MAC addresses of each
- * packet.
+ * alone (which also advances the user side's counters), and the number of wake-ups. The first
+ * minus the second is the time of the user side. SWAP 1 swaps each packet's MAC addresses.
  *
  *   apt-get install gcc libxdp-dev libbpf-dev
  *   cc -O3 ring_twin.c libxdp_calls.c -o ring_twin
@@ -60,6 +59,7 @@ static inline void publish(uint32_t *counter, uint32_t value) { __atomic_store_n
 
 static inline uint32_t min(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
+/* Returns the number of free entries, at most `wanted`. Reserves nothing: see submit(). */
 static inline uint32_t reserve(struct end *e, uint32_t wanted)
 {
 	uint32_t room = e->ring->size - (e->counter - e->peer_counter);
@@ -179,7 +179,7 @@ static inline void complete(struct bench *b)
 	submit(&b->k_completion, n);
 }
 
-/* Replaces the user side when the kernel side is measured alone: only advances the counters. */
+/* Replaces the user side: only advances the counters. */
 static inline void pretend_user(struct bench *b, uint32_t n)
 {
 	publish(&b->rx.consumer, b->rx.consumer + n);

@@ -84,9 +84,9 @@ struct Row {
     rules: usize,
     skew: Skew,
     packets: usize,
-    /// See [`Statistics::tuples`].
+    /// Before merging; see [`Statistics::tuples`].
     distinct_tuples: usize,
-    /// Tuples of the classifier, which merges some of the distinct tuples.
+    /// Tuples of the classifier, after merging.
     tuples: usize,
     /// Number of rules in the longest hash bucket.
     longest_bucket: usize,
@@ -94,7 +94,7 @@ struct Row {
     build_ms: Option<Median>,
     /// Share of the headers that match a rule.
     hit_share: f64,
-    /// Nanoseconds per lookup, without the flow cache.
+    /// Nanoseconds per lookup without the flow cache.
     ns: Option<Median>,
     /// Nanoseconds per lookup, with a flow cache that one pass has warmed up.
     cached_ns: Option<Median>,
@@ -258,7 +258,7 @@ fn key(header: &Header) -> Key {
     let (source, destination) = (header.source_port, header.destination_port);
     let l4 = match header.protocol {
         6 => L4::Tcp { source, destination, flags: ACK },
-        // Like dpdk-test-acl, which compares ports for every protocol.
+        // dpdk-test-acl compares ports for every protocol.
         _ => L4::Ports { source, destination },
     };
     let addresses = Addresses::V4 { source: header.source, destination: header.destination };
@@ -318,7 +318,7 @@ impl Dpdk {
         Ok(Self { rules: rule_file, trace: trace_file, count: rules.len(), packets: headers.len() })
     }
 
-    /// Runs a new process. Returns nanoseconds per lookup, from the rate that it prints.
+    /// Runs dpdk-test-acl. Returns nanoseconds per lookup, from the rate that it prints.
     fn one_pass(&self) -> Result<f64> {
         let output = Command::new("dpdk-test-acl")
             .args([
@@ -340,7 +340,7 @@ impl Dpdk {
             .output()
             .context("cannot start dpdk-test-acl; run: apt-get install dpdk-dev")?;
         let text = String::from_utf8_lossy(&output.stdout);
-        // "…, 170847378 cycles (0.07 sec), 85.42 cycles/pkt, 30436522.12 pkt/sec"
+        // Output: "…, 170847378 cycles (0.07 sec), 85.42 cycles/pkt, 30436522.12 pkt/sec"
         let rate = text
             .lines()
             .rev()

@@ -85,7 +85,7 @@ impl Common {
         self.traffic.warmup()
     }
 
-    /// Returns the environment, with absolute paths, because `ip netns exec` searches PATH for a
+    /// Creates the scratch folder. Paths are absolute, because `ip netns exec` searches PATH for a
     /// relative name without slashes.
     pub(crate) fn environment(&self) -> Result<Environment> {
         let absolute = |path: &Path| {
@@ -140,7 +140,7 @@ impl Common {
         (ready, missing)
     }
 
-    /// Checks the prerequisites of a measurement.
+    /// Checks a measurement's prerequisites. Returns its result files.
     pub(crate) fn begin(&self, name: &'static str) -> Result<Output> {
         xdpfwd_lab::require_root("measuring in the lab")?;
         let names: Vec<&str> =
@@ -233,12 +233,11 @@ impl Stop {
     }
 }
 
-/// Prints a result to stdout.
 pub(crate) fn print(text: &str) -> Result<()> {
     Ok(xdpfwd_lab::print(text)?)
 }
 
-/// Prints a line to stderr; stdout is for the result.
+/// Prints a line to stderr; stdout is for results.
 pub(crate) fn note(line: &str) {
     xdpfwd_lab::print_error(line);
 }

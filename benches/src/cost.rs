@@ -1,4 +1,5 @@
-//! `cost`: CPU cycles per task of the cycle ledger, for forwarding alone and with ESP.
+//! `cost`: CPU cycles per packet and task of xdpfwd's cycle ledger (docs/report.md), for forwarding
+//! alone and with ESP.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, thread, time::Duration};
 
@@ -36,7 +37,7 @@ pub(crate) struct Arguments {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Path {
-    /// Transform and backend of the stage `esp-seal`; `None`: no stage.
+    /// Transform and backend of the path's `esp-seal` stage; `None`: no stage.
     seal: Option<(String, String)>,
 }
 
@@ -55,7 +56,7 @@ struct Run {
     size: u16,
     round: u32,
     pps: f64,
-    /// Cycles per packet by task, without the idle tasks `poll` and `wait`.
+    /// Per packet, by task, without the idle tasks `poll` and `wait`.
     cycles: BTreeMap<String, f64>,
 }
 
@@ -171,7 +172,7 @@ fn measure(
     Ok((packets / seconds, cycles))
 }
 
-/// The tasks of the cycle ledger (docs/report.md), in the order of the table's columns.
+/// The tasks, in the order of the table's columns.
 const TASKS: [&str; 10] = [
     "receive", "parse", "stages", "scatter", "transmit", "wake", "reclaim", "look", "control",
     "stamps",

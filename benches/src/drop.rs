@@ -61,11 +61,11 @@ pub(crate) struct Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Dropper {
-    /// With the filter in this placement: `user` or `kernel`.
+    /// xdpfwd with the filter in this placement: `user` or `kernel`.
     Xdpfwd(&'static str),
     /// An XDP program that looks up every packet in the filter's tables, and drops it.
     BareLookups,
-    /// An XDP program that drops every packet at once: the minimum cost.
+    /// An XDP program that drops every packet without a lookup: the minimum cost.
     AtOnce,
 }
 
@@ -101,7 +101,7 @@ struct Run {
     /// Packets dropped per second when all packets are dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     dropped_pps: Option<f64>,
-    /// Cycles of both cores per dropped packet.
+    /// Cycles of generator and dropper per dropped packet.
     #[serde(skip_serializing_if = "Option::is_none")]
     cycles_per_drop: Option<f64>,
     /// Packets forwarded per second when all packets pass.
@@ -211,7 +211,8 @@ impl RuleSet {
         Ok(Self { count, file, packets: headers.iter().map(packet).collect() })
     }
 
-    /// `verdict` applies to packets that match a rule, `default` to all others.
+    /// Writes a configuration file. `verdict` applies to packets that match a rule, `default` to
+    /// others.
     fn config(
         &self,
         environment: &Environment,
@@ -246,7 +247,7 @@ fn packet(header: &Header) -> PacketTemplate {
     }
 }
 
-/// A measurement in the lab, without the program that drops the packets.
+/// The parameters of a measurement, except the dropper.
 struct Measurement<'a> {
     common: &'a Common,
     environment: &'a Environment,
@@ -255,7 +256,7 @@ struct Measurement<'a> {
 }
 
 impl Measurement<'_> {
-    /// Returns packets dropped per second, and cycles of both cores per dropped packet.
+    /// Measures xdpfwd with the filter in this placement; see [`Self::measure`].
     fn drop_by_xdpfwd(&self, placement: &str) -> Result<(f64, f64)> {
         let chain = Chain::builder().build()?;
         let mut forwarder = self
@@ -297,8 +298,8 @@ impl Measurement<'_> {
         Ok(forwarder)
     }
 
-    /// Returns packets dropped per second, and cycles of both cores per dropped packet. `read`
-    /// returns a time in seconds, and the packets dropped up to this time.
+    /// Floods the dropper. Returns packets dropped per second, and cycles of all cores per packet.
+    /// `read` returns a time in seconds, and the packets dropped by then.
     fn measure(&self, chain: &Chain, read: impl Fn() -> Result<(f64, f64)>) -> Result<(f64, f64)> {
         let common = self.common;
         if self.receiving == Receiving::Xdpfwd {
@@ -361,8 +362,8 @@ impl Measurement<'_> {
         Ok(measured)
     }
 
-    /// Returns packets forwarded per second if all pass, and the reported cycles per packet of a
-    /// filter in user space.
+    /// Returns packets forwarded per second if all pass and, for `user`, the filter's reported
+    /// cycles per packet.
     fn forward(&self, placement: &str) -> Result<(f64, Option<f64>)> {
         let chain = Chain::builder().build()?;
         let sink = Sink::builder().attach(chain.sink(), "sink0")?;

@@ -20,7 +20,7 @@ const FAILURE_TIME: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ForwarderKind {
-    /// With these values of `io` and `idle` in the configuration.
+    /// xdpfwd with these values of `io` and `idle`.
     Xdpfwd { io: &'static str, idle: &'static str },
     /// benches/peers/bare_loop.c.
     BareLoop,
@@ -100,8 +100,7 @@ impl ForwarderKind {
 
     /// Describes how the forwarder's conditions differ from xdpfwd's.
     ///
-    /// For a forwarder in the kernel, the text always says what happens to the MAC addresses, even
-    /// if they are swapped as by xdpfwd.
+    /// For a forwarder in the kernel, the text always says what happens to the MAC addresses.
     pub(crate) fn differences(self) -> &'static str {
         match self {
             Self::Xdpfwd { io: "packet-mmsg", .. } => "the kernel also processes every frame",
@@ -113,7 +112,7 @@ impl ForwarderKind {
                 "in softirq on the forwarder's core, by RPS; no MAC swap; socket buffers are \
                  allocated on the generator's core"
             }
-            // "As bridge" refers to the line of `bridge` in the same table.
+            // The table has a line for `bridge`.
             Self::IpForward => {
                 "as bridge; rewrites TTL, checksum and MAC addresses instead of swapping them"
             }
@@ -258,8 +257,8 @@ impl ForwarderKind {
         }
     }
 
-    /// Returns the same traffic for all forwarders except the router, which needs its MAC address
-    /// as destination.
+    /// Returns the traffic to send: the same for all except `IpForward`, a router, which needs its
+    /// MAC address as destination.
     pub(crate) fn traffic(self) -> Traffic {
         match self {
             Self::IpForward => Traffic::new()
@@ -352,7 +351,7 @@ impl RunningForwarder {
             .map_or(Ok(()), |forwarder| forwarder.check_running().map_err(Into::into))
     }
 
-    /// Returns xdpfwd's final report.
+    /// Stops the forwarder. Returns the final report if it is xdpfwd.
     pub(crate) fn stop(mut self) -> Result<Option<serde_json::Value>> {
         let Some(forwarder) = &mut self.forwarder else { return Ok(None) };
         forwarder.stop(STOP_DEADLINE)?;
@@ -361,7 +360,7 @@ impl RunningForwarder {
     }
 }
 
-/// Returns the first line of the error with "failed", "error" or "cause:", otherwise the last line.
+/// Returns the error's first line with "failed", "error" or "cause:", otherwise its last line.
 pub(crate) fn brief(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

@@ -19,7 +19,7 @@ const SCENARIOS: [&str; 6] =
     ["kernel", "rings", "port", "worker", "worker-mac-swap", "worker-three-stages"];
 /// Packets per round in examples/counted.rs.
 const BATCH: u64 = 64;
-/// Rounds of the first count; the second count has three times as many.
+/// Rounds of the first count; the second has three times as many.
 const ROUNDS: u64 = 500;
 /// Accepted relative change. A larger increase is an error; a larger decrease requests an update.
 const TOLERANCE: f64 = 0.05;
@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
 struct Numbers {
     /// `rustc --version`, because the counts depend on the compiler.
     rustc: String,
-    /// Instructions of user code per packet.
+    /// User-space instructions per packet, by scenario.
     per_packet: BTreeMap<String, f64>,
 }
 
@@ -163,7 +163,7 @@ fn count(program: &Path, scenario: &str, rounds: u64) -> Result<u64> {
             stderr.trim()
         );
     }
-    // ==1234== Collected : 5678
+    // For example: ==1234== Collected : 5678
     let collected = stderr
         .lines()
         .find_map(|line| line.split_once("Collected :"))

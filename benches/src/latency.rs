@@ -32,7 +32,7 @@ const PRECISION: f64 = 0.02;
 const RATE_BOUND: f64 = 16e6;
 /// A rate in packets per second at which the generator sends as fast as it can.
 const OVERLOAD_RATE: u64 = 100_000_000;
-/// Packets per second of the measurement at a low rate, which follows the one without traffic.
+/// Packets per second of the measurement that follows the one without traffic.
 const LOW_RATE: u64 = 1000;
 
 #[derive(Args)]
@@ -77,11 +77,11 @@ struct LatencyBench {
 struct Run {
     #[serde(rename = "peer")]
     forwarder: &'static str,
-    /// In per cent of the no-drop rate; `None` for the low rate.
+    /// In per cent of the no-drop rate; `None` for `LOW_RATE`.
     load: Option<u32>,
     round: u32,
     offered_pps: f64,
-    /// Fraction of frames lost.
+    /// Fraction lost.
     lost: f64,
     p50_us: f64,
     p99_us: f64,
@@ -203,7 +203,7 @@ impl LatencyBench {
         Ok(Self { running, sink, chain, traffic })
     }
 
-    /// Returns the offered packets per second and the fraction of frames lost.
+    /// Sends at `rate`. Returns the offered packets per second and the fraction lost.
     fn attempt(&mut self, rate: u64, time: Duration) -> Result<(f64, f64)> {
         let before = self.sink.seen()?.arrived.packets;
         let generator = self.traffic.clone().rate(rate).start(self.chain.gen_(), "gen0")?;
@@ -276,8 +276,8 @@ fn find_no_drop_rate(
     Ok(passing)
 }
 
-/// Measures in an open loop: the generator sends on schedule, whether or not earlier frames
-/// arrived.
+/// Measures in an open loop: the generator sends on schedule, whether earlier frames arrived or
+/// not.
 fn measure_at_rate(
     forwarder: &PreparedForwarder,
     arguments: &Arguments,

@@ -4,7 +4,7 @@ use std::{fs, process::Command};
 
 use serde::Serialize;
 
-/// A description of the machine, its kernel and its tools.
+/// A machine, its kernel and its tools.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
     /// Host name.
@@ -14,7 +14,7 @@ pub struct Machine {
     /// `uname -srvm`.
     kernel: String,
     cpu: String,
-    /// As the kernel reports it.
+    /// From /proc/cpuinfo.
     cpu_mhz: String,
     cores: usize,
     memory_kib: u64,
@@ -23,12 +23,12 @@ pub struct Machine {
     cc: String,
     /// With `-dirty` if the work tree was modified.
     commit: String,
-    /// Load average at the start of the run.
+    /// At the start of the run.
     pub load_average: String,
 }
 
 impl Machine {
-    /// Returns the description of this machine.
+    /// Describes this machine.
     pub fn detect() -> Self {
         let cpuinfo = read("/proc/cpuinfo");
         let field = |name: &str| {
@@ -58,8 +58,8 @@ impl Machine {
         }
     }
 
-    /// Returns the first core's clock in MHz, from /proc/cpuinfo. At a fixed frequency, the
-    /// time-stamp counter has the same clock.
+    /// Returns the first core's clock in MHz, from /proc/cpuinfo. It equals the rate of the
+    /// time-stamp counter if the frequency is fixed.
     pub fn megahertz(&self) -> Option<f64> {
         self.cpu_mhz.parse().ok()
     }

@@ -5,9 +5,9 @@ use serde::Serialize;
 /// The median of a sample, with a confidence interval of the true median.
 ///
 /// The interval lies between two order statistics. Of *n* values, the number below the true median
-/// is binomial(*n*, ½) for every continuous distribution, so no resampling is needed. It is the
-/// narrowest symmetric interval with a coverage of at least 95 % (2nd to 8th of 9 values: 96.1 %);
-/// with fewer than six values, it is the range of the values.
+/// is binomial(*n*, ½) for every continuous distribution, so no resampling is needed. The interval
+/// is the narrowest symmetric one with a coverage of at least 95 % (2nd to 8th of 9 values:
+/// 96.1 %); with fewer than six values, it is their range.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Median {
     pub(crate) median: f64,

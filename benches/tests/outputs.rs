@@ -39,7 +39,7 @@ fn command_with_full_disk_behind_stdout_fails() {
     }
 }
 
-/// `pairs` runs its own two commands.
+/// `pairs` runs the two given commands.
 #[test]
 fn pairs_rejects_options_that_it_would_ignore() {
     for option in ["--only", "--core", "--xdpfwd", "--peers", "--results"] {

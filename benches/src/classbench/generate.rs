@@ -12,7 +12,7 @@ use super::{
 /// Returns `rules` distinct rules, each before the rules that cover it; fewer if the seed does not
 /// yield as many.
 ///
-/// The same rule can be drawn twice. Therefore, draws a larger number in the next round, in up to
+/// Draws can repeat a rule. If too few are distinct, draws again, with a larger number, in up to
 /// eight rounds.
 pub fn generate(seed: &Seed, rules: usize, random_seed: u64) -> Vec<Rule5> {
     let mut drawn = rules;
@@ -129,7 +129,7 @@ mod tests {
         }
     }
 
-    /// Allows a difference of five standard deviations plus `slack`.
+    /// Allows five standard deviations plus `slack`.
     fn assert_near<K: Ord + std::fmt::Debug>(
         seen: &BTreeMap<K, usize>,
         wanted: &BTreeMap<K, f64>,

@@ -114,7 +114,7 @@ impl Rule5 {
     }
 }
 
-/// A line of a ClassBench filter set without newline. TCP flags and mask are always "any".
+/// A line of a ClassBench filter set, without newline. TCP flags and mask are always "any".
 impl fmt::Display for Rule5 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, destination, source_ports, destination_ports, protocol } = self;
@@ -245,7 +245,7 @@ mod tests {
         assert_eq!((rule.source_ports, rule.destination_ports.low), (Ports::ANY, 1024));
         assert_eq!(rule.protocol, Protocol::number(6));
         assert_eq!(rule.to_string(), LINE);
-        // classbench-ng writes no flags, but a tab at the end.
+        // classbench-ng writes a final tab instead of flags.
         assert_eq!(LINE.replace("\t0x0000/0x0000", "\t").parse::<Rule5>().unwrap(), rule);
     }
 

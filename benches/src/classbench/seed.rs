@@ -41,7 +41,7 @@ impl Seed {
         BUILT_IN.iter().map(|(name, _)| *name)
     }
 
-    /// Returns a seed of benches/classbench, or `None` if the name is unknown.
+    /// Returns a seed of benches/classbench; `None`: unknown name.
     pub fn built_in(name: &str) -> Option<Self> {
         let (_, text) = BUILT_IN.iter().find(|(other, _)| *other == name)?;
         Some(Self::parse(name, text).expect("valid built-in seed"))
@@ -56,7 +56,7 @@ impl Seed {
         file.and_then(|file| Self::resolve(name, &file)).with_context(|| format!("seed {name}"))
     }
 
-    /// Returns the seed's name.
+    /// Returns the name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -240,7 +240,7 @@ impl PortValues {
     }
 }
 
-/// How the trie of one side's prefixes branches.
+/// How the trie of the source or destination prefixes branches.
 #[derive(Clone, Debug)]
 pub(crate) struct Branching {
     /// Approximate maximum number of nested prefixes.
@@ -277,9 +277,9 @@ impl Branching {
     /// Returns the branching for a set that is `factor` times as large. A larger set gets more
     /// addresses, not more rules per address. A factor of at most 1 changes nothing.
     ///
-    /// As ClassBench's option `-b`: balances levels from the root down until the sum of the removed
-    /// imbalances equals `factor`. A level's imbalance is 2 if all nodes have one child, and 0 if
-    /// all have two children of equal weight.
+    /// Like ClassBench's option `-b`, balances levels from the root down until the sum of the
+    /// removed imbalances equals `factor`. A level's imbalance is 2 if all nodes have one child,
+    /// and 0 if all have two children of equal weight.
     pub(crate) fn scaled(&self, factor: f64) -> Self {
         let mut scaled = self.clone();
         let mut remaining = if factor > 1.0 { factor } else { 0.0 };

@@ -9,7 +9,7 @@ use serde::Deserialize;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct SeedFile {
-    /// As `Seed::filters`.
+    /// See `Seed::filters`.
     pub(crate) filters: u32,
     pub(crate) protocol: Vec<ProtocolEntry>,
     /// Share, first port, last port.
@@ -26,7 +26,7 @@ pub(crate) struct SeedFile {
     pub(crate) lengths: BTreeMap<String, Vec<(f64, u8, u8)>>,
     pub(crate) source_nesting: u8,
     pub(crate) destination_nesting: u8,
-    /// First level, last level, share of nodes with two children, `Level::skew` of these.
+    /// First level, last level, share of nodes with two children, `Level::skew`.
     pub(crate) source_branching: Vec<(u8, u8, f64, f64)>,
     pub(crate) destination_branching: Vec<(u8, u8, f64, f64)>,
     /// First level, last level, probability as in `Seed::correlation`.

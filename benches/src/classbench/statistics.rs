@@ -18,7 +18,7 @@ pub struct Statistics {
     /// Number of distinct pairs of source and destination prefix lengths.
     pub length_pairs: usize,
     /// Number of distinct tuples: both prefix lengths, the kind of each port range (a prefix of 0
-    /// to 16 bits, or another range), and whether the rule has a protocol.
+    /// to 16 bits, or another range), and whether the rule names a protocol.
     pub tuples: usize,
     /// Number of rules of the largest tuple.
     pub largest_tuple: usize,

@@ -28,7 +28,7 @@ pub struct Header {
     pub drawn_from: Option<usize>,
 }
 
-/// How often a header is repeated, back to back.
+/// How often a header occurs back to back.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Locality {
     /// Once.

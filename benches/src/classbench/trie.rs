@@ -10,7 +10,7 @@ use super::{
     seed::{Branching, Lengths},
 };
 
-/// Returns a source address for each entry of `lengths`.
+/// Returns an address for each entry of `lengths`.
 pub(crate) fn sources(branching: &Branching, lengths: &[Lengths], random: &mut Random) -> Vec<u32> {
     let mut sources = Sources { branching, lengths, random, addresses: vec![0; lengths.len()] };
     sources.grow(0, 0, (0..lengths.len()).collect(), 0);
@@ -66,7 +66,7 @@ struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    /// `nested` is the number of prefixes on the path to the node.
+    /// Assigns addresses from this node down. `nested` prefixes lie on the path to it.
     fn grow(&mut self, level: u8, address: u32, rules: Vec<usize>, nested: u8) {
         let length = |rule: usize| self.lengths[rule].source;
         let (ending, mut longer): (Vec<_>, Vec<_>) =

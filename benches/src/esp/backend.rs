@@ -19,8 +19,8 @@ use xdpfwd_ipsec::{
 
 use super::options::{Backend, Cipher, Timing};
 
-/// Distance between frames in bytes. A power of two would map all packets to few cache sets. DPDK
-/// also avoids this.
+/// Distance between frame starts in bytes. A power of two would map all packets to few cache sets.
+/// DPDK also avoids this.
 const STRIDE: usize = 2048 + 192;
 
 /// Offset of the bytes that ESP processes: after 256 bytes of headroom and the Ethernet and IPv4
@@ -28,23 +28,22 @@ const STRIDE: usize = 2048 + 192;
 /// short time.
 const OFFSET: usize = 256 + 14 + 20 - PREFIX_LEN;
 
-/// Bytes for padding, trailer and ICV: enough for every payload.
+/// Enough bytes for padding, trailer and ICV of every payload.
 const TRAILER_ROOM: usize = 32;
 
-/// The maximum payload that fits in a frame, in bytes.
+/// Maximum payload of a frame, in bytes.
 pub(super) const MAX_PAYLOAD: usize = STRIDE - OFFSET - PREFIX_LEN - HEADER_LEN - TRAILER_ROOM;
 
 // Values of the parameter `new_numbers` of `seal_alone`.
 const NEW_NUMBERS: bool = true;
 const SAME_NUMBERS: bool = false;
 
-/// Extended sequence numbers.
+/// Use extended sequence numbers.
 const ESN: bool = true;
 const SPI: u32 = 0x1234_5678;
 const SALT_BYTES: [u8; SALT_LEN] = [1, 2, 3, 4];
 
-/// Returns the length of the text that the AEAD encrypts, in bytes: payload and trailer without the
-/// ICV.
+/// Returns the number of bytes that the AEAD encrypts: payload and trailer without the ICV.
 pub(super) fn text_len(payload: usize) -> usize {
     payload + trailer_len(payload) - ICV_LEN
 }
@@ -69,7 +68,7 @@ impl Frames {
         PREFIX_LEN + HEADER_LEN + self.payload + trailer_len(self.payload)
     }
 
-    /// Yields the bytes of each frame that ESP processes.
+    /// Yields the part of each frame that ESP processes.
     fn packets(&mut self) -> impl Iterator<Item = &mut [u8]> {
         let len = self.len();
         self.memory.chunks_exact_mut(STRIDE).map(move |frame| &mut frame[OFFSET..OFFSET + len])
@@ -90,7 +89,7 @@ enum Alone {
     Aes128(Aes128Gcm),
     Aes256(Aes256Gcm),
     ChaCha20(ChaCha20Poly1305),
-    /// libipsec-mb, for which no crate exists: the loop of xdpfwd-ipsec over prepared jobs.
+    /// libipsec-mb has no crate: xdpfwd-ipsec processes prepared jobs.
     Jobs(Box<dyn Aead>),
 }
 
@@ -158,7 +157,7 @@ impl BackendBench {
         Ok(())
     }
 
-    /// Returns the median times per packet, for sealing and for opening.
+    /// Runs the passes. Returns the median times per packet, for sealing and opening.
     pub(super) fn round(&self, frames: &mut Frames, passes: usize) -> [Timing; 2] {
         let mut window = window();
         let mut samples: [Vec<f64>; 4] = Default::default();
@@ -216,8 +215,8 @@ impl BackendBench {
         (nanoseconds(start), opened)
     }
 
-    /// Returns the time in nanoseconds. `new_numbers`: uses new sequence numbers instead of those
-    /// of the last pass.
+    /// Returns the time in nanoseconds. Uses the last sequence numbers again, or new ones if
+    /// `new_numbers`.
     fn seal_alone(&self, frames: &mut Frames, new_numbers: bool) -> f64 {
         let count = frames.count() as u64;
         if new_numbers {

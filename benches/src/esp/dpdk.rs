@@ -27,7 +27,7 @@ pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]
         Direction::Seal => "encrypt",
         Direction::Open => "decrypt",
     };
-    // The main core waits; `arguments.core` works.
+    // DPDK's main thread idles on `main_core`; `arguments.core` works.
     let main_core = usize::from(arguments.core == 0);
     let lengths: Vec<String> = texts.iter().map(ToString::to_string).collect();
     let output = Command::new(NAME)
@@ -75,7 +75,7 @@ pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]
     for text in texts {
         let (rate, cycles) = read(&stdout, *text).with_context(|| {
             let stderr = String::from_utf8_lossy(&output.stderr);
-            // The words lack their first letter, which may be upper or lower case.
+            // The first letter, left out here, may be upper or lower case.
             let reason = stderr
                 .lines()
                 .chain(stdout.lines())

@@ -1,8 +1,8 @@
 //! `esp`: the cost of ESP per packet for each backend, compared with the AEAD alone and with
 //! `dpdk-test-crypto-perf`.
 //!
-//! Every variant runs in each round. The result of a round is the median of its passes, so that
-//! interrupted passes do not count; the table shows the median of the rounds.
+//! Each round runs every variant (backend and payload length). Its result is the median of its
+//! passes, so that interrupted passes do not count; the table shows the median of the rounds.
 
 mod backend;
 mod dpdk;
@@ -25,7 +25,7 @@ use backend::{BackendBench, Frames};
 pub(crate) use options::Arguments;
 use options::{Backend, Cipher, Direction, Timing};
 
-/// The results of a backend in one round, for one direction and payload length.
+/// A backend's results in one round, for one direction and payload length.
 struct Figures {
     timing: Timing,
     /// Nanoseconds per packet of the stage.
@@ -38,9 +38,8 @@ struct Figures {
 struct Row {
     transform: Cipher,
     direction: Direction,
-    /// Bytes.
     payload: usize,
-    /// Bytes of encrypted text.
+    /// Bytes of payload and ESP trailer.
     text: usize,
     backend: Backend,
     alone_ns: Option<Median>,
@@ -187,7 +186,7 @@ fn check(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Uses a new thread, so that the caller is not pinned.
+/// Runs `work` in a new thread on `core`, so the caller is not pinned.
 fn on_core<T: Send>(core: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let mut set = CpuSet::new();
     set.set(core).with_context(|| format!("invalid core {core}"))?;

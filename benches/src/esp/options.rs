@@ -1,4 +1,4 @@
-//! The options of `esp`, and the variants that it measures.
+//! The options of `esp`. A variant is a backend with a payload length.
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -35,6 +35,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(super) passes: usize,
     /// Number of packets in a pass (a multiple of 64) and in dpdk-test-crypto-perf (at least 1024)
+    // For dpdk-test-crypto-perf, this is the pool size; see `dpdk_packets`.
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub(super) frames: usize,
     /// Packets per size and round for dpdk-test-crypto-perf. It reports a mean, which
@@ -42,6 +43,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(super) dpdk_packets: usize,
     /// Core of the measurement; dpdk-test-crypto-perf waits on another core
+    // Only its main thread waits there.
     #[arg(long, default_value_t = 1)]
     pub(super) core: usize,
     /// Print one line of JSON for each row of the table
@@ -53,13 +55,10 @@ pub(crate) struct Arguments {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Cipher {
-    /// AES-GCM with a key of 128 bits
     #[value(name = "aes-128-gcm")]
     Aes128Gcm,
-    /// AES-GCM with a key of 256 bits
     #[value(name = "aes-256-gcm")]
     Aes256Gcm,
-    /// ChaCha20-Poly1305
     #[value(name = "chacha20-poly1305")]
     ChaCha20Poly1305,
 }

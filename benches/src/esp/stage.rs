@@ -24,20 +24,20 @@ use xdpfwd_xsk::{
 
 use super::options::Backend;
 
-/// A worker in which packets of one length circulate.
+/// A worker that circulates packets of one length.
 pub(super) struct StageBench {
     worker: Worker<Vec<NamedStage>>,
     frames: Frames,
     count: usize,
-    /// Samples of sealing, and of opening.
+    /// For sealing and opening.
     samples: [Samples; 2],
     _folder: TempDir,
 }
 
-/// Nanoseconds per packet, for each batch.
+/// Nanoseconds per packet, one value per batch.
 type Samples = Rc<RefCell<Vec<f64>>>;
 
-/// Circulating frames that wait to be received.
+/// Frames that wait to be received.
 type Frames = Rc<RefCell<Vec<Frame>>>;
 
 impl StageBench {
@@ -96,7 +96,8 @@ impl StageBench {
         Ok(Self { worker, frames, count, samples, _folder: folder })
     }
 
-    /// Returns nanoseconds per packet, for sealing and for opening: medians of all batches.
+    /// Runs the passes. Returns the batches' median time per packet in nanoseconds, for sealing and
+    /// opening.
     pub(super) fn round(&mut self, passes: usize) -> Result<[f64; 2]> {
         // The first pass warms up.
         for pass in 0..=passes {
@@ -133,7 +134,7 @@ fn build<C: StageConfig + DeserializeOwned>(text: &str, folder: &Path) -> Result
     Ok(plan.build(&BuildCx::default()))
 }
 
-/// `size` is the IPv4 length in bytes.
+/// Returns a frame with `size` bytes of IPv4.
 fn packet(size: usize) -> Vec<u8> {
     let mut packet = vec![0x5a; 14 + size];
     packet[12..14].copy_from_slice(&[8, 0]);
