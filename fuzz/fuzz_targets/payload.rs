@@ -12,7 +12,7 @@ use xdpfwd_filter::{Addresses, Key, L4, Match, Rule, Scanner, Signature, Verdict
 
 #[derive(Debug, Arbitrary)]
 struct Pattern {
-    /// Position in the payload of the pattern's bytes, unless `is_repeated`.
+    /// Position of the pattern's bytes in the payload, unless they repeat one byte.
     start: u16,
     length: u8,
     is_repeated: bool,
