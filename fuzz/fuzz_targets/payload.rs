@@ -1,7 +1,7 @@
 //! Scans an arbitrary payload for arbitrary signatures. The result must equal that of a search of
-//! every position, and the steps must stay within the bound.
+//! every position, and the steps must stay within the scanner's bound.
 //!
-//! Each eighth of the bound that a scan reaches is a branch of its own, so that the fuzzer keeps
+//! Each fraction of the bound that a scan reaches is a branch of its own, so that the fuzzer keeps
 //! inputs that need more steps than all before, and searches for the most expensive ones.
 #![no_main]
 
@@ -12,7 +12,7 @@ use xdpfwd_filter::{Addresses, Key, L4, Match, Rule, Scanner, Signature, Verdict
 
 #[derive(Debug, Arbitrary)]
 struct Pattern {
-    /// From the text at this position, or repetitions of one byte.
+    /// Position of the pattern's bytes in the payload, unless they repeat one byte.
     start: u16,
     length: u8,
     is_repeated: bool,
@@ -75,7 +75,7 @@ fn contains(signature: &Signature, payload: &[u8]) -> bool {
     })
 }
 
-/// Takes a branch of its own for each value of `reached`.
+/// Takes a branch of its own for each value below `reached`.
 macro_rules! branches {
     ($reached:expr, $($value:literal)*) => {
         $(if $reached > $value { black_box($value); })*

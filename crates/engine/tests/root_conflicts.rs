@@ -1,5 +1,5 @@
-//! A start fails if another XDP program is attached to an interface. The error must name it and a
-//! command that detaches it. Needs root.
+//! A start fails if another XDP program is attached to an interface. The error must name this
+//! program and a command that detaches it. Needs root.
 
 mod support;
 
@@ -14,7 +14,7 @@ use xdpfwd_engine::{AttachmentHolder, Control, DataPlane, StartError};
 use xdpfwd_lab::{Chain, Sink};
 use xdpfwd_testkit::lab::ip;
 
-/// The file of the XDP program that the tests attach before the start: a copy of xdpfwd's own.
+/// The XDP program that the tests attach before the start: a copy of xdpfwd's own.
 const OBJECT: &str = concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o");
 
 fn start() -> Result<(), StartError> {
@@ -22,7 +22,7 @@ fn start() -> Result<(), StartError> {
     DataPlane::start(cross_connect(1, None), &control).map(|data_plane| drop(stop(data_plane)))
 }
 
-/// Returns the program that the error names, and the command that detaches it.
+/// Returns the program and the detaching command in the error of a start.
 fn failed_start(lab: &Chain) -> (xdpfwd_engine::AttachedProgram, String) {
     let error = lab.fwd().run(start).unwrap().unwrap_err();
     let text = error.to_string();

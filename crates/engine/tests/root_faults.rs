@@ -1,4 +1,4 @@
-//! Faults of resources that a reload has released. Needs root.
+//! Reports keep the fault of a resource whose release on reload failed. Needs root.
 
 mod support;
 

@@ -19,13 +19,13 @@ use xdpfwd_xsk::{HugePages, OpenPorts, Port as _, UmemConfig, XskPort};
 const PACKETS_PER_SET: usize = 1024;
 /// Number of queues; all packets are on queue 0.
 const QUEUES: u16 = 1;
-/// The time in clock cycles that the filter stage gets. It matters only for rate limits.
+/// The current time in clock cycles, passed to the filter stage. Only rate limits use it.
 const NOW: u64 = 0;
-/// Maximum number of `continue` rules in a set. Such rules give no verdict.
+/// Maximum number of `continue` rules (without verdict) in a set.
 const MAX_CONTINUE_RULES: usize = 16;
 
-/// Opens a socket in a new network namespace. The XDP program needs one: it filters only packets of
-/// queues with a socket.
+/// Opens a socket in a new network namespace. The XDP program filters only packets of queues with a
+/// socket.
 fn open_socket() -> OpenPorts<XskPort> {
     unshare(CloneFlags::CLONE_NEWNET)
         .unwrap_or_else(|error| panic!("{error} (needs root: `make test`)"));
@@ -43,7 +43,7 @@ struct PacketCounts {
     packets: usize,
     /// Packets whose verdict comes from a rule.
     by_rule: usize,
-    /// Randomly changed packets, which can be malformed.
+    /// Randomly changed packets.
     mangled: usize,
 }
 
@@ -58,8 +58,8 @@ fn kernel_and_user_space_filters_agree_on_ten_million_packets() {
     compare_filters(10_240);
 }
 
-/// Uses several threads, because most of the time goes to the kernel's verifier, which checks each
-/// program on one core.
+/// Uses several threads: the kernel's verifier takes most of the time, and checks each program on
+/// one core.
 fn compare_filters(sets: usize) {
     let seed = xdpfwd_testkit::random_filter::seed();
     let threads = thread::available_parallelism().map_or(1, usize::from).min(4);
@@ -87,8 +87,7 @@ fn compare_filters(sets: usize) {
     );
 }
 
-/// Compares the filters for each rule set, whose rules and packets come from its own sequence of
-/// random numbers.
+/// Compares the filters for each rule set. Its rules and packets come from its own random numbers.
 fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> PacketCounts {
     let opened = open_socket();
     let fd = opened.ports[0].fd().unwrap();
@@ -145,8 +144,8 @@ fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> PacketCoun
     counts
 }
 
-/// 4000 rules fill the classifier's tables, as small rule sets do not: dozens of tuples
-/// (combinations of prefix lengths), second-level address tables (`parts_v4`, `parts_v6`), and
+/// Unlike small rule sets, 4000 rules give the classifier dozens of tuples (combinations of prefix
+/// lengths), second-level address tables (`parts_v4`, `parts_v6`; the first level has 16 bits), and
 /// overflowed groups of four hash tags (`tags_v4`).
 #[test]
 fn kernel_and_user_space_filters_agree_with_4000_rules() {
@@ -187,8 +186,8 @@ fn kernel_and_user_space_filters_agree_with_4000_rules() {
         .collect();
     let drawn = RuleSet::from_rules(rule_texts, &mut random, MAX_CONTINUE_RULES);
     let in_user_space = drawn.plan("user");
-    // Each plan has its own hash seed. Create plans until one has an overflowed tag group: a full
-    // group to which another entry belongs. The group's top bit marks the overflow.
+    // Each plan has its own hash seed. Create plans until in one a tag group overflows: it is full,
+    // and the next entry with its hash goes to another group. Its top bit marks the overflow.
     let has_overflowed_group = |plan: &Arc<dyn xdpfwd_pipeline::StagePlan>| {
         let image = plan.as_xdp_offload().unwrap().image();
         let tags = &image.tables.arrays.iter().find(|array| array.map == "tags_v4").unwrap().bytes;
@@ -199,6 +198,7 @@ fn kernel_and_user_space_filters_agree_with_4000_rules() {
         .find(has_overflowed_group)
         .expect("none of 50 plans has an overflowed tag group");
     let kernel = in_kernel.as_xdp_offload().unwrap().image();
+    // A map's number of values.
     let values =
         |map: &str| kernel.tables.arrays.iter().find(|array| array.map == map).unwrap().values;
     assert!(

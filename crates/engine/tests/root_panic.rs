@@ -76,7 +76,7 @@ fn assert_detached(lab: &Chain) {
 
 #[test]
 fn stage_panic_is_reported_and_all_packets_are_counted() {
-    /// The same as in `cross_connect`.
+    /// As in `cross_connect`.
     const FRAMES_PER_WORKER: u64 = 4096;
     for workers in [1, 2] {
         for point in [PanicPoint::Process, PanicPoint::Tick, PanicPoint::Counters] {

@@ -74,7 +74,7 @@ pub struct VethDropCounts {
 
 impl PacketAccounting {
     /// Computes the account from the frames offered, the sink's counters and xdpfwd's final report.
-    /// `veth` adds the veth driver's counts, which are compared with xdpfwd's counters.
+    /// `veth` adds the veth driver's counts, for comparison with xdpfwd's.
     #[must_use]
     pub fn new(
         offered: Counters,
@@ -310,7 +310,7 @@ impl PacketAccounting {
     }
 }
 
-/// Returns the reported number or, if that is 0, `total` minus the other frame counts.
+/// Returns the reported number of leaked frames or, if that is 0, `total` minus the other counts.
 fn leaked(report: &Report) -> i64 {
     let frames = &report.frames;
     let missing =

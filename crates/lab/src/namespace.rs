@@ -144,9 +144,9 @@ impl NamespaceHandle {
     }
 }
 
-/// Removes the namespaces of ended processes, and returns their names.
+/// Removes the namespaces of ended processes, and returns the namespaces' names.
 ///
-/// Their names have the exact pattern `xdpfwd-<pid>-<n>-<label>`, where process `<pid>` does not
+/// The names have the exact pattern `xdpfwd-<pid>-<n>-<label>`, where process `<pid>` does not
 /// exist. First ends the processes inside, which would keep the namespace alive.
 ///
 /// # Errors

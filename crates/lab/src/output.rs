@@ -1,4 +1,4 @@
-//! Output of commands.
+//! Output of `xdpfwd-lab`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

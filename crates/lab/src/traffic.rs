@@ -66,7 +66,7 @@ pub struct Traffic {
     packets: Option<Arc<[PacketTemplate]>>,
 }
 
-/// A packet of a [flood](Traffic::flood). Without ports in the protocol, the port fields are the
+/// A packet of a [flood](Traffic::flood). For a protocol without ports, the port fields are the
 /// first four bytes after the IPv4 header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketTemplate {
@@ -387,7 +387,7 @@ impl Sender {
             .find(|p| p.name() == name)
             .ok_or(Error::Object("the generator's program"))?;
         let frame = self.traffic.frame(0, 0).bytes();
-        // `struct xdp_md`: data 0, data_end, data_meta, ingress interface, and two unused fields.
+        // `struct xdp_md`: data (0), data_end, data_meta (0), ingress interface, two unused fields.
         let context = [0, frame.len() as u32, 0, ifindex, 0, 0].map(u32::to_ne_bytes).concat();
         if ready
             .send([

@@ -41,7 +41,7 @@ fn chain_with_bridge(mtu: u16) -> Chain {
     chain
 }
 
-/// Waits at most 5 s.
+/// Returns the counters when they are `done`, or after 5 s.
 fn wait_for_counters(sink: &Sink, done: impl Fn(&SinkCounters) -> bool) -> SinkCounters {
     let start = Instant::now();
     loop {
@@ -106,7 +106,7 @@ fn namespaces_of(pid: u32) -> Vec<String> {
 #[test]
 fn slow_traffic_arrives_intact_and_in_order() {
     let chain = chain_with_bridge(xdpfwd_lab::MAX_MTU);
-    // 61 and 67 bytes end in a partial word; the last size is the maximum.
+    // 61 and 67 bytes end in a partial pattern word; the last size is the maximum.
     for size in [60, 61, 67, 68, 590, 1514, xdpfwd_lab::MAX_MTU + 14] {
         let sink =
             Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
@@ -152,7 +152,7 @@ fn latency_histogram_counts_every_frame() {
     assert_eq!(live.count(), seen.arrived.packets);
     assert!(live.quantile(0.5).unwrap() > Duration::ZERO, "median latency is zero");
 
-    // Send a frame that is `old`, and one with send time 0, which has a still longer latency.
+    // Send a frame with the latency `old`, and one with send time 0: a longer latency.
     let uptime = fs::read_to_string("/proc/uptime").expect("read the uptime");
     let uptime: f64 =
         uptime.split(' ').next().and_then(|seconds| seconds.parse().ok()).expect("seconds");
@@ -387,8 +387,8 @@ impl Drop for Lab {
 }
 
 impl Lab {
-    /// Runs a lab with the forwarder `sleep SECONDS`. The number of seconds identifies the process,
-    /// so use a different number in each test.
+    /// Runs a lab with the forwarder `sleep SECONDS`. The seconds identify the process: each test
+    /// needs its own.
     fn start(seconds: &str) -> Self {
         xdpfwd_lab::require_root("tests/root_lab.rs")
             .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
@@ -496,7 +496,7 @@ fn forwarder_wait_and_stop_report_each_outcome() {
     assert!(ignoring.stop(Duration::from_millis(200)).expect("stop").killed);
 }
 
-/// `make test &` in a shell script starts it with SIGINT and SIGQUIT ignored.
+/// A shell script starts `make test &` with SIGINT and SIGQUIT ignored.
 #[test]
 fn forwarder_of_process_that_ignores_sigint_gets_default_action() {
     xdpfwd_lab::require_root("tests/root_lab.rs")

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::{apt, tool};
 
 /// A kernel pinned in `kernels.toml`. [`fetch`](Self::fetch) can use another release of the series:
-/// the newest in the cache, or, if the suite lacks the pinned release, the newest in the suite.
+/// the newest in the cache, or, if the Debian suite lacks the pinned release, the suite's newest.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Kernel {
@@ -28,9 +28,9 @@ pub(crate) struct Kernel {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Package {
-    /// Package name, with `{release}` as a placeholder.
+    /// With `{release}` as a placeholder.
     name: String,
-    /// Checksum of the pinned release's package file, in hexadecimal.
+    /// Checksum of the pinned release's package, in hexadecimal.
     sha256: String,
 }
 
@@ -65,7 +65,7 @@ impl UnpackedKernel {
         found.with_context(|| format!("the packages of Linux {} contain no vmlinuz", self.release))
     }
 
-    /// Returns the path of the kernel's build configuration; `None` if the packages lack it.
+    /// Returns the path of the build configuration; `None` if the packages lack it.
     pub(crate) fn build_config(&self) -> Option<PathBuf> {
         Some(self.root.join("boot").join(format!("config-{}", self.release)))
             .filter(|path| path.exists())
@@ -84,7 +84,7 @@ pub(crate) fn pinned() -> Result<Vec<Kernel>> {
 }
 
 impl Kernel {
-    /// Downloads and unpacks the kernel unless it is in the cache.
+    /// Downloads and unpacks the kernel unless a release of its series is in the cache.
     pub(crate) fn fetch(&self) -> Result<UnpackedKernel> {
         let cache = apt::cache_folder()?.join("kernels");
         fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;

@@ -24,7 +24,7 @@ pub(crate) struct Machine<'a> {
     pub(crate) prefix: &'a str,
 }
 
-/// Number of lines of console output in the error message if the command reports no exit status.
+/// Number of console lines in the error message if the command reports no exit status.
 const CONSOLE_TAIL_LINES: usize = 30;
 
 impl Machine<'_> {
@@ -149,10 +149,10 @@ impl Machine<'_> {
         qemu.arg("-serial").arg(format!("file:{}", console.display()));
         qemu.arg("-kernel").arg(kernel.image()?).arg("-initrd").arg(initramfs);
         // virtio_net as a module passes the address of a variable of the module, a packet header of
-        // zeros, to the DMA API, which takes it for an address of the direct map. In zero-copy mode,
-        // the device therefore reads the header of each packet from unrelated memory, and the tap
+        // zeros, to the DMA API, which takes it for an address of the direct map. In zero-copy
+        // mode, the device therefore reads each packet's header from unrelated memory, and the tap
         // device rejects all packets if that memory is not zero. Without KASLR, the wrong address
-        // lies in the reserved range, which stays zero. run.sh checks this.
+        // lies in the range of `memmap`, which stays zero. run.sh checks this.
         let parameters = "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off \
                     tsc=reliable no_timer_check random.trust_cpu=on net.ifnames=0 nokaslr \
                     memmap=64M$0x40000000";

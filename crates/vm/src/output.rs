@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
-/// xdpfwd-vm itself failed, not the command.
+/// Exit status if xdpfwd-vm itself fails.
 pub(crate) const INTERNAL_ERROR: u8 = 125;
 
 /// Writes a line to stdout. Also succeeds if the reader has closed its end (`| head`).
@@ -18,8 +18,8 @@ pub(crate) fn print_error(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Prints a help text or a usage error of clap. Returns exit code 0 for help, 2 for an error, and 125
-/// if the help cannot be written.
+/// Prints a help text or a usage error of clap. Returns exit code 0 for help, 2 for an error, and
+/// 125 if the help cannot be written.
 pub(crate) fn print_usage(error: &clap::Error) -> ExitCode {
     let printed = error.print().and_then(|()| io::stdout().flush());
     if error.use_stderr() {

@@ -31,8 +31,8 @@ ip link set lo up
 for module in virtio_net igb veth xsk_diag; do
 	modprobe "$module"
 done
-# The header that virtio_net sends in zero-copy mode must be where machine.rs reserves memory for
-# the address that the DMA API makes of it: the lowest 64 MiB of the module area.
+# In zero-copy mode, a device reads other memory instead of virtio_net's header, xsk_hdr. machine.rs
+# reserves that memory only if the header is in the lowest 64 MiB of the module area.
 header=$(awk '$3 == "xsk_hdr" { print $1 }' /proc/kallsyms)
 if [ -n "$header" ] && ! [[ $header =~ ^ffffffffc[0-3] ]]; then
 	echo "xdpfwd-vm: xsk_hdr of virtio_net is at $header, outside of the reserved memory: set" \

@@ -71,7 +71,7 @@ def with_options(raw):
     return ipv4(ssh, ihl=6, options=[Raw(raw)])
 
 
-# The rows of the output: the name of the frame, the rules that must keep it, and the frame.
+# The rows of the output: frame name, rules that must keep the frame, and the frame.
 rows = [
     # ARP
     ("arp request for us", "arp", arp()),

@@ -23,7 +23,7 @@ use super::{
 
 const READY_DEADLINE: Duration = Duration::from_secs(15);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
-/// After this long without a frame at the sink, no frame is assumed to be in transit.
+/// Without a frame at the sink for this long, none is assumed in transit.
 const SETTLE_TIME: Duration = Duration::from_millis(300);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -153,8 +153,8 @@ fn tail(lines: &[String]) -> String {
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
-/// Gives up without an error after [`SETTLE_DEADLINE`], because a forwarder may also generate
-/// frames.
+/// Waits until no more frames arrive. Gives up after [`SETTLE_DEADLINE`]: a forwarder may also
+/// generate frames.
 fn settle(sink: &Sink) -> Result<()> {
     let start = Instant::now();
     let (mut seen, mut last_change) = (sink.seen()?, Instant::now());
