@@ -305,7 +305,6 @@ impl CustomCtl {
     }
 }
 
-/// Runs all hooks and logs failures.
 fn run_all<H>(name: &str, hooks: &[H], run: impl Fn(&H) -> Result<(), BoxError>) {
     for hook in hooks {
         if let Err(error) = catch_panic(|| run(hook)) {

@@ -17,7 +17,6 @@ pub(crate) fn name() -> &'static str {
     NAME.get().copied().unwrap_or("xdpfwd")
 }
 
-/// Prints an error with its causes to stderr.
 pub(crate) fn print_error(error: &(dyn std::error::Error + 'static)) {
     // Ignore write errors, because the exit status also reports the failure.
     let _ = writeln!(io::stderr(), "{}: {}", name(), with_causes(error));

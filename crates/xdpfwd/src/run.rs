@@ -163,7 +163,8 @@ fn load_again(cli: &Run, app: &App) -> Result<(Plan, bool), InvalidConfiguration
     }
 }
 
-/// Returns an error if the program must stop because of a failure.
+/// Handles events and prints reports until the program must stop. Returns the failure, if one is
+/// the reason.
 fn serve(
     handle: &Handle,
     control: &mut Control,
@@ -206,7 +207,7 @@ fn serve(
 /// Maximum interval between checks that workers and interfaces still exist.
 const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time limit for stopping. Without it, a worker stuck in a stage would delay the stop forever.
+/// Time limit for stopping, because a worker may be stuck in a stage.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Ends the process if it still runs after `limit`.
@@ -237,7 +238,7 @@ fn stop_error(reason: impl std::fmt::Display) -> anyhow::Error {
     anyhow::anyhow!("{reason}; forwarding was stopped")
 }
 
-/// Returns the first time after now that is `due` plus a multiple of `interval`.
+/// Returns the first time after now at a multiple of `interval` from `due`.
 fn next_report_time(due: Instant, interval: Duration) -> Instant {
     let late = Instant::now().saturating_duration_since(due);
     let intervals = (late.as_secs_f64() / interval.as_secs_f64()).floor() + 1.0;
@@ -284,7 +285,7 @@ struct Printer {
     /// Number of reports dropped because the reader was too slow. The printer's thread logs and
     /// resets it after the next printed report.
     dropped: Arc<AtomicU64>,
-    /// Returns the last write error. That the reader of stdout is gone does not count as an error.
+    /// Returns the last write error, except that the reader of stdout is gone.
     thread: JoinHandle<Option<io::Error>>,
 }
 
@@ -342,8 +343,8 @@ impl Printer {
         })
     }
 
-    /// Drops the report if the queue is full. Only the final report waits for space, up to
-    /// [`FINAL_REPORT_TIMEOUT`].
+    /// Queues the report, or drops it if the queue is full. Only the final report waits for space,
+    /// up to [`FINAL_REPORT_TIMEOUT`].
     fn print(&mut self, report: Report) {
         let mut text = match (self.json, report.kind) {
             (true, _) => report::json_line(&report, self.program, self.version),

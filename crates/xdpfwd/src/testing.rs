@@ -1,4 +1,4 @@
-//! Tests stages on a test bench, without root and without interfaces.
+//! Tests stages on a test bench, without root or interfaces.
 
 use std::io;
 use std::path::Path;
@@ -16,7 +16,7 @@ const FILE_NAME: &str = "test.toml";
 impl App {
     /// Creates a test bench with the ports and paths of `config`, which is checked like a
     /// configuration file, but its interfaces need not exist. File names are relative to the
-    /// current directory. Requires the feature `testing`; enable it in dev-dependencies only.
+    /// current directory. Requires the feature `testing`, in dev-dependencies only.
     ///
     /// ```
     /// use xdpfwd::App;
@@ -63,14 +63,14 @@ impl App {
     /// ```
     ///
     /// The bench runs one worker, with one queue per port; stages see the configured numbers of
-    /// workers and queues. Ports have MAC addresses (02:00:00:00:00:01 for the first port, and so
+    /// workers and queues. Ports have MAC addresses (02:00:00:00:00:01 for the first, and so
     /// on), but no IP addresses and no MTU; [`test_bench_with_ports`](Self::test_bench_with_ports)
-    /// sets them. Stages placed in the XDP program run in user space.
+    /// sets them. Stages for the XDP program run in user space instead.
     ///
     /// # Errors
     ///
     /// - If the configuration is invalid: the errors that `--check` prints, one per line, with line
-    ///   and column in a file called `test.toml`.
+    ///   and column in `test.toml`.
     /// - If a stage cannot acquire its resources, such as a lock on a state file.
     pub fn test_bench(&self, config: &str) -> Result<TestBench, String> {
         self.test_bench_in(Path::new("."), config)
@@ -137,6 +137,7 @@ impl App {
         if !has_same_ports || !plan.paths.iter().map(|path| ends(&plan, path)).eq(bench.paths()) {
             return Err("ports and paths cannot change on reload; only stages can".to_owned());
         }
+        // New stages that inherit no counters.
         let mut restarted = Vec::new();
         for path in &plan.paths {
             let (from, _) = ends(&plan, path);
@@ -159,7 +160,7 @@ impl App {
     }
 }
 
-/// [`NoMachine`], but with these MAC addresses, MTUs and IP addresses of ports.
+/// [`NoMachine`], but with these addresses and MTUs of ports.
 struct KnownPorts<'a>(&'a [PortInfo]);
 
 impl Machine for KnownPorts<'_> {
@@ -171,6 +172,7 @@ impl Machine for KnownPorts<'_> {
         NoMachine.interface(name)
     }
 
+    /// Returns this host's own traffic that the ports would take: none.
     fn lockouts(&self, plan: &Plan) -> io::Result<Lockouts> {
         NoMachine.lockouts(plan)
     }
@@ -266,7 +268,7 @@ mod tests {
         App::new("test", "0").stages(xdpfwd_stages::builtin()).stage_with("steer", plan)
     }
 
-    /// Returns a configuration with three ports, and the stage `s` on the path from n3 to n6.
+    /// Returns a configuration with the stage `s` on the path from n3 to n6.
     fn config(stage: &str) -> String {
         let port = |name: &str| {
             let queues = "queues = 2";
@@ -322,6 +324,7 @@ interface = \"if-{name}\"
         );
         let two_errors = error("kind = \"ttl\"\n[stage.t]\nkind = \"ttl\"\nby = 1\nat = 1");
         assert!(two_errors.lines().count() >= 2, "{two_errors}");
+        // Both errors are on lines 20 to 29.
         assert!(two_errors.lines().all(|line| line.starts_with("test.toml:2")), "{two_errors}");
     }
 

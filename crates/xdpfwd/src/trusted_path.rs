@@ -25,7 +25,7 @@ use rustix::io::Errno;
 #[derive(Debug)]
 pub(crate) struct UntrustedPath {
     path: PathBuf,
-    /// What the other user can change: the file, or a folder or symbolic link on its path.
+    /// What the user can change: the file, or a folder or link on its path.
     at: PathBuf,
     problem: Problem,
 }
@@ -118,7 +118,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Returns `None` if the file does not exist.
+    /// Checks one file, folder or link. Returns `None` if it does not exist.
     fn check_entry(
         &self,
         path: &Path,
@@ -157,8 +157,8 @@ impl Walk {
     }
 }
 
-/// Fails if other users can create `missing` in `folder`: the check accepts a writable folder with
-/// the sticky bit. They may also have removed the file after it was read.
+/// Fails if other users can create `missing` in `folder`, which may be writable with the sticky
+/// bit. They may also have removed the file after it was read.
 fn check_missing(folder: &Path, missing: PathBuf) -> Result<(), (PathBuf, Problem)> {
     match fs::symlink_metadata(folder) {
         Ok(file) if writers(folder, &file).is_none() || is_on_read_only_file_system(&file) => {
@@ -169,7 +169,7 @@ fn check_missing(folder: &Path, missing: PathBuf) -> Result<(), (PathBuf, Proble
     }
 }
 
-/// Returns the problem that users other than the owner may write to the file or folder.
+/// Returns a problem if users other than the owner may write to the file or folder.
 fn writers(path: &Path, file: &Metadata) -> Option<Problem> {
     let mode = file.mode() & 0o7777;
     if mode & WRITABLE_BY_OTHERS != 0 {

@@ -24,8 +24,8 @@ struct RawDiagnostic {
     other_file: Option<(String, Position)>,
 }
 
-/// Maximum number of reported errors or warnings. The first errors often cause later ones, and a
-/// longer list would scroll the first ones off the screen.
+/// Maximum number of reported errors or warnings. The first errors often cause later ones; a longer
+/// list would scroll the first off the screen.
 const MAX_DIAGNOSTICS: usize = 50;
 
 /// Maximum length of a message in characters, before escaping: enough for a list of names.
@@ -44,7 +44,7 @@ impl<'i> Findings<'i> {
         self.warnings.push(RawDiagnostic { offset: span.start, message, other_file: None });
     }
 
-    /// `stage` is the span of the stage's table.
+    /// Adds a stage's diagnostic. `stage` is the table's span.
     pub(super) fn stage_diagnostic(
         &mut self,
         severity: Severity,
@@ -84,7 +84,7 @@ impl<'i> Findings<'i> {
         self.source.excerpt(span)
     }
 
-    /// Counts lines from 1.
+    /// Returns the line number, from 1.
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
         self.source.position(span.start).line
     }

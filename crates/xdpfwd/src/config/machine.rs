@@ -263,8 +263,8 @@ fn read(folder: &Path, file: &str) -> Option<String> {
 }
 
 /// Returns the number of queues with both directions, and whether `ethtool -L` sets both together
-/// (`None` if unknown). The kernel refuses to bind a socket with an RX and a TX ring to other
-/// queues (net/xdp/xsk.c, `xsk_bind`).
+/// (`None` if unknown). The kernel binds a socket with an RX and a TX ring only to
+/// such a queue (net/xdp/xsk.c, `xsk_bind`).
 fn active_queues(index: u32, folder: Option<&Path>) -> Result<(u16, Option<bool>), String> {
     let channels = Ethtool::open(index).and_then(|ethtool| ethtool.channels());
     let not_in_ethtool = match channels {

@@ -3,7 +3,7 @@
 //! [`Source`] maps byte offsets to lines and columns. [`syntax`] parses the text as TOML.
 //! [`parsed`] checks the type and range of each value. [`resolve`] creates the [`Plan`]: it
 //! resolves names to indices, plans stages, and checks everything against the [`Machine`]. If the
-//! file is not TOML, only the TOML errors are reported, otherwise all errors at once.
+//! file is not TOML, only TOML errors are reported; otherwise, all errors at once.
 
 mod diagnostic;
 #[cfg(test)]
@@ -58,7 +58,7 @@ pub(crate) fn load(
 }
 
 /// Like [`load`], but for a text that has already been read. File names in it are relative to
-/// `directory`; who can change these files is not checked.
+/// `directory`. Does not check who can change these files.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn plan(
     source: &Source,

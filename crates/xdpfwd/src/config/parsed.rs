@@ -1,5 +1,4 @@
-//! The parsed configuration: the values of all keys, checked for type and range. Names are resolved
-//! later.
+//! The parsed configuration: all values, checked for type and range. Names are resolved later.
 
 use std::ops::Range;
 
@@ -73,7 +72,7 @@ pub(super) struct StageTable<'i> {
     pub(super) name: Spanned<String>,
     /// The value of `kind`, of any type.
     pub(super) kind: Option<Spanned<DeValue<'i>>>,
-    /// The remaining keys. Which of them are valid depends on `kind`.
+    /// The remaining keys. `kind` determines which are valid.
     pub(super) kind_keys: Spanned<DeValue<'i>>,
 }
 
@@ -280,7 +279,7 @@ impl<T> Tables<T> {
     }
 }
 
-/// Returns `None` if the table is missing or invalid.
+/// Reads the only table with this heading. Returns `None` if it is missing or invalid.
 fn single<'i>(
     heading: &str,
     value: Option<Spanned<DeValue<'i>>>,

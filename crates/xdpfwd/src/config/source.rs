@@ -102,7 +102,7 @@ impl Source {
         Err(Diagnostic::error(&valid_prefix.name, Some(position), message))
     }
 
-    /// Removes a byte order mark, so that it does not count as a column.
+    /// Omits a byte order mark, which would count as a column.
     pub(crate) fn new(name: String, text: String) -> Self {
         let text = match text.strip_prefix('\u{feff}') {
             Some(without_bom) => without_bom.to_owned(),

@@ -1,4 +1,4 @@
-//! Parses the text as TOML.
+//! Parses a configuration as TOML.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use super::source::Source;
 /// Maximum number of reported errors. One mistake can cause many.
 const MAX_ERRORS: usize = 10;
 
-/// Returns `None` if the text is not valid TOML.
+/// Reports errors and returns `None` if the text is not valid TOML.
 pub(super) fn parse<'i>(
     source: &'i Source,
     findings: &mut Findings<'_>,
@@ -63,7 +63,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Returns the index, from 0, of the line with a byte offset.
+    /// Returns the index of the line with a byte offset.
     fn index(&self, offset: usize) -> usize {
         self.starts.partition_point(|&start| start <= offset).saturating_sub(1)
     }
@@ -175,8 +175,8 @@ fn unclosed(text: &str) -> Option<Unclosed> {
     open.pop()
 }
 
-/// Returns the length in bytes of the string at the start of `text`, with quotes. Returns the
-/// opening quotes as the error if the string is unclosed.
+/// Returns the length in bytes of the string at the start of `text`, with quotes, or the opening
+/// quotes as the error if it is unclosed.
 fn string_length(text: &str) -> Result<usize, &'static str> {
     let (quotes, has_escapes) = match text {
         _ if text.starts_with("\"\"\"") => ("\"\"\"", true),
@@ -308,6 +308,7 @@ mod tests {
 
     #[test]
     fn unclosed_returns_innermost_open_value() {
+        // Expected: the offset between the delimiters, or nothing.
         for (text, expected) in [
             ("a = [1, 2", "[4]"),
             ("a = [1,\n2\n[[b]]\nc = 1", "[4]"),

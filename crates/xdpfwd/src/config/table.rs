@@ -9,7 +9,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::findings::Findings;
 use super::words::{did_you_mean, or_list, quoted_or_list};
 
-/// A table of the file. Reading a key removes the key.
+/// A table. Reading a key removes it.
 pub(super) struct Table<'i> {
     heading: String,
     span: Range<usize>,
@@ -38,7 +38,7 @@ pub(super) struct Rule {
 }
 
 impl<T: Clone> ParsedKey<T> {
-    /// Returns the default for a missing key, and `None` for an invalid value.
+    /// Returns the value, or the default for a missing key, or `None` for an invalid value.
     pub(super) fn or(&self, default: T) -> Option<T> {
         match self {
             Self::Absent => Some(default),

@@ -113,7 +113,7 @@ fn kernel_options(tree: &Tree) -> Finding {
     }
 }
 
-/// The BPF JIT compiler can be disabled at run time.
+/// Warns if the BPF JIT compiler was disabled at run time.
 fn bpf_jit(tree: &Tree) -> Finding {
     const CHECK: &str = "bpf-jit";
     match tree.text("/proc/sys/net/core/bpf_jit_enable").as_deref() {
@@ -351,7 +351,7 @@ fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
             format!("{}: isolated, without a tick", core_list(pinned)),
         );
     }
-    // Other tasks need at least one core. Core 0, the boot core, always has a tick.
+    // Other tasks need a core. Core 0, the boot core, always has a timer tick.
     let online =
         tree.text(&format!("{cpus}/online")).as_deref().and_then(parse_list).unwrap_or_default();
     let cores: Vec<_> = pinned.iter().map(ToString::to_string).collect();

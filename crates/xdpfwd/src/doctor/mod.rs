@@ -34,10 +34,10 @@ use crate::cli::{Doctor, LogFormat};
 use crate::config::{self, FilePolicy, Machine as _, NoMachine, ThisMachine};
 use crate::output;
 
-/// Returns the exit status of the worst finding.
+/// Runs all checks and prints the findings. Returns the exit status of the worst.
 pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
     let subject = match &arguments.config {
-        // Check only the file itself here. The checks below report problems of this machine.
+        // Check only the file itself; `examine` checks this machine.
         Some(path) => match config::load(
             path,
             registry,
@@ -89,7 +89,7 @@ pub(crate) fn start_problems(plan: &Plan) -> Vec<Finding> {
     findings.into_iter().filter(|finding| finding.level == Level::Error).collect()
 }
 
-/// Returns first the findings about the host, then those about each interface. With `probe`, binds
+/// Returns the findings about the host, then those about each interface. With `probe`, binds
 /// a socket to each queue to determine the mode of each interface.
 fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
     let mut findings = host::examine(subject, tree);

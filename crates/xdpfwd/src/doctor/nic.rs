@@ -48,7 +48,7 @@ impl Nic<'_> {
         self.tree.link_target_name(&format!("{}/device/driver", self.folder.as_ref()?))
     }
 
-    /// Returns the numbers in the names of the files in a folder of the device.
+    /// Returns the file names that are numbers in the interface's `folder`.
     fn numbers_in(&self, folder: &str) -> Vec<u32> {
         let Some(device) = &self.folder else { return Vec::new() };
         let names = self.tree.names(&format!("{device}/{folder}"));
@@ -123,8 +123,8 @@ impl Nic<'_> {
         Finding::error(CHECK, self.name, found, fix)
     }
 
-    /// Checks that a virtio device supports zero-copy: it needs DMA mappings, which a legacy device
-    /// lacks. Returns `None` for other drivers.
+    /// Checks that a virtio device has the DMA mappings that zero-copy needs; a legacy device has
+    /// none. Returns `None` for other drivers.
     fn virtio(&self, driver: &str) -> Option<Finding> {
         const CHECK: &str = "virtio";
         if driver != "virtio_net" {

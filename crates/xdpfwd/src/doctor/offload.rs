@@ -155,7 +155,7 @@ fn ranges(numbers: &BTreeSet<u32>) -> String {
 }
 
 /// Compares the configured with the active queues, and checks that RSS sends packets only to the
-/// configured queues.
+/// configured ones.
 fn queues(
     name: &str,
     wanted: Option<u16>,
@@ -279,7 +279,7 @@ pub(crate) enum VethPeer {
     Here(String, u32),
     /// In another network namespace.
     Elsewhere,
-    /// The links cannot be read.
+    /// The links cannot be read, with the error.
     Unknown(String),
 }
 
@@ -298,8 +298,8 @@ impl VethPeer {
         Some(peer.map_or(Self::Elsewhere, |peer| Self::Here(peer.name.clone(), peer.index)))
     }
 
-    /// Checks that the peer has NAPI and sends frames with complete checksums and VLAN tags, which
-    /// the interface `name` does not add.
+    /// Checks that the peer has NAPI and sends frames with complete checksums and VLAN tags: the
+    /// interface `name` adds neither.
     fn examine(&self, name: &str) -> Finding {
         let (peer, index) = match self {
             Self::Here(peer, index) => (peer, index),

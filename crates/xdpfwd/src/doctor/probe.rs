@@ -31,8 +31,7 @@ pub(crate) fn examine(subject: &Subject) -> Vec<Finding> {
     }
 }
 
-/// Returns the finding about the mode of an interface. It suggests a fix if `auto` fell back to a
-/// slower mode.
+/// Returns the finding about an interface's mode, with a fix if `auto` fell back to a slower one.
 pub(crate) fn mode_finding(
     interface: &str,
     requested: Mode,

@@ -36,7 +36,7 @@ pub(crate) fn competing_users(
     vec![Finding::warning(CHECK, name, found.join("; "), fixes.join("\n"))]
 }
 
-/// Warns of paths to an interface with a smaller MTU. Returns no finding if there is no such path.
+/// Warns of paths to an interface with a smaller MTU, if any.
 pub(crate) fn path_mtus(subject: &Subject, links: &io::Result<Links>) -> Vec<Finding> {
     const CHECK: &str = "path-mtu";
     let plan = &subject.plan;

@@ -1,4 +1,4 @@
-//! Suggests NIC rules that steer inbound security associations (SAs) to their queues.
+//! Suggests NIC rules that steer packets of inbound security associations (SAs) to the SAs' queues.
 
 use xdpfwd_engine::PortPlan;
 use xdpfwd_pipeline::{PortId, QueueBinding};
@@ -7,8 +7,7 @@ use super::{Finding, Subject};
 
 const CHECK: &str = "esp-steering";
 
-/// Returns the ethtool commands for each inbound SA; `None` if there is only one worker or no
-/// inbound SA.
+/// Returns ethtool commands for each inbound SA; `None` with only one worker or no inbound SA.
 pub(crate) fn examine(subject: &Subject, id: PortId, port: &PortPlan) -> Option<Finding> {
     let workers = subject.plan.workers.len();
     let path = subject.plan.paths.iter().find(|path| path.from == id)?;

@@ -124,7 +124,7 @@ fn finding(machine: &MachineFolder, subject: &Subject, check: &str) -> Finding {
 }
 
 /// Asserts that the check is `Ok` on the unchanged server and after `fix`. After `cause`, its
-/// finding has `level` and `expected_texts[0]`; the fix that it suggests has `expected_texts[1]`.
+/// finding has `level` and contains `expected_texts[0]`; its fix contains `expected_texts[1]`.
 #[track_caller]
 fn assert_found_until_fixed(
     check: &str,
@@ -221,7 +221,7 @@ fn irq_warns_of_interrupt_on_worker_core() {
         |machine, _| machine.write(file, "2"),
         |machine, _| machine.write(file, "0-1"),
     );
-    // Core 2, no longer allowed, stays effective until the next interrupt.
+    // After core 2 is forbidden, it stays effective until the next interrupt.
     let (machine, two_workers) = (MachineFolder::server(), subject(&[2, 3]));
     machine.write(file, "2");
     machine.write("proc/irq/141/smp_affinity_list", "0-1");
@@ -463,7 +463,7 @@ fn virtio_without_dma_mappings_is_warning() {
     }
 }
 
-/// A check whose source is missing must not report that all is well.
+/// A check whose files are missing must not report `Ok`.
 #[test]
 fn check_without_source_is_unknown() {
     for (check, paths) in [

@@ -27,7 +27,7 @@ const LINK_HEADER: u32 = 14 + 2 * 4;
 
 pub(super) fn resolve(umem: &UmemTable) -> UmemConfig {
     let default = UmemConfig::default();
-    // `or` replaces a missing key by the default; `unwrap_or` an invalid value.
+    // `or` replaces a missing key, and `unwrap_or` an invalid value, by the default.
     UmemConfig {
         frame_size: umem.frame_size.or(default.frame_size).unwrap_or(default.frame_size),
         frames: umem.frames.or(default.frames).unwrap_or(default.frames),
@@ -134,7 +134,8 @@ fn warn_of_unknown_memory(
     }
 }
 
-/// With xsk-rs, packet memory must fill huge pages (`xdpfwd_xsk::UmemError::PartialHugePage`).
+/// With xsk-rs, packet memory must fill whole huge pages
+/// (`xdpfwd_xsk::UmemError::PartialHugePage`).
 pub(super) fn check_huge_pages_of_xsk_rs(
     umem: &UmemTable,
     ports: &Tables<PortTable>,
@@ -171,7 +172,7 @@ impl RequiredMemory {
     }
 }
 
-/// Returns the largest MTU with which every packet fits into a frame of `frame_size` bytes.
+/// Returns the largest MTU whose packets fit into a frame of `frame_size` bytes.
 pub(crate) fn largest_mtu(frame_size: u32) -> u32 {
     frame_size - HEADROOM - LINK_HEADER
 }

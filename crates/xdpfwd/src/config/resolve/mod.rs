@@ -51,8 +51,8 @@ pub(super) fn resolve(
     let workers = workers::resolve(&engine.cores, context.machine, findings);
     let interfaces = ports::interfaces(&ports, context.machine, findings);
     if !is_empty && !ports::check(&ports, &interfaces, findings) {
-        // One of two ports with the same name may be meant to have the undefined name that a path
-        // uses. So report no name as undefined.
+        // One of two ports with the same name may be meant to have an undefined name that a path
+        // uses, so report none.
         ports.is_complete = false;
     }
     ports::check_io(&ports, &engine, context.machine, findings);
@@ -81,7 +81,7 @@ pub(super) fn resolve(
     let paths = paths::resolve(&path_tables, &ports, &stages, findings);
     check_files(&engine, &stages, context.files, findings);
 
-    // `or` replaces a missing key by the default; `unwrap_or` an invalid value.
+    // `or` replaces a missing key, and `unwrap_or` an invalid value, by the default.
     let mut plan = Plan {
         mode: engine.mode.or(Mode::default()).unwrap_or_default(),
         workers,

@@ -13,7 +13,7 @@ use crate::config::findings::Findings;
 use crate::config::parsed::{NAME_DESCRIPTION, PathTable, PortTable, Tables, is_name};
 use crate::config::words::{and_list, did_you_mean, quoted};
 
-/// Omits each path with an unknown port, which an error reports.
+/// Returns the plans of all paths, except those with an unknown port, which an error reports.
 pub(super) fn resolve(
     paths: &Tables<PathTable>,
     ports: &Tables<PortTable>,
@@ -30,7 +30,7 @@ pub(super) fn resolve(
         for (index, name) in names.iter().enumerate() {
             let is_repeated = names[..index].iter().any(|other| other.get_ref() == name.get_ref());
             let plan = stages.get(name.get_ref()).and_then(|stage| stage.plan.as_ref());
-            // For example, a filter counts the packets of each rule.
+            // A filter, for example, counts each rule's packets.
             let has_row_counters = |plan: &Arc<dyn StagePlan>| {
                 plan.as_inspectable().is_some_and(|stage| !stage.counter_keys().is_empty())
             };
@@ -184,7 +184,7 @@ pub(super) fn check(
     warn_idle_keep(paths, ports, findings);
 }
 
-/// Warns of `keep` on a port at which no path starts, because it has no effect there.
+/// Warns of `keep` on a port where no path starts: it has no effect.
 fn warn_idle_keep(
     paths: &Tables<PathTable>,
     ports: &Tables<PortTable>,

@@ -10,7 +10,7 @@ use crate::config::words::{and_list, count, or_list};
 
 pub(super) const DEFAULT_QUEUES: u16 = 1;
 
-/// A [`PortId`] is an index into the result.
+/// Returns the ports' plans. A [`PortId`] is an index into them.
 pub(super) fn resolve(ports: &Tables<PortTable>) -> Vec<PortPlan> {
     let plan = |port: &PortTable| PortPlan {
         name: port.name.or(String::new()).unwrap_or_default(),
@@ -199,7 +199,7 @@ pub(super) fn check_io(
     }
 }
 
-/// Only a port that uses XDP may have `keep` rules; none may be repeated.
+/// Only a port that uses XDP may have `keep` rules; no rule may be repeated.
 fn check_keep(port: &PortTable, findings: &mut Findings<'_>) {
     let rules = port.keep.value().map(|rules| rules.get_ref().as_slice()).unwrap_or_default();
     if let Some(keep) = port.keep.value().filter(|rules| !rules.get_ref().is_empty())
@@ -228,7 +228,7 @@ pub(super) fn check_vlan_tags(
     findings: &mut Findings<'_>,
 ) {
     let numbered = (0..=u8::MAX).map(PortId).zip(&ports.tables).zip(interfaces);
-    // Skip each interface that does not exist yet. A start checks it when it appears.
+    // Skip missing interfaces. A start checks each when it appears.
     for ((id, port), _) in numbered.filter(|(_, found)| found.is_some()) {
         let Some(name) = port.interface.value().filter(|_| plan.needs_vlan_tags(id)) else {
             continue;
@@ -350,7 +350,7 @@ pub(super) fn check_queues(
     }
 }
 
-/// Describes the queue counts up to `max` that `workers` workers can divide evenly.
+/// Describes the queue counts up to `max` that are divisible by `workers`.
 fn valid_queue_counts(workers: usize, max: Option<u16>) -> String {
     /// If there are more counts, only the first two and the last are listed.
     const MAX_LISTED: usize = 4;

@@ -1,4 +1,4 @@
-//! Resolves the stages: the kind of each stage creates the stage's plan.
+//! Resolves the stages: each kind creates the plans of its stages.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -18,8 +18,8 @@ use crate::config::parsed::{StageTable, Tables, stage_heading};
 use crate::config::table::display_value;
 use crate::config::words::{did_you_mean, quoted_or_list};
 
-/// Maximum number of errors about the keys of one stage. After each, the stage is planned again
-/// without the invalid key, or with the missing one.
+/// Maximum number of errors about one stage's keys. After each, the stage is planned again without
+/// the invalid key, or with a placeholder for the missing key.
 const MAX_ERRORS: usize = 10;
 
 pub(super) struct Stages {
@@ -48,7 +48,7 @@ impl Stages {
     }
 }
 
-/// Plans every defined stage, even if no path uses it.
+/// Plans every stage, even if no path uses it.
 pub(super) fn resolve(
     stages: Tables<StageTable<'_>>,
     registry: &Registry,
@@ -86,7 +86,7 @@ fn plan(
     let kind_name = kind.get_ref().as_str().unwrap_or_default();
     if !registry.kinds().any(|known| known == kind_name) {
         if let Some(feature) = machine.feature_for(kind_name) {
-            // Unless this program registers built-in stages, the feature alone adds no kind.
+            // The cargo feature adds the kind only if this program registers built-in stages.
             let has_builtin = xdpfwd_stages::builtin::<Toml>()
                 .kinds()
                 .any(|kind| registry.kinds().any(|registered| registered == kind));
@@ -119,12 +119,13 @@ fn plan(
             Err(StagePlanError::Parse(error)) => {
                 let at = error.span().unwrap_or_else(|| span.clone());
                 if let Some(key) = missing_keys::missing_key(error.message()) {
-                    // The file does not lack a key that was removed after an earlier error.
+                    // This loop removed the key after an earlier error: the file has it.
                     if removed_keys.iter().any(|removed| removed == key) {
                         break;
                     }
                     let message = message(error.message(), kind_name, &findings.excerpt(&at));
                     findings.error(&at, message);
+                    // Plans the stage with other keys; returns an error in them.
                     let read =
                         |keys| match registry.plan(kind_name, ValueDeserializer::from(keys), cx) {
                             Err(StagePlanError::Parse(error)) => Some(error),
@@ -141,6 +142,7 @@ fn plan(
                     break;
                 }
                 removed_keys.extend(removed.iter().map(|(key, _)| key.clone()));
+                // Errors about a ` field ` concern a key inside of the value.
                 let message = match &removed {
                     Some((key, value))
                         if value.span() == at && !error.message().contains(" field `") =>
@@ -205,7 +207,7 @@ fn value_message(
     }
 }
 
-/// Rewords a serde error in the style of the other messages.
+/// Rewords a serde error.
 fn message(message: &str, kind: &str, excerpt: &str) -> String {
     if let Some(key_and_accepted) = message.strip_prefix("unknown field ") {
         return match key_and_accepted.rsplit_once(", expected ") {
@@ -227,7 +229,7 @@ fn message(message: &str, kind: &str, excerpt: &str) -> String {
     }
 }
 
-/// Describes what serde expected without names of Rust types.
+/// Replaces Rust's type names by descriptions.
 fn describe_type(expected: &str) -> String {
     match expected {
         "u8" => format!("an integer from 0 to {}", u8::MAX),

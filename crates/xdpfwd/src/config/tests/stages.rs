@@ -55,7 +55,7 @@ fn error_for_kind_missing_from_build_names_cargo_feature() {
         "x.toml:12:8: kind = \"esp-seal\": not built into this program; build it with the cargo \
          feature `esp` of xdpfwd\n"
     );
-    // Without built-in stages, `App::stages` is needed too.
+    // `custom` lacks built-in stages.
     let custom = Registry::default().with_fn("custom", |_: CustomConfig, _| {
         Ok(PlanFn::new(|_| |_: &mut View<'_>, _: &mut Cx<'_>| ()))
     });
@@ -121,7 +121,8 @@ fn filter_placement_depends_on_path_and_rules() {
     assert!(error.contains("`drop log 1/10`: the XDP program does not support logging"), "{error}");
 }
 
-/// A configuration with an array of tables. Port 0, and port 1 labelled `two lines`, are errors.
+/// A stage's configuration with an array of tables. Port 0, and port 1 with the label `two lines`,
+/// are errors.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NestedConfig {
