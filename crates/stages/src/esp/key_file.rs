@@ -131,7 +131,7 @@ pub fn read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileRea
 
 fn try_read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileProblem> {
     let mut file = open(path, transform)?;
-    // Of the open file: the path may name another by now.
+    // Check the open file: the path may name another by now.
     let metadata = file.metadata().map_err(KeyFileProblem::Io)?;
     if !metadata.is_file() {
         return Err(KeyFileProblem::NotRegular(file_kind(metadata.file_type())));
@@ -147,8 +147,8 @@ fn try_read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFilePro
     forbid_core_dumps().map_err(KeyFileProblem::CoreDumps)?;
     // Ignore a failure: the start of xdpfwd reports it, and `--check` does not need the lock.
     let _ = lock_memory();
-    // A growing buffer would leave copies of the key in memory. The extra byte detects a file that
-    // is too large.
+    // A growing buffer would leave copies of the key in memory. The extra byte detects too large
+    // files.
     let mut text = Zeroizing::new([0; MAX_SIZE + 1]);
     let mut len = 0;
     while len < text.len() {
