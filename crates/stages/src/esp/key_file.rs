@@ -147,8 +147,8 @@ fn try_read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFilePro
     forbid_core_dumps().map_err(KeyFileProblem::CoreDumps)?;
     // Ignore a failure: the start of xdpfwd reports it, and `--check` does not need the lock.
     let _ = lock_memory();
-    // A growing buffer would leave copies of the key in memory. The extra byte detects too large
-    // files.
+    // A growing buffer would leave copies of the key in memory. The extra byte detects a file that
+    // is too large.
     let mut text = Zeroizing::new([0; MAX_SIZE + 1]);
     let mut len = 0;
     while len < text.len() {

@@ -57,7 +57,7 @@ pub(super) struct Seal {
     /// Maximum length of an encapsulated packet, in bytes.
     pub(super) mtu: usize,
     pub(super) icmp_sources: icmp::Sources,
-    /// Maximum number of ICMP messages per second, over all workers.
+    /// Maximum ICMP messages per second, over all workers.
     pub(super) icmp_rate: u32,
     /// Whether a worker has found no free IV range since the last `maintain`.
     pub(super) lacks_iv_range: AtomicBool,

@@ -1,5 +1,5 @@
-//! Tests that a crash or a failed write, at any operation on the disk, repeats no sequence number or
-//! IV, and forgets the received packets of at most one second.
+//! Tests that a crash or a failed write, at any operation on the disk, repeats no sequence number
+//! or IV, and forgets the received packets of at most one second.
 
 use std::sync::Arc;
 use std::thread;

@@ -312,7 +312,7 @@ fn marked_file_is_rejected_until_it_is_accepted() {
     let path = create_state(&folder);
     assert!(!StateFile::accept(&path).unwrap());
     let text = fs::read_to_string(&path).unwrap();
-    // The new text is as long as the original.
+    // The new text has the original length.
     fs::write(&path, text.replacen("write_failed = false\n", "write_failed = true\n\n", 1))
         .unwrap();
     let error = open_error(&path);
