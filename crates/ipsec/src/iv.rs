@@ -56,7 +56,7 @@ impl Epoch {
         u32::try_from(successor.max(now)).map(Self).map_err(|_| EpochError::Exhausted(last))
     }
 
-    /// Creates the epoch that [`Self::number`] returned as a number.
+    /// Creates the epoch whose [`Self::number`] is `number`.
     pub fn from_number(number: u32) -> Self {
         Self(number)
     }
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn next_epoch_is_clock_or_stored_epoch_plus_one() {
         assert_eq!(Epoch::next(None, 1_700_000_000), Ok(Epoch(1_700_000_000)));
-        // A second run within the same second, and one an hour later.
+        // Another run within the same second, and one an hour later.
         assert_eq!(
             Epoch::next(Some(Epoch(1_700_000_000)), 1_700_000_000),
             Ok(Epoch(1_700_000_001))

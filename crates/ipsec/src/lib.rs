@@ -2,10 +2,10 @@
 //! windows.
 //!
 //! [`Protection`] seals and opens batches of packets with a [`Transform`] and an [`Aead`].
-//! [`Window`] rejects replays. [`SequenceNumbers`] are reserved by several workers, below a bound
-//! that the caller has stored. [`Ivs`] creates IVs from an epoch (which rises with each run), a
-//! worker number and a counter, so they differ between workers and runs. [`KeyMaterial`] is the
-//! content of a key file. This crate does no I/O.
+//! [`Window`] rejects replays. Several workers take numbers from [`SequenceNumbers`], below a bound
+//! that the caller saved for restarts. [`Ivs`] creates IVs from an epoch (which rises with each
+//! run), a worker number and a counter, so they differ between workers and runs. [`KeyMaterial`] is
+//! a key file's content. This crate does no I/O.
 
 #![deny(unsafe_code)]
 

@@ -1,6 +1,6 @@
 """Encapsulates and decapsulates ESP packets with scapy. Each packet is one line of fields:
-name, key, salt, spi, extended, high, low, packet (with ESP), inner packet. `high` and `low` are the
-halves of the sequence number. Keys, salts and packets are hexadecimal; all numbers are decimal.
+transform, key, salt, spi, extended, high, low, packet (with ESP), inner packet. `high` and `low` are
+the halves of the sequence number. Keys, salts and packets are hexadecimal; all numbers are decimal.
 
 `seal`: prints lines with packets that scapy encapsulates.
 `open`: reads such lines and decapsulates the packets. Fails at the first packet whose content differs

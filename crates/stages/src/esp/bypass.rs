@@ -8,8 +8,8 @@ use super::values::Bypassed;
 use xdpfwd_wire::{EtherType, Headers, IpProtocol, IpVersion, Status};
 
 /// The kinds of packets that pass, and the limits of these kinds: IKE passes only between the
-/// endpoints of SAs, and no IP packet passes whose source a selector contains, except Neighbor
-/// Discovery.
+/// endpoints of SAs; if a selector contains an IP packet's source, only Neighbor Discovery
+/// passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Bypass {
     arp: bool,
@@ -20,7 +20,7 @@ pub(super) struct Bypass {
     /// Whether any of the kinds above is set.
     any: bool,
     endpoints: Vec<Endpoints>,
-    /// The selector prefixes of all SAs; `None` if no SA has any.
+    /// The selector prefixes of all SAs; `None` without any.
     claimed: Option<Selector>,
     /// The direction of the stage: `Out` for `esp-seal`.
     direction: Direction,
@@ -142,7 +142,7 @@ impl Bypass {
             |end| self.claimed.as_ref().is_some_and(|claimed| claimed.contains(addresses, end));
         self.endpoints.iter().any(is_of)
             && !is_claimed(End::Source)
-            // Outbound, selectors match the destination.
+            // The selectors of outbound SAs match destinations.
             && !(self.direction == Direction::Out && is_claimed(End::Destination))
     }
 
@@ -175,7 +175,7 @@ fn can_carry_ip(ethertype: u16, payload: &[u8]) -> bool {
 fn can_llc_carry_ip(payload: &[u8]) -> bool {
     const IP: u8 = 0x06;
     const SNAP: u8 = 0xaa;
-    /// Control field of unnumbered information. With another, the header length differs.
+    /// Control field of unnumbered information. With other values, the header length differs.
     const UI: u8 = 3;
     let [dsap, after_dsap @ ..] = payload else { return false };
     match dsap & !1 {

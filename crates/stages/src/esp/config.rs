@@ -307,7 +307,7 @@ fn locate(diagnostic: PlanDiagnostic, table: &Location) -> PlanDiagnostic {
     }
 }
 
-/// Checks configuration keys of both stages.
+/// Checks the configuration keys that both stages have.
 fn check_common_keys(
     lab: Option<&Spanned<bool>>,
     sa_count: usize,
@@ -337,8 +337,8 @@ fn check_common_keys(
     }
 }
 
-/// Returns an SA's key as a resource that no other SA may use: two SAs with one key, such as one
-/// per direction, could use the same nonce.
+/// Returns an SA's key as a resource that no other SA may use: SAs that share a key, even in
+/// opposite directions, could use the same nonce.
 fn exclusive_key(sa: &Association) -> ExclusiveResource {
     ExclusiveResource {
         id: format!("key {}", sa.identity),
@@ -350,7 +350,7 @@ fn exclusive_key(sa: &Association) -> ExclusiveResource {
 
 const LIMITS: [&str; 4] = ["soft_packets", "hard_packets", "soft_bytes", "hard_bytes"];
 
-/// The configuration keys of an SA in both directions.
+/// The configuration keys that outbound and inbound SAs share.
 struct CommonKeys<'a> {
     spi: u64,
     transform: Transform,
@@ -534,7 +534,7 @@ impl InboundTable {
             .window
             .as_ref()
             .map_or(DEFAULT_WINDOW, |window| u32::try_from(window.get_ref().0).unwrap_or(u32::MAX));
-        // Only the size is checked; the second argument, ESN, does not matter.
+        // Checks only the size. The argument `true` (ESN) does not matter.
         if let Err(error) = Window::new(window, true) {
             let location = self
                 .window

@@ -131,7 +131,7 @@ pub fn read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileRea
 
 fn try_read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileProblem> {
     let mut file = open(path, transform)?;
-    // Of the open file: the path may name another by now.
+    // Check the open file: the path may name another by now.
     let metadata = file.metadata().map_err(KeyFileProblem::Io)?;
     if !metadata.is_file() {
         return Err(KeyFileProblem::NotRegular(file_kind(metadata.file_type())));

@@ -33,7 +33,7 @@ pub struct EspOpen {
 
 /// The stage's state, used by one worker only.
 struct Opener {
-    /// For each SA, whether this worker polls the SA's queue, and so owns the SA.
+    /// For each SA, whether this worker polls its queue, and so owns it.
     owns: Vec<bool>,
     /// The anti-replay window of each SA; `None` if this worker does not hold it.
     windows: Vec<Option<HeldWindow>>,
@@ -201,7 +201,7 @@ fn classify(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Dispo
 }
 
 impl Opener {
-    /// Decapsulates the packet at the batch index `from`, and all later ones of the same SA. `len`
+    /// Decapsulates the packet at batch index `from`, and all later ones of the same SA. `len`
     /// is the number of packets in the batch.
     ///
     /// Never waits: windows are in lock-free slots.
@@ -366,7 +366,7 @@ fn drop_reason(error: OpenError) -> Reason {
     }
 }
 
-/// Replaces the outer packet in the frame by the decapsulated packet.
+/// Replaces the outer packet in the frame by the decapsulated one.
 ///
 /// `esp` is the offset of the SPI, and `payload` the range of the decrypted bytes, both in the
 /// frame. In `headers`, the decapsulated packet's headers replace those of the outer packet.
@@ -460,7 +460,7 @@ fn decapsulate_transport(
     Ok(())
 }
 
-/// Checks the source address (RFC 4301, 5.2).
+/// Checks the packet's source against the selector (RFC 4301, 5.2).
 #[inline]
 fn check_selector(sa: &Inbound, headers: &Headers, frame: &[u8]) -> Result<(), Reason> {
     let selector = &sa.sa.selector;

@@ -22,7 +22,7 @@ use super::state_file::{ClosedState, IvRange, StateFile};
 
 pub(super) struct Plan<D: StageDirection>(pub(super) Arc<Settings<D>>);
 
-/// The settings and SAs that the workers of an ESP stage share.
+/// The settings and SAs that an ESP stage's workers share.
 pub(super) struct Settings<D: StageDirection> {
     pub(super) sas: Vec<D::Sa>,
     pub(super) bypass: Bypass,
@@ -45,7 +45,7 @@ pub(super) struct Settings<D: StageDirection> {
 pub(super) trait StageDirection: Sized + Send + Sync + 'static {
     type Sa: SecurityAssociation;
     type Opposite: StageDirection;
-    /// The verb in the summary of the stage.
+    /// The verb in the stage's summary.
     const VERB: &'static str;
     /// Whether only one such stage may be configured.
     const IS_EXCLUSIVE: bool;
@@ -57,7 +57,7 @@ pub(super) struct Seal {
     /// Maximum length of an encapsulated packet, in bytes.
     pub(super) mtu: usize,
     pub(super) icmp_sources: icmp::Sources,
-    /// Maximum number of ICMP messages per second, over all workers.
+    /// Maximum ICMP messages per second, over all workers.
     pub(super) icmp_rate: u32,
     /// Whether a worker has found no free IV range since the last `maintain`.
     pub(super) lacks_iv_range: AtomicBool,
@@ -103,7 +103,7 @@ impl Settings<Seal> {
 }
 
 impl<D: StageDirection> Plan<D> {
-    /// Returns one line.
+    /// Describes the stage in one line.
     pub(super) fn describe(&self) -> String {
         const MAX_NAMED: usize = 3;
         let name = |sa: &D::Sa| {
@@ -125,7 +125,7 @@ impl<D: StageDirection> Plan<D> {
         key_files.iter().chain([state_path]).cloned().collect()
     }
 
-    /// Returns texts that are equal for SAs that drop the same packets.
+    /// Returns the `verdict_key` of each SA.
     pub(super) fn verdict_keys(&self) -> Vec<String> {
         self.0.sas.iter().map(D::Sa::verdict_key).collect()
     }
@@ -207,7 +207,7 @@ fn state_files<D: StageDirection>(others: &[&dyn Any]) -> impl Iterator<Item = A
     plans::<D>(others).filter_map(|plan| plan.0.state.load_full())
 }
 
-/// Opens the file, unless a plan among `others` has it open.
+/// Returns the file that a plan among `others` has open, or opens it.
 fn state_file<D: StageDirection>(
     path: &Path,
     others: &[&dyn Any],
@@ -231,8 +231,8 @@ fn sas_in_use<'p, D: StageDirection>(others: &[&'p dyn Any]) -> SasInUse<'p> {
 }
 
 /// Checks that an SA's key is not in use with another state file, or in the opposite direction.
-/// Otherwise numbers could repeat: only the other file has the numbers used so far, and in the
-/// opposite direction, the peer assigns them.
+/// Otherwise sequence numbers and IVs could repeat: only the other file records the used ones, and
+/// in the opposite direction, the peer assigns them.
 fn check_key(
     path: &Path,
     new: &Association,
@@ -274,7 +274,7 @@ fn check_memory_lock() -> Result<(), ResourceError> {
     Ok(())
 }
 
-/// RFC 8221, section 4, forbids static keys in production.
+/// Logs a warning for each SA: RFC 8221, section 4, forbids static keys in production.
 fn warn_of_static_keys<'a>(sas: impl Iterator<Item = &'a Association>) {
     for sa in sas {
         tracing::warn!(

@@ -30,7 +30,7 @@ pub(super) struct SaStatus {
     udp_ports: Vec<u16>,
     esn: bool,
     backend: &'static str,
-    /// Highest number used or received.
+    /// Highest sequence number used or received.
     sequence: u64,
     /// Packets since xdpfwd started or the SA was added.
     packets: u64,
@@ -42,11 +42,11 @@ pub(super) struct SaStatus {
     /// The queue whose worker owns an inbound SA.
     queue: Option<u16>,
     limits: Limits,
-    /// Why the state of the SA cannot be written.
+    /// Why the state file cannot be written.
     fault: Option<String>,
 }
 
-/// The inspection table, which `xdpfwd ctl sa` prints.
+/// Returns the table that `xdpfwd ctl sa` prints.
 pub(super) fn table(sas: impl Iterator<Item = SaStatus>) -> Table {
     const PACKETS: Option<Unit> = Some(Unit::Packets);
     const BYTES: Option<Unit> = Some(Unit::Bytes);
@@ -124,18 +124,18 @@ pub(super) struct Limits {
     pub(super) hard_bytes: Option<u64>,
 }
 
-/// The part of an SA that both directions have.
+/// The fields that outbound and inbound SAs share.
 pub(super) struct Association {
     pub(super) spi: u32,
     pub(super) transform: Transform,
     pub(super) fingerprint: Fingerprint,
-    /// Fingerprint of key and salt, without the transform.
+    /// Equal for SAs that share key and salt; `fingerprint` also depends on the transform.
     pub(super) identity: Fingerprint,
     pub(super) mode: Mode,
     pub(super) esn: bool,
     pub(super) backend: Backend,
     pub(super) limits: Limits,
-    /// Matches the destination of outbound packets, and the source of inbound ones.
+    /// Matches the destination before encapsulation, or the source after decapsulation.
     pub(super) selector: Selector,
     pub(super) protection: Protection,
 }
@@ -143,15 +143,15 @@ pub(super) struct Association {
 pub(super) trait SecurityAssociation: Sized + Send + Sync + 'static {
     fn association(&self) -> &Association;
 
-    /// Shares the state of the same SA in another plan, if that SA is among `others`. Otherwise,
-    /// creates the state from the state file.
+    /// Sets `shared` to that of the same SA among `others` (the SAs of other plans). Without one,
+    /// creates it from the state file.
     fn acquire<'a>(
         &self,
         state: &Arc<StateFile>,
         others: impl Iterator<Item = &'a Self>,
     ) -> Result<(), StateFileError>;
 
-    /// Returns a text by which SAs can be compared: two SAs with equal texts drop the same packets.
+    /// Returns a text for comparison on a reload: SAs with equal texts drop the same packets.
     fn verdict_key(&self) -> String;
 
     fn status(&self) -> SaStatus;
@@ -199,7 +199,7 @@ pub(super) struct InboundShared {
     pub(super) bytes: AtomicU64,
 }
 
-/// An SA's counts, for all workers together.
+/// An SA's counts, over all workers.
 #[derive(Default)]
 pub(super) struct Counts {
     pub(super) packets: AtomicU64,
@@ -326,8 +326,8 @@ impl Outbound {
         self.shared.get()
     }
 
-    /// Applies the SA's limits to its sequence numbers. Must not be called before the plan is in
-    /// use, because an older plan may still use the same numbers.
+    /// Applies the SA's limits to its sequence numbers. Call this only once the plan is in use: an
+    /// older plan may still use the same numbers.
     pub(super) fn limit(&self) {
         if let Some(shared) = self.shared.get() {
             shared.numbers.limit(self.sa.esn, self.sa.limits.hard_packets);
@@ -407,7 +407,7 @@ impl Inbound {
     pub(super) fn take_window(&self) -> Option<HeldWindow> {
         let shared = Arc::clone(self.shared.get()?);
         let mut window = shared.window.pop()?;
-        // A reload may have changed the size. The new window counts all numbers up to the highest
+        // A reload may have changed the size. The new window treats all numbers up to the highest
         // as received.
         if window.size() != self.window {
             let highest = window.highest();
@@ -515,7 +515,7 @@ impl HeldWindow {
 
 impl Drop for HeldWindow {
     fn drop(&mut self) {
-        // `publish` changes nothing here unless a panic has interrupted a batch.
+        // Usually changes nothing: only a panic keeps the stage from publishing after its batch.
         self.publish(clock::cycles());
         if let Some(window) = self.window.take() {
             let returned = self.shared.window.push(window);

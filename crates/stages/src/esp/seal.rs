@@ -156,7 +156,7 @@ impl Stage for EspSeal {
             }
             sealer.jobs[index] = job;
         }
-        // Encapsulate one SA at a time; most batches have only one.
+        // Encapsulate one SA at a time; most batches have one.
         let mut from = 0;
         while let Some(next) = sealer.jobs[from..len].iter().position(|job| job.sa_index != NONE) {
             from += next;
@@ -333,7 +333,7 @@ impl Sealer {
         })
     }
 
-    /// Encapsulates the packet at the batch index `from`, and all later ones of the same SA. `len`
+    /// Encapsulates the packet at batch index `from`, and all later ones of the same SA. `len`
     /// is the number of packets in the batch.
     ///
     /// Never waits: IVs and sequence numbers come from lock-free queues and atomics.
@@ -391,8 +391,8 @@ impl Sealer {
         shared.counts.packets.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// Assigns sequence numbers and IVs for `seal`. Drops packets that exceed a
-    /// limit of the SA, or that get no number or IV.
+    /// Assigns sequence numbers and IVs for `seal`. Drops packets beyond the SA's limits, and those
+    /// without a number or IV.
     #[inline]
     fn assign_numbers(
         &mut self,
@@ -436,7 +436,7 @@ impl Sealer {
             }
             packets_left -= 1;
             let number = numbers.next();
-            // Another plan with ESN may have used all 32-bit numbers.
+            // A plan with ESN for this key may have used all 32-bit numbers.
             if !sa.sa.esn && number.is_some_and(|number| number > u64::from(u32::MAX)) {
                 drop_reason = drop_reason.or(Some(reasons::SA_LIMIT.reason()));
             }
@@ -477,7 +477,7 @@ fn inner_fields(frame: &[u8], ip_start: usize, version: IpVersion) -> InnerField
     }
 }
 
-/// Replaces the identification 0, and updates the checksum (RFC 6864, section 4.3).
+/// Sets the IPv4 identification, so far 0, and the checksum (RFC 6864, section 4.3).
 #[inline]
 fn set_identification(frame: &mut Frame, ip_start: usize, ident: u16) {
     let Some(header) = frame.get_mut(ip_start..).and_then(|header| header.first_chunk_mut::<20>())

@@ -7,14 +7,14 @@ use ipnet::IpNet;
 use xdpfwd_wire::Addresses;
 
 /// The prefixes of an SA, as network addresses and masks. Without prefixes, every address matches.
-/// With prefixes of one IP version only, no address of the other matches.
+/// With prefixes of one IP version, no address of the other matches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Selector {
     v4: Vec<(u32, u32)>,
     v6: Vec<(u128, u128)>,
 }
 
-/// Which address of a packet to match.
+/// Which packet address to match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Source,
@@ -67,7 +67,7 @@ impl Selector {
         })
     }
 
-    /// Returns whether a prefix contains the address; false without prefixes.
+    /// Returns whether a prefix contains the address; unlike `contains`, false without prefixes.
     pub(super) fn contains_address(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => {

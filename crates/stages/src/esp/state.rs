@@ -1,5 +1,5 @@
-//! The text of a state in the ESP state file, which prevents a later run from reusing nonces or
-//! sequence numbers.
+//! The content of the ESP state file, and its text. The file prevents a later run from reusing
+//! nonces or sequence numbers.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use xdpfwd_ipsec::Fingerprint;
 
-/// The content of the state file.
+/// The epoch and the SAs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     /// The latest epoch (upper 32 bits of IVs): a time in seconds since 1970. IVs of this and
@@ -41,7 +41,7 @@ pub enum SequenceState {
     },
     /// Inbound.
     In {
-        /// The highest number of a valid packet; 0 without one.
+        /// The highest number of a valid packet; 0 before the first.
         highest: u64,
     },
 }
@@ -131,7 +131,7 @@ struct Sa {
 }
 
 impl State {
-    /// Maximum length of the text in bytes; enough for [`Self::MAX_SAS`] SAs.
+    /// Maximum text length in bytes; enough for [`Self::MAX_SAS`] SAs.
     pub const MAX_LEN: usize = 16 << 20;
     /// Maximum length of an SA's text, in bytes.
     pub(super) const MAX_SA_LEN: usize = 160;

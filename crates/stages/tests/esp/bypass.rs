@@ -1,5 +1,5 @@
-//! Tests that no bypass passes a packet that it should not: IKE only between the endpoints of SAs,
-//! and nothing from a source inside a selector.
+//! Tests what `bypass` does not pass: IKE that is not between the endpoints of SAs, and packets
+//! from a source inside a selector.
 
 use std::sync::Arc;
 
@@ -84,7 +84,7 @@ fn open_passes_ike_only_to_endpoint_and_from_outside_of_selector() {
 fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
     let folder = Folder::new();
     let keys = ", bypass = ['ike']";
-    // In the outbound SA, this end is 192.0.2.1.
+    // In outbound SAs, this end is 192.0.2.1.
     let (local, peer) = (PEER, LOCAL);
     let selected = format!("{SEAL}, selector = ['10.2.0.0/16']");
     let mut seal = bench(&plan_seal(&folder, &selected, keys));

@@ -119,7 +119,7 @@ impl Stage for SetHeadroom {
 fn frame_without_room_is_dropped_as_no_room() {
     let folder = Folder::new();
     let set_headroom = |headroom: usize| NamedStage::new("set-headroom", SetHeadroom(headroom));
-    // The headroom takes outer header, UDP header, SPI, sequence number and IV.
+    // The headroom must hold outer header, UDP header, SPI, sequence number, IV.
     for (sa_index, sa) in encapsulations().iter().enumerate() {
         let outer_len = if sa.contains("transport") {
             0
@@ -150,8 +150,8 @@ fn frame_without_room_is_dropped_as_no_room() {
             bench.assert_balanced();
         }
     }
-    // The tailroom takes padding, pad length, next header and ICV. A frame has 2048 bytes, of which
-    // 256 are headroom.
+    // The tailroom must hold padding, pad length, next header, ICV. A frame has 2048 bytes, 256 of
+    // them headroom.
     let stage =
         build(&plan("esp-seal", &table(&folder, "tailroom.state", &[SEAL], ", mtu = 9216")));
     let mut bench = EspBench::new(vec![stage]);

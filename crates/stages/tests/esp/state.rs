@@ -86,7 +86,7 @@ fn run_after_crash_repeats_no_number_or_iv() {
         let state = folder.read("seal.state");
         let sealed = bench.forward(&packets);
         seen.check_and_add(&sealed);
-        // The sequence numbers are above those that the peer has received.
+        // Sequence numbers are above those that the peer has received.
         assert_eq!(open.forward(&sealed), packets, "after {crash} crashes");
         // The state file reserves 2^20 sequence numbers at a time.
         assert_eq!(sequence_number(&sealed[0]), crash << 20 | 1);
@@ -145,7 +145,7 @@ fn reload_keeps_numbers_and_window_of_same_sa() {
     let mut seen = Seen::default();
     let before_reload = sealing.forward(&packets);
     seen.check_and_add(&before_reload);
-    // All packets have the same content; this one arrives only after the reload.
+    // All packets have the same content before ESP. This one arrives only after the reload.
     let late = before_reload[15].clone();
     let in_time: Vec<_> = before_reload.iter().filter(|frame| **frame != late).cloned().collect();
     assert_eq!(opening.forward(&in_time), &packets[1..]);
@@ -202,7 +202,7 @@ fn reload_cannot_move_key_to_other_state_file_or_direction() {
         }
         let unmoved =
             plan_for(kind, &table(&folder, &format!("{kind}-1.state"), &[sa], ""), 1).unwrap();
-        // In the opposite direction, the peer may have used IVs with this key.
+        // In the opposite direction, the peer may have used this key's IVs.
         let (opposite_kind, sa) =
             if kind == "esp-seal" { ("esp-open", OPEN) } else { ("esp-seal", SEAL) };
         let reversed = plan_for(

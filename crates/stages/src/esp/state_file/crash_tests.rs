@@ -1,5 +1,5 @@
-//! Tests that a crash or a failed write, at any operation on the disk, repeats no number or IV, and
-//! forgets the received packets of at most one second.
+//! Tests that a crash or a failed write, at any operation on the disk, repeats no sequence number
+//! or IV, and forgets the received packets of at most one second.
 
 use std::sync::Arc;
 use std::thread;
@@ -121,7 +121,7 @@ fn check_runs(runs: Vec<(Vec<Step>, (usize, Crash))>) -> Result<(), TestCaseErro
         };
         let disk = FakeDisk::new(bytes.clone());
         let Some(mut run) = Run::start(&disk, content) else { continue };
-        // Received numbers that the file lacks, in the order of times.
+        // Received numbers that the file lacks, by time.
         let forgotten = received.drain(..).filter(|(number, _)| *number > run.inbound.highest());
         let forgotten: Vec<_> = forgotten.collect();
         if let (Some((_, first)), Some((_, last))) = (forgotten.first(), forgotten.last()) {
@@ -244,7 +244,7 @@ fn inbound_sa_is_overdue_only_while_old_numbers_are_unwritten() {
     let (disk, mut run) = running();
     let second = (clock::cycles_per_second() * MAX_UNWRITTEN.as_secs_f64()) as u64;
     let start = clock::cycles();
-    // An idle SA is not refused when traffic starts, after any time.
+    // However long an SA was idle, it accepts packets when traffic starts.
     let traffic = start + 100 * second;
     assert!(!run.inbound.is_overdue(traffic));
     run.inbound.set_highest(1, traffic);
@@ -261,7 +261,7 @@ fn inbound_sa_is_overdue_only_while_old_numbers_are_unwritten() {
     assert!(!run.inbound.is_overdue(written_at + second));
     assert!(run.inbound.is_overdue(written_at + second + 2));
     disk.repair();
-    // With constant traffic, some number always waits for the next write, but never for a second.
+    // With constant traffic, some number always waits for the next write, but none for a second.
     for quarter in 0..20 {
         let now = written_at + 2 * second + quarter * second / 4;
         assert!(run.write(now, false));

@@ -20,7 +20,7 @@ use crate::esp::state::State;
 #[derive(Debug)]
 pub(super) struct Disk {
     path: PathBuf,
-    /// Locked so that no other process opens it.
+    /// Locked against other processes.
     current: Flock<File>,
 }
 
@@ -108,13 +108,14 @@ fn create_with(path: &Path, content: &[u8]) -> io::Result<File> {
     if let Ok(flags) = rustix::fs::ioctl_getflags(&file) {
         let _ = rustix::fs::ioctl_setflags(&file, flags | IFlags::NOCOW);
     }
-    // If the write fails, for example because the disk is full, remove the file.
+    // If the write fails, for example on a full disk, remove the file.
     let written = file.write_all(content).and_then(|()| file.sync_all());
     written.inspect_err(|_| drop(fs::remove_file(path)))?;
     Ok(file)
 }
 
-/// Makes writes beyond RLIMIT_FSIZE return an error. By default, they end the process (SIGXFSZ).
+/// Installs a handler of SIGXFSZ, so that later writes beyond RLIMIT_FSIZE return an error instead
+/// of ending the process.
 fn report_size_limit_as_error() {
     static HANDLER: LazyLock<()> = LazyLock::new(|| {
         let (signal, flag) = (nix::sys::signal::Signal::SIGXFSZ, Arc::default());
@@ -146,11 +147,11 @@ fn read_problem(error: io::Error, path: &Path) -> StateFileProblem {
     }
 }
 
-/// Opens and locks the file. Tries again if the file is replaced before it is locked. `given` is
-/// the path for messages.
+/// Opens and locks the file. Tries again if it is replaced before it is locked. `given` is the path
+/// for messages.
 fn open_and_lock(path: &Path, given: &Path) -> Result<Flock<File>, StateFileProblem> {
-    // Each failed attempt means that another process has replaced the file. After this many
-    // replacements, report that the file is in use.
+    // Each failed attempt means that another process has replaced the file. After 100 attempts,
+    // report that the file is in use.
     for _ in 0..100 {
         let file = private_file::open_to_write(path).map_err(|error| read_problem(error, given))?;
         if let Some(locked) = lock(file, path, given)? {
@@ -160,7 +161,7 @@ fn open_and_lock(path: &Path, given: &Path) -> Result<Flock<File>, StateFileProb
     Err(StateFileProblem::InUse(given.to_owned()))
 }
 
-/// Checks and locks an open file. Returns `None` if the file at `path` was replaced. `given` is the
+/// Checks and locks an open file. Returns `None` if another file is now at `path`. `given` is the
 /// path for messages.
 pub(super) fn lock(
     file: File,

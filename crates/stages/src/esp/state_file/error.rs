@@ -143,7 +143,7 @@ pub enum StateFileProblem {
         /// The folder of the file.
         folder: PathBuf,
     },
-    /// A write of an earlier run has failed.
+    /// An earlier run's write has failed.
     #[error(
         "records a failed write: packets that arrived after the last successful write could be \
          accepted again. Create new keys (xdpfwd esp new-key), then run: rm {} && xdpfwd esp \
@@ -151,16 +151,16 @@ pub enum StateFileProblem {
         .0.display(), .0.display(), .0.display()
     )]
     WriteFailed(PathBuf),
-    /// A write has not returned for a second.
+    /// A write in progress takes over a second.
     #[error("is not written: a write takes longer than a second; check its disk")]
     Slow,
-    /// A write took too long.
+    /// A caller waited too long for a write.
     #[error(
         "was not written within {} s; check its disk, or move it to another disk",
         WRITE_TIMEOUT.as_secs()
     )]
     Timeout,
-    /// The writer thread did not start, or has ended.
+    /// The writer thread did not start, or ended.
     #[error("cannot be written, because its writer thread is not running; restart xdpfwd")]
     NoWriter,
 }

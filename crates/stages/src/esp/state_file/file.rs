@@ -190,7 +190,7 @@ impl StateFile {
         Ok(numbers)
     }
 
-    /// Makes room in the file for an SA if it is new, so that no later write needs space.
+    /// Makes room in the file for a new SA, so that no later write needs disk space.
     fn make_room(&self, sa: (Direction, u32, Fingerprint)) -> Result<(), StateFileProblem> {
         let deadline = Instant::now() + WRITE_TIMEOUT;
         while let Some(needed) = self.request_room(sa) {
@@ -210,8 +210,8 @@ impl StateFile {
         Ok(())
     }
 
-    /// Requests room for an SA if it is new and the file has none. Returns the number of SAs for
-    /// which the file needs room then.
+    /// Requests room for a new SA if the file has none. Returns the number of SAs for which the
+    /// file then needs room.
     fn request_room(&self, sa: (Direction, u32, Fingerprint)) -> Option<usize> {
         let mut entries = self.shared.lock();
         let needed = entries.sas.len() + 1;
@@ -224,7 +224,7 @@ impl StateFile {
         Some(needed)
     }
 
-    /// Waits for a write that reserves numbers if none is available. Does nothing if the SA has
+    /// If no number is available, waits for a write that reserves some. Does nothing if the SA has
     /// used all numbers.
     fn fill(&self, numbers: &OutboundNumbers) -> Result<(), StateFileProblem> {
         if !numbers.is_empty() {

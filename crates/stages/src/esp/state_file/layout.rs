@@ -53,8 +53,8 @@ impl Position {
     }
 }
 
-/// Returns the length of slots with room for `sas` SAs: a power of two. So the length at least
-/// doubles whenever the file grows, and a file with many SAs is seldom replaced.
+/// Returns the length of slots with room for `sas` SAs: a power of two. So a larger file, which
+/// replaces the old one, is at least twice as long, and growth is rare.
 pub(super) fn slot_len_for(sas: usize) -> usize {
     let text_len = SLOT_OVERHEAD + sas.min(State::MAX_SAS) * State::MAX_SA_LEN;
     text_len.next_power_of_two().max(BLOCK)

@@ -3,7 +3,7 @@
 //!
 //! A process locks the [`StateFile`] that it opens. A thread writes the state to the two slots of
 //! the file in turn, in place, so that no write needs space on the disk. After each write, the
-//! thread publishes the stored values through atomics. Workers use only published values, so they
+//! thread publishes the written values through atomics. Workers use only published values, so they
 //! never wait. A worker requests the next write when half of the values are used. Inbound SAs
 //! refuse packets if the thread does not write their progress (the highest received number) in
 //! time.

@@ -46,7 +46,8 @@ impl OutboundNumbers {
         }
     }
 
-    /// Sets the largest usable number: `limit`, but at most 2³² - 1, or 2⁶³ - 2 if `extended`.
+    /// Sets the largest usable number: `limit`, but at most 2³² - 1 or, if `extended`, 2⁶³ - 2
+    /// (which the file can store).
     pub fn limit(&self, extended: bool, limit: Option<u64>) {
         self.numbers.limit(extended, Some(storable(limit)));
     }
@@ -130,14 +131,13 @@ fn storable(limit: Option<u64>) -> u64 {
 /// The highest sequence number that an inbound SA has received.
 ///
 /// After a crash, packets above the number in the file could be accepted again. So the SA must
-/// refuse packets once the file lacks a number that is older than a second.
+/// refuse packets once the file lacks a number received over a second ago.
 #[derive(Debug)]
 pub struct InboundProgress {
     highest: AtomicU64,
     /// The highest number in the file; `u64::MAX` if the SA is not in the file yet.
     written: AtomicU64,
-    /// The time at which `highest` was read for the last completed write. All times are in clock
-    /// cycles.
+    /// When `highest` was read for the last completed write. All times are in clock cycles.
     written_at: AtomicU64,
     /// The time at which `highest` last became higher than `written`.
     unwritten_since: AtomicU64,
@@ -182,7 +182,7 @@ impl InboundProgress {
         if !self.differs_from_file(self.highest.load(Ordering::Relaxed)) {
             return false;
         }
-        // The file has all numbers that were received before either time.
+        // The file has all numbers received before either of these times.
         let written_at = self.written_at.load(Ordering::Acquire);
         let since = self.unwritten_since.load(Ordering::Relaxed).max(written_at);
         now.saturating_sub(since) > self.max_unwritten
@@ -197,7 +197,7 @@ impl InboundProgress {
         highest != self.written.load(Ordering::Relaxed)
     }
 
-    /// Records that the file has `highest`, which was read at the time `at`.
+    /// Records that the file has `highest`, read at the time `at`.
     pub(super) fn set_written(&self, highest: u64, at: u64) {
         self.written.store(highest, Ordering::Relaxed);
         self.written_at.store(at, Ordering::Release);

@@ -97,7 +97,7 @@ impl Shared {
         }
     }
 
-    /// Must not be called on the data path.
+    /// Locks `entries`. Not for the data path.
     pub(super) fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

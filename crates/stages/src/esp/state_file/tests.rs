@@ -54,7 +54,7 @@ fn sequence_of(path: &Path, direction: Direction, spi: u32) -> Option<SequenceSt
     read_state(path).sas.iter().find(is_wanted).map(|sa| sa.sequence)
 }
 
-/// Also checks that the error names the path.
+/// Returns the error of `open`, which must name the path.
 fn open_error(path: &Path) -> String {
     let text = StateFile::open(path).unwrap_err().to_string();
     assert!(text.starts_with(&format!("state file {}: ", path.display())), "{text}");
@@ -207,13 +207,13 @@ fn replaced_file_cannot_be_locked() {
     write_state(&path, 7);
     let reopen = || OpenOptions::new().read(true).open(&path).unwrap();
     let (old, file) = (reopen(), StateFile::open(&path).unwrap());
-    // `StateFile::open` has replaced `old`, because it has version 1. No process has locked `old`.
+    // `StateFile::open` has replaced the file `old`, of version 1. No process has locked `old`.
     assert!(lock(old, &path, &path).unwrap().is_none());
     assert!(lock(reopen(), &path, &path).unwrap_err().to_string().contains("in use"));
     drop(file);
     assert!(lock(reopen(), &path, &path).unwrap().is_some());
 
-    // Every attempt fails while another thread replaces the file again and again.
+    // Every attempt to open the file fails while another thread repeatedly replaces it.
     let file = StateFile::open(&path).unwrap();
     let has_ended = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -312,7 +312,7 @@ fn marked_file_is_rejected_until_it_is_accepted() {
     let path = create_state(&folder);
     assert!(!StateFile::accept(&path).unwrap());
     let text = fs::read_to_string(&path).unwrap();
-    // The new text is as long as the original.
+    // The new text has the original length.
     fs::write(&path, text.replacen("write_failed = false\n", "write_failed = true\n\n", 1))
         .unwrap();
     let error = open_error(&path);
@@ -391,7 +391,7 @@ fn close_writes_next_unused_sequence_numbers() {
     assert_eq!(file.inbound(400, fingerprint("2")).unwrap().highest(), 4711);
 }
 
-/// Waits until a write makes numbers available.
+/// Reserves numbers, once a write makes some available.
 fn reserve_when_written(
     outbound: &OutboundNumbers,
     count: u64,
@@ -426,7 +426,7 @@ fn new_limit_of_shared_numbers_applies_only_after_call_of_limit() {
         "expected the old limit until `limit` is called"
     );
     again.limit(ESN, Some(12));
-    // The numbers are available only after the writer has reserved them in the file.
+    // Numbers are available only after the writer has reserved them in the file.
     assert_eq!(reserve_when_written(&outbound, 64), Ok(11..13));
     assert!(!Arc::ptr_eq(&outbound, &file.outbound(301, fingerprint("1"), ESN, None).unwrap()));
     again.limit(ESN, Some(5));
@@ -537,7 +537,7 @@ fn no_iv_is_reused_after_crash() {
     }
     assert!((2..=5).contains(&epochs.len()), "{epochs:?}");
     assert_eq!(*epochs.first().unwrap(), u64::from(first_epoch));
-    // An IV range with enough IVs left stays in its epoch.
+    // A range with enough IVs left stays in its epoch.
     assert_eq!(other.reserve(1).unwrap().start, other_before + 1);
 }
 
@@ -596,7 +596,7 @@ fn file_of_other_program_at_path_is_not_overwritten() {
             && fault.contains("the next start does not know of it: create new keys"),
         "{fault}"
     );
-    // Indeed, the next start accepts the other file.
+    // The next start accepts the other file.
     StateFile::open(&path).unwrap();
 }
 
@@ -700,7 +700,7 @@ fn sa_waits_for_room_after_write_that_made_none() {
         let epoch = Epoch::from_number(7);
         let file = StateFile::with_writer("x".into(), slots, state.clone(), epoch).unwrap();
         let closed = gate.lock().unwrap();
-        // Start a write, which waits at the gate: the writer has looked for room requests.
+        // Start a write, which waits at the gate, after the writer looked for room requests.
         file.shared.lock().requested = 1;
         file.writer.unpark();
         wait_until("the writer writes", || file.shared.lock().write_started.is_some());

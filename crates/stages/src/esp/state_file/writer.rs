@@ -15,7 +15,7 @@ use super::slots::{Slots, Storage};
 use crate::esp::state::{SaState, SequenceState, State};
 
 /// Time between writes of the progress of inbound SAs, if it has changed. A write may then take the
-/// rest of [`MAX_UNWRITTEN`](super::numbers::MAX_UNWRITTEN) before packets are refused.
+/// rest of [`MAX_UNWRITTEN`](super::numbers::MAX_UNWRITTEN) before SAs refuse packets.
 pub(super) const INBOUND_INTERVAL: Duration = Duration::from_millis(250);
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// Time after which a failure that persists is logged again.
@@ -78,7 +78,7 @@ impl<S: Storage> Writer<S> {
                 retry_at = (!succeeded).then(|| Instant::now() + RETRY_AFTER);
             }
             if is_tick {
-                // After a failed write, the next tick is the retry.
+                // After a failed write, retry at the next tick.
                 tick = retry_at.unwrap_or(now + INBOUND_INTERVAL);
             }
             if is_last {
