@@ -70,8 +70,8 @@ impl<C: Chain> Worker<C> {
         Ok(old.chain)
     }
 
-    /// Stores new stages for [`swap_stored_chains`](Worker::swap_stored_chains), with their path's
-    /// ingress port.
+    /// Keeps new stages, with their path's ingress port, for
+    /// [`swap_stored_chains`](Worker::swap_stored_chains).
     pub fn store_chains(&mut self, chains: Vec<(PortId, C)>) {
         self.stored_chains = chains;
     }
@@ -86,8 +86,8 @@ impl<C: Chain> Worker<C> {
     }
 }
 
-/// Returns the index of `names[index]` in `others`. If a name occurs several times, its second
-/// occurrence in `names` matches the second in `others`, and so on.
+/// Returns the index of `names[index]` in `others`. If a name is repeated, its second occurrence in
+/// `names` matches the second in `others`, and so on.
 fn find_same_name(names: &[String], index: usize, others: &[String]) -> Option<usize> {
     let name = names.get(index)?;
     let occurrence = names[..index].iter().filter(|earlier| *earlier == name).count();

@@ -10,8 +10,7 @@ impl<C: Chain> Worker<C> {
         self.last_tick = now;
     }
 
-    /// Stops the clock that stages see, as [`freeze_clock`](Self::freeze_clock) does, and runs the
-    /// stages' ticks.
+    /// Sets the stopped clock that stages see to `now` (in cycles), and runs the stages' ticks.
     pub(crate) fn tick_at(&mut self, now: u64) {
         self.freeze_clock(now);
         self.tick(now);
