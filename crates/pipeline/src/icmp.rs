@@ -11,7 +11,7 @@ use self::budgets::Budgets;
 use crate::plan::BuildCx;
 use crate::view::PacketMut;
 
-/// A rate-limited sender of ICMP errors for a stage of one worker.
+/// A rate-limited sender of ICMP errors for one worker's stage.
 #[derive(Clone, Debug)]
 pub struct IcmpErrors {
     budgets: Budgets,

@@ -44,7 +44,7 @@ struct Inner<T> {
 pub struct Loaded<T>(Guard<Arc<T>>);
 
 impl<T> SharedTable<T> {
-    /// Shares a table.
+    /// Creates a shared table.
     pub fn new(table: T) -> Self {
         let current = ArcSwap::from_pointee(table);
         Self(Arc::new(Inner { current, replaced: Mutex::new(Vec::new()) }))

@@ -71,7 +71,6 @@ pub struct Worker<C> {
 /// One queue of one port.
 struct PortQueue {
     socket: Box<dyn Port>,
-    /// Number of the port.
     id: PortId,
     /// Number of the queue on its interface.
     queue: u16,

@@ -77,7 +77,7 @@ impl<C: Chain> Path<C> {
     }
 }
 
-/// Adds inherited counters to those with the same names. Keeps names only in `inherited`.
+/// Adds inherited counters to those with the same names. Keeps names that only `inherited` has.
 fn add_by_name(mut counters: Counters, inherited: &Counters) -> Counters {
     for &(name, count) in inherited {
         match counters.iter_mut().find(|(other, _)| *other == name) {

@@ -76,7 +76,7 @@ impl<C: Chain> Worker<C> {
         self.stored_chains = chains;
     }
 
-    /// Discards the stored stages.
+    /// Discards the chains of [`store_chains`](Self::store_chains).
     pub fn discard_stored_chains(&mut self) {
         self.stored_chains.clear();
     }
@@ -95,8 +95,8 @@ fn find_same_name(names: &[String], index: usize, others: &[String]) -> Option<u
 }
 
 impl Worker<Vec<NamedStage>> {
-    /// Replaces the stages of each path for which [`store_chains`](Worker::store_chains) has stored
-    /// new ones, as [`swap_named`](Self::swap_named) does.
+    /// Swaps in the chains of [`store_chains`](Worker::store_chains), as
+    /// [`swap_named`](Self::swap_named) does.
     pub fn swap_stored_chains(&mut self) -> Result<Vec<(PortId, SwapResult)>, BuildError> {
         let chains = mem::take(&mut self.stored_chains);
         chains.into_iter().map(|(from, chain)| Ok((from, self.swap_named(from, chain)?))).collect()

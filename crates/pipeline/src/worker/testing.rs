@@ -16,7 +16,7 @@ impl<C: Chain> Worker<C> {
         self.tick(now);
     }
 
-    /// Returns the number of frames that stages hold, by the worker's own count.
+    /// Returns the number of frames that stages hold, by the worker's count.
     pub(crate) fn held_by_stages(&self) -> u32 {
         self.hold_quota - self.hold_quota_left
     }

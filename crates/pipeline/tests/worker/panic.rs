@@ -38,7 +38,7 @@ impl Stage for Panics {
     }
 }
 
-/// Later packets are dropped, not forwarded.
+/// Packets after the panic are dropped, not forwarded.
 #[test]
 fn worker_runs_without_stages_after_stage_panic() {
     for counters_panic in [false, true] {
