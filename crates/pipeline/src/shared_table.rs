@@ -19,8 +19,8 @@ use crate::view::{PacketMut, View};
 /// use a table per worker instead (`Handle::each_stage` of `xdpfwd-engine`).
 ///
 /// A worker never frees a table that it has read. An update frees the replaced tables that no
-/// worker reads any more. A later update frees the others, or the drop of the last clone of the
-/// `SharedTable`.
+/// worker reads any more. The others are freed by a later update, or when the last clone is
+/// dropped.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -39,8 +39,8 @@ struct Inner<T> {
     replaced: Mutex<Vec<Arc<T>>>,
 }
 
-/// The version of a table that a stage has loaded. Drop this value at the end of the batch, so
-/// that the table can be freed.
+/// The version of a table that a stage has loaded. It is not freed until you drop this value: do
+/// so at the end of the batch.
 pub struct Loaded<T>(Guard<Arc<T>>);
 
 impl<T> SharedTable<T> {

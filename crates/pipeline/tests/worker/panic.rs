@@ -87,7 +87,7 @@ fn worker_runs_without_stages_after_stage_panic() {
     }
 }
 
-/// A pending reload command may still run after a panic.
+/// A pending reload may still run after a panic.
 #[test]
 fn stages_swapped_in_after_panic_are_not_called() {
     let (mut worker, wires) =
