@@ -44,7 +44,7 @@ impl Budgets {
     }
 
     /// Returns the slot of the source's prefix, for [`Self::take`], and assigns one if it has none.
-    /// `None` if it may get no message now. `now` is in cycles.
+    /// `None` if the source may get no message now. `now` is in cycles.
     pub(super) fn find(&mut self, source: IpAddr, now: u64) -> Option<usize> {
         if !self.all.has_token(now) {
             return None;

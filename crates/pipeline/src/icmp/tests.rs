@@ -486,7 +486,7 @@ proptest! {
             let headers_len = if headers.ip_version == Some(IpVersion::V4) { 28 } else { 48 };
             prop_assert_eq!(remaining, headroom - headers_len);
         }
-        // The message is meaningless; `answer` checks the bytes outside it.
+        // `answer` checks that this meaningless message changes no other bytes.
         let other_headers = Headers::parse(&build_frame(&other_shape));
         let _ = answer(&frame, headroom, &other_headers, mtu, &sources);
     }
