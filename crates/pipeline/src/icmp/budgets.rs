@@ -59,7 +59,7 @@ impl Budgets {
         let index = match set.iter().position(|slot| slot.prefix_hash == hash) {
             Some(found) => found,
             None => {
-                // Refills the buckets, to compare their tokens.
+                // Refills buckets, to compare their tokens.
                 for slot in &mut *set {
                     slot.bucket.has_token(now);
                 }
