@@ -36,8 +36,8 @@ impl Cx<'_> {
         self.worker
     }
 
-    /// Returns the queue number on which the batch arrived and emitted frames leave; in `tick` and
-    /// `retire`, the worker's first queue.
+    /// Returns the number of the queue on which the batch arrived and emitted frames leave; in
+    /// `tick` and `retire`, the worker's first queue.
     pub fn queue(&self) -> u16 {
         self.queue
     }
@@ -47,8 +47,8 @@ impl Cx<'_> {
         self.to
     }
 
-    /// Counts one more frame as held by the stage. Returns false if the worker's stages already
-    /// hold as many frames as they may.
+    /// Counts one more frame as held by the stage. Returns false if the worker's stages may hold
+    /// no more frames.
     #[inline]
     pub(crate) fn take_hold_quota(&mut self) -> bool {
         if *self.hold_quota_left == 0 {

@@ -11,7 +11,7 @@ use self::budgets::Budgets;
 use crate::plan::BuildCx;
 use crate::view::PacketMut;
 
-/// A rate-limited sender of ICMP errors for a stage of one worker.
+/// A rate-limited sender of ICMP errors for one worker's stage.
 #[derive(Clone, Debug)]
 pub struct IcmpErrors {
     budgets: Budgets,
@@ -19,7 +19,7 @@ pub struct IcmpErrors {
 }
 
 impl IcmpErrors {
-    /// Creates a sender for one worker. `per_second` limits the messages of all workers together to
+    /// Creates a sender. `per_second` limits the messages of all workers together to
     /// each source prefix, an IPv4 address or an IPv6 /64; each worker may send an equal share, and
     /// at least one per second unless `per_second` is 0. All prefixes together get at most 16 times
     /// as many. The messages have the source address in `sources`, otherwise that of the path's
@@ -39,7 +39,7 @@ impl IcmpErrors {
     /// [`Cx::now`](crate::Cx::now).
     ///
     /// Returns false and leaves the packet unchanged if:
-    /// - the rate limit of the source, or that of all sources together, is reached;
+    /// - the rate limit of the source or of all sources is reached;
     /// - no message may be sent about the packet, see [`ErrorMessage::about`];
     /// - the packet was decrypted on its path: a message would quote it in clear text;
     /// - the frame has too little headroom: 28 bytes for IPv4, 48 for IPv6.
@@ -56,8 +56,8 @@ impl IcmpErrors {
     }
 }
 
-/// Returns false and leaves the frame unchanged if the headroom is too small or no message may be
-/// sent.
+/// Turns the frame into an ICMP error. Returns false and leaves it unchanged if the headroom is too
+/// small or no message may be sent.
 fn rewrite(frame: &mut Frame, headers: &Headers, problem: Problem, sources: &Sources) -> bool {
     let Some(message) = ErrorMessage::about(frame, headers, problem, sources) else { return false };
     if frame.prepend(message.front_len()).is_err() {

@@ -21,8 +21,8 @@ pub struct StageAccount {
     pub timed_calls: u64,
     /// Packets in the timed batches.
     pub timed_packets: u64,
-    /// Cycles of [`xdpfwd_xsk::clock`] for the timed batches, including applying the verdicts, and
-    /// one stamp per batch.
+    /// Cycles of [`xdpfwd_xsk::clock`] for the timed batches, including those to apply the verdicts
+    /// and for one stamp per batch.
     pub cycles: u64,
     /// Frames that the stage holds now.
     pub held: u32,
@@ -34,7 +34,7 @@ impl StageAccount {
         self.cycles.saturating_sub(self.timed_calls * stamp_cost())
     }
 
-    /// Returns the cycles per timed packet without the stamps, or 0.
+    /// Returns the cycles per timed packet without the stamps; 0 without timed packets.
     pub fn cycles_per_packet(&self) -> f64 {
         if self.timed_packets == 0 {
             0.0
@@ -43,7 +43,7 @@ impl StageAccount {
         }
     }
 
-    /// Adds the numbers of another account, such as that of the same stage on another worker.
+    /// Adds another account, such as that of the same stage on another worker.
     pub fn add(&mut self, other: &Self) {
         self.calls += other.calls;
         self.packets += other.packets;
@@ -196,7 +196,7 @@ pub fn stamp_cost() -> u64 {
         let mut minimum = u64::MAX;
         const AVERAGES: usize = 256;
         // Clock reads per average. Two consecutive reads overlap in the processor, so the
-        // difference of only two may be too small.
+        // difference of two may be too small.
         const READS: u64 = 64;
         for _ in 0..AVERAGES {
             let start = clock::cycles();
@@ -248,8 +248,8 @@ impl TaskLedger {
         self.frozen_time = Some(now);
     }
 
-    /// Returns the current time. Unlike [`now`](Self::now), does not use the last stamp, which may
-    /// be old between iterations.
+    /// Returns the current time for stages. Unlike [`now`](Self::now), never uses the last stamp,
+    /// which may be old between iterations.
     pub(crate) fn read_clock(&self) -> u64 {
         #[cfg(feature = "testing")]
         if let Some(now) = self.frozen_time {
@@ -315,8 +315,8 @@ impl TaskLedger {
         }
     }
 
-    /// Takes a stamp after a check of an empty ring. Whether the time since the previous stamp
-    /// counts as [`Task::Look`] or [`Task::Poll`], [`end_iteration`](Self::end_iteration) decides.
+    /// Takes a stamp after a check of an empty ring. [`end_iteration`](Self::end_iteration) decides
+    /// whether the time since the previous stamp counts as [`Task::Look`] or [`Task::Poll`].
     #[inline]
     pub(crate) fn book_empty_look(&mut self) {
         if self.on {
@@ -346,8 +346,8 @@ impl TaskLedger {
         }
         let cost = stamp_cost();
         let mut tasks = self.tasks;
-        // Not zero only if a panic of a stage has interrupted the iteration: otherwise
-        // `end_iteration` has added these checks to a task.
+        // Zero, because `end_iteration` has added these checks to a task, unless a panic of a stage
+        // has interrupted the iteration.
         tasks[Task::Look as usize].add(&self.empty_looks);
         let stamps = tasks.iter().map(|task| task.calls).sum::<u64>() + stages.timed_calls;
         // Ports time their wake-up system calls, which `Transmit` includes: move this time to

@@ -214,11 +214,11 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
 
 /// The packets that a stage drops, for comparison on a reload.
 ///
-/// A reload may change a filter in the XDP program, or move a filter into it. It cannot replace the
-/// XDP program and the stages in user space at the same moment, so meanwhile packets could pass
-/// that both the old and the new rules drop. Therefore the reload compares the verdicts of the old
-/// and the new stages in user space. If such packets could pass, it moves the new filter to user
-/// space or fails.
+/// A reload may change a filter in the XDP program, or move a filter into it. It replaces the XDP
+/// program and the stages in user space at different moments. In between, packets could pass that
+/// both the old and the new rules drop. Therefore the reload compares the verdicts of the old and
+/// the new stages in user space. If such packets could pass, it moves the new filter to user space
+/// or fails.
 #[derive(Clone, Debug)]
 pub enum Verdicts {
     /// The stage drops no packet.

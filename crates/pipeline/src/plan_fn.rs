@@ -80,7 +80,7 @@ impl PlanFn {
     /// Sets a closure that applies the configuration to state outside the plan, such as a shared
     /// table. The closure runs on the control thread at the start and at each reload, but not for
     /// `--check` or a reload of an invalid file; see [`ResourceOwner::acquire`]. A reload that
-    /// fails later does not undo it.
+    /// fails later does not undo its effect.
     pub fn with_acquire(
         mut self,
         acquire: impl Fn() -> Result<(), ResourceError> + Send + Sync + 'static,
@@ -167,8 +167,7 @@ mod tests {
         assert_eq!(bench.table("longest").rows, [[Cell::Number(61)]]);
     }
 
-    /// Runs on a new thread, because the first load of a table on a thread is the one that could
-    /// allocate.
+    /// Runs on a new thread, because only the first load of a table on a thread could allocate.
     #[cfg(feature = "count-allocations")]
     #[test]
     fn first_load_on_worker_does_not_allocate() {

@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 /// Why a packet was dropped. User space counts every drop under one reason;
 /// [`xdpfwd_xsk::KernelCounters`] counts the kernel's losses.
 ///
-/// The constants are reasons of the worker or several stages. A stage registers its own as
+/// The constants are reasons of the worker, or shared by stages. A stage registers its own as
 /// [`DropReason`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reason(u8);
@@ -139,7 +139,7 @@ impl Reason {
         }
     }
 
-    /// Returns all reasons registered so far.
+    /// Returns the predefined reasons and those registered so far.
     pub fn all() -> impl Iterator<Item = Self> {
         let registered = *REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
         (0..CORE.len() + registered).map(|number| Self(number as u8))
@@ -197,8 +197,8 @@ impl DropReason {
         Self { name, description, number: AtomicU8::new(Reason::UNREGISTERED.0) }
     }
 
-    /// Registers the reason. Call it before the first packet, because it takes a lock. Repeated
-    /// calls return the same reason.
+    /// Registers the reason. Takes a lock: call it before the first packet. Repeated calls return
+    /// the same reason.
     pub fn register(&self) -> Result<Reason, ReasonError> {
         let reason = Reason::register(self.name, self.description)?;
         self.number.store(reason.0, Ordering::Relaxed);
@@ -269,7 +269,7 @@ impl Drops {
         self.0.iter().sum()
     }
 
-    /// Returns every registered reason with its count, zeros included.
+    /// Returns [`Reason::all`] with counts, zeros included.
     pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
         Reason::all().map(|reason| (reason, self[reason]))
     }

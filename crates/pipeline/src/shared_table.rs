@@ -19,8 +19,8 @@ use crate::view::{PacketMut, View};
 /// use a table per worker instead (`Handle::each_stage` of `xdpfwd-engine`).
 ///
 /// A worker never frees a table that it has read. An update frees the replaced tables that no
-/// worker reads any more. Replaced tables still read are freed by a later update, or when the last
-/// clone is dropped.
+/// worker reads any more. The others are freed by a later update, or when the last clone is
+/// dropped.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -35,16 +35,16 @@ pub struct SharedTable<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
     current: ArcSwap<T>,
-    /// Tables that still had readers at the last update. The lock serializes updates.
+    /// Former tables, still read at the last update. The lock serializes updates.
     replaced: Mutex<Vec<Arc<T>>>,
 }
 
-/// The version of a table that a stage has loaded. Its memory is not freed until you drop this
-/// value, at the end of the batch.
+/// The version of a table that a stage has loaded. It is not freed until you drop this value: do
+/// so at the end of the batch.
 pub struct Loaded<T>(Guard<Arc<T>>);
 
 impl<T> SharedTable<T> {
-    /// Creates a table.
+    /// Creates a shared table.
     pub fn new(table: T) -> Self {
         let current = ArcSwap::from_pointee(table);
         Self(Arc::new(Inner { current, replaced: Mutex::new(Vec::new()) }))
@@ -102,7 +102,7 @@ impl<T> SharedTable<T> {
     /// Replaces the current table, and frees replaced tables without readers.
     fn publish(&self, replaced: &mut Vec<Arc<T>>, table: T) {
         replaced.push(self.0.current.swap(Arc::new(table)));
-        // A replaced table without readers gets none: readers can only load the current table.
+        // A replaced table gets no new readers, because they can only load the current one.
         replaced.retain(|table| Arc::strong_count(table) > 1);
     }
 }

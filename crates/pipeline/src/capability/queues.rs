@@ -1,6 +1,6 @@
 //! Packets that must arrive on a certain queue.
 
-/// A stage plan with flows that each belong to one worker, and so must arrive on its queue.
+/// A stage plan with flows that each belong to a worker, and must arrive on its queue.
 pub trait QueueBound {
     /// Returns the flows with their queues. The configuration is rejected if the ingress port lacks
     /// one of these queues. `xdpfwd doctor` prints commands that steer the flows.

@@ -43,8 +43,8 @@ impl Budgets {
         }
     }
 
-    /// Returns the slot of the source, for [`Self::take`], or `None` if no message may be sent to
-    /// it now. `now` is in cycles.
+    /// Returns the slot of the source's prefix, for [`Self::take`], and assigns one if it has none.
+    /// `None` if the source may get no message now. `now` is in cycles.
     pub(super) fn find(&mut self, source: IpAddr, now: u64) -> Option<usize> {
         if !self.all.has_token(now) {
             return None;
@@ -59,7 +59,7 @@ impl Budgets {
         let index = match set.iter().position(|slot| slot.prefix_hash == hash) {
             Some(found) => found,
             None => {
-                // Refill the buckets, so that their tokens can be compared.
+                // Refills buckets, to compare their tokens.
                 for slot in &mut *set {
                     slot.bucket.has_token(now);
                 }
@@ -72,7 +72,7 @@ impl Budgets {
         set[index].bucket.has_token(now).then_some(start + index)
     }
 
-    /// Takes a message from the budget of the slot, and from that of all sources.
+    /// Takes a message from the budgets of the slot and of all sources.
     pub(super) fn take(&mut self, slot: usize) {
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.bucket.take();

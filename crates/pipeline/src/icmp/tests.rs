@@ -169,7 +169,7 @@ fn append_udp_and_padding(mut frame: Vec<u8>, l3: usize, len: usize) -> Vec<u8> 
     frame
 }
 
-/// Asserts that `message` is a valid answer to `frame`, from the router in `sources`, if any.
+/// Asserts that `message` is a valid answer to `frame`, from the address in `sources`, if any.
 #[track_caller]
 fn check(frame: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
     let [frame_headers, message_headers] = [frame, message].map(Headers::parse);
@@ -486,7 +486,7 @@ proptest! {
             let headers_len = if headers.ip_version == Some(IpVersion::V4) { 28 } else { 48 };
             prop_assert_eq!(remaining, headroom - headers_len);
         }
-        // This message is meaningless, but bytes outside the frame must stay unchanged.
+        // `answer` checks that this meaningless message changes no other bytes.
         let other_headers = Headers::parse(&build_frame(&other_shape));
         let _ = answer(&frame, headroom, &other_headers, mtu, &sources);
     }

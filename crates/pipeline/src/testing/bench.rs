@@ -28,8 +28,8 @@ const BUSY_TICK: Duration = Duration::from_millis(1);
 /// Interval of ticks while no stage holds frames.
 const IDLE_TICK: Duration = Duration::from_millis(100);
 
-/// Real time without a sent frame after which [`TestBench::settle`] gives up. A port repeats
-/// wake-ups at intervals of at most 640 µs, so this time includes a repetition.
+/// [`TestBench::settle`] gives up if no frame is sent for this real time. A port repeats wake-ups
+/// at intervals of at most 640 µs, so the timeout includes a repetition.
 const STALL_TIMEOUT: Duration = Duration::from_millis(2);
 
 /// Stages on a worker, between ports of the fake kernel. See the [module](super).
@@ -230,7 +230,7 @@ impl TestBench {
         result
     }
 
-    /// Retires the stages of every path, as at the end of the program.
+    /// Retires the stages of every path, as at program end.
     /// [`take_sent`](Self::take_sent) returns frames that they emit. Later packets are dropped as
     /// [`Reason::SHUTDOWN`](crate::Reason::SHUTDOWN).
     ///
@@ -350,7 +350,7 @@ impl TestBench {
 
     /// Sends packets as [`send_all`](Self::send_all) does, and asserts that worker and stages
     /// allocate no memory meanwhile. Discards the frames that the ports send, and returns their
-    /// number. Check it, because packets dropped early may not reach the tested code. If a stage
+    /// number. Check it: packets dropped early may not reach the tested code. If a stage
     /// may allocate for its first packets, send some packets first.
     ///
     /// # Panics
@@ -397,7 +397,7 @@ impl TestBench {
         path.unwrap_or_else(|| panic!("no path starts from port {from:?}"))
     }
 
-    /// Panics if no path starts from the port.
+    /// Returns the port's index; panics if no path starts from it.
     #[track_caller]
     fn ingress(&self, name: &str) -> usize {
         usize::from(self.paths[self.path(name)].0.0)
@@ -425,7 +425,7 @@ impl TestBench {
         self.call_worker(|worker| _ = worker.poll_once());
     }
 
-    /// Calls the closure, and records in `is_interrupted` whether it returns.
+    /// Calls the closure. `is_interrupted` stays true if it panics.
     fn call_worker<R>(&mut self, run: impl FnOnce(&mut Worker<Vec<NamedStage>>) -> R) -> R {
         self.is_interrupted = true;
         let result = run(&mut self.worker);

@@ -77,8 +77,8 @@ impl TestBenchBuilder {
         self
     }
 
-    /// Adds a path between two ports. The stages are already built, so they do not know the ports
-    /// of the bench; for this, use [`plans`](Self::plans).
+    /// Adds a path between two ports. Its stages are already built, without the ports of the bench;
+    /// use [`plans`](Self::plans) for stages that need them.
     pub fn path(self, from: &str, to: &str, stages: impl IntoStages) -> Self {
         self.add(from, to, PathStages::Built(stages.into_stages()))
     }

@@ -52,8 +52,8 @@ impl Plans {
         })
     }
 
-    /// Releases the resources of the plans of the path from a port, except those of the last
-    /// `new_plans` plans, which have replaced the others.
+    /// Removes the old plans of the path from a port: all but its last `new_plans` plans. Releases
+    /// their resources.
     pub(super) fn release_replaced(&mut self, from: PortId, new_plans: usize) {
         let on_path = self.0.iter().filter(|(port, _)| *port == from).count();
         let mut replaced = on_path.saturating_sub(new_plans);

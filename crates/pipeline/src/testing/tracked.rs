@@ -4,7 +4,7 @@ use super::disposition::Disposition;
 use crate::frame_log::{FrameEvent, FrameEvents};
 
 /// The frames of one batch, identified by chunk number. After a frame is sent, dropped or freed,
-/// another packet may use its chunk, so only the first such event of a chunk counts.
+/// another packet may use its chunk, so later such events of a chunk are ignored.
 pub(super) struct TrackedBatch(Vec<TrackedFrame>);
 
 struct TrackedFrame {

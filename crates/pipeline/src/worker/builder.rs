@@ -13,7 +13,7 @@ use crate::reason::Drops;
 use crate::shared_table;
 use crate::verdict::{PortId, Verdict};
 
-/// The stages of a worker may together hold one out of this number of frames.
+/// The stages of a worker may together hold its frames divided by this number.
 const HOLD_QUOTA_DIVISOR: u32 = 4;
 
 /// The number of ticks per second of a worker that is not waiting.

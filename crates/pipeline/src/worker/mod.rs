@@ -52,7 +52,7 @@ pub struct Worker<C> {
     verdicts: Box<[Verdict; Batch::CAPACITY]>,
     drops: Drops,
     ledger: TaskLedger,
-    /// Sum of the accounts of replaced stages without a successor of the same name.
+    /// Sum of the accounts of stages that reloads have removed.
     former_stages: StageAccount,
     /// Number of further frames that the stages may hold.
     hold_quota_left: u32,
@@ -71,7 +71,6 @@ pub struct Worker<C> {
 /// One queue of one port.
 struct PortQueue {
     socket: Box<dyn Port>,
-    /// Number of the port.
     id: PortId,
     /// Number of the queue on its interface.
     queue: u16,
@@ -100,7 +99,7 @@ impl<C: Chain> Worker<C> {
         results
     }
 
-    /// Calls [`Stage::tick`] on every stage.
+    /// Calls [`Stage::tick`] on all stages but retired ones.
     fn tick(&mut self, now: u64) {
         for path in 0..self.paths.len() {
             self.visit_stages(path, now, |stage, cx| stage.tick(cx));
@@ -150,7 +149,7 @@ impl<C: Chain> Worker<C> {
     }
 
     /// Returns whether there is work that no packet signals: held frames, frames to send, an empty
-    /// pool, or an ingress port without a descriptor to wait for.
+    /// pool to refill with sent frames, or an ingress port without a descriptor to wait for.
     fn has_unannounced_work(&self) -> bool {
         self.hold_quota_left < self.hold_quota
             || self.pool.is_empty()

@@ -17,7 +17,8 @@ pub(super) struct Path<C> {
     pub(super) chain: C,
     pub(super) names: Vec<String>,
     pub(super) accounts: Vec<StageAccount>,
-    /// For each stage, the sum of the last counters of the stages that it has replaced on reloads.
+    /// For each stage, the sum of the final counters of the old stages that it continues after
+    /// reloads.
     pub(super) inherited: Vec<Counters>,
     pub(super) needs_headers: bool,
     /// Whether the stages are retired: they process no more packets, and only their counters are
@@ -76,8 +77,7 @@ impl<C: Chain> Path<C> {
     }
 }
 
-/// Adds inherited counters to the counters with the same names. Also keeps names that occur only in
-/// `inherited`.
+/// Adds inherited counters to those with the same names. Keeps names that only `inherited` has.
 fn add_by_name(mut counters: Counters, inherited: &Counters) -> Counters {
     for &(name, count) in inherited {
         match counters.iter_mut().find(|(other, _)| *other == name) {

@@ -6,7 +6,7 @@ use crate::ledger::{LedgerReport, Task};
 use crate::report::{FrameCounts, QueueReport, WorkerReport};
 
 impl<C: Chain> Worker<C> {
-    /// Returns the current frame counts.
+    /// Returns the frame counts.
     pub fn frames(&self) -> FrameCounts {
         let mut at_ports = xdpfwd_xsk::PortFrameCounts::default();
         for port_queue in &self.port_queues {
@@ -26,9 +26,9 @@ impl<C: Chain> Worker<C> {
         self.egress.waiting() + (self.hold_quota - self.hold_quota_left) as usize
     }
 
-    /// Calculates from the UMEM's record of frame owners how many further frames the stages may
-    /// hold. By this record, a frame that a stage has lost is not held. A frame that a replaced
-    /// stage has kept is held until that stage is dropped.
+    /// Calculates from the UMEM's record of frame owners how many more frames stages may hold.
+    /// By this record, a frame that a stage has lost is not held. A frame that an old stage keeps
+    /// after a reload is held until that stage is dropped.
     pub(super) fn recount_hold_quota(&mut self) {
         let held = (self.umem.held() as usize).saturating_sub(self.egress.waiting());
         self.hold_quota_left = self.hold_quota.saturating_sub(held as u32);

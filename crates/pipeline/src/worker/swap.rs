@@ -70,13 +70,13 @@ impl<C: Chain> Worker<C> {
         Ok(old.chain)
     }
 
-    /// Stores new stages for [`swap_stored_chains`](Worker::swap_stored_chains), with their path's
-    /// ingress port.
+    /// Keeps new stages, with their path's ingress port, for
+    /// [`swap_stored_chains`](Worker::swap_stored_chains).
     pub fn store_chains(&mut self, chains: Vec<(PortId, C)>) {
         self.stored_chains = chains;
     }
 
-    /// Discards the stored stages.
+    /// Discards the chains of [`store_chains`](Self::store_chains).
     pub fn discard_stored_chains(&mut self) {
         self.stored_chains.clear();
     }
@@ -86,8 +86,8 @@ impl<C: Chain> Worker<C> {
     }
 }
 
-/// Returns the index of `names[index]` in `others`. If a name occurs several times, its second
-/// occurrence in `names` matches the second in `others`, and so on.
+/// Returns the index of `names[index]` in `others`. If a name is repeated, its second occurrence in
+/// `names` matches the second in `others`, and so on.
 fn find_same_name(names: &[String], index: usize, others: &[String]) -> Option<usize> {
     let name = names.get(index)?;
     let occurrence = names[..index].iter().filter(|earlier| *earlier == name).count();
@@ -95,8 +95,8 @@ fn find_same_name(names: &[String], index: usize, others: &[String]) -> Option<u
 }
 
 impl Worker<Vec<NamedStage>> {
-    /// Replaces the stages of each path for which [`store_chains`](Worker::store_chains) has stored
-    /// new ones, as [`swap_named`](Self::swap_named) does.
+    /// Swaps in the chains of [`store_chains`](Worker::store_chains), as
+    /// [`swap_named`](Self::swap_named) does.
     pub fn swap_stored_chains(&mut self) -> Result<Vec<(PortId, SwapResult)>, BuildError> {
         let chains = mem::take(&mut self.stored_chains);
         chains.into_iter().map(|(from, chain)| Ok((from, self.swap_named(from, chain)?))).collect()

@@ -10,14 +10,13 @@ impl<C: Chain> Worker<C> {
         self.last_tick = now;
     }
 
-    /// Stops the clock that stages see, as [`freeze_clock`](Self::freeze_clock) does, and runs the
-    /// stages' ticks.
+    /// Sets the stopped clock that stages see to `now` (in cycles), and runs the stages' ticks.
     pub(crate) fn tick_at(&mut self, now: u64) {
         self.freeze_clock(now);
         self.tick(now);
     }
 
-    /// Returns the number of frames that stages hold, by the worker's own count.
+    /// Returns the number of frames that stages hold, by the worker's count.
     pub(crate) fn held_by_stages(&self) -> u32 {
         self.hold_quota - self.hold_quota_left
     }

@@ -38,6 +38,7 @@ impl Stage for Panics {
     }
 }
 
+/// Packets after the panic are dropped, not forwarded.
 #[test]
 fn worker_runs_without_stages_after_stage_panic() {
     for counters_panic in [false, true] {
@@ -86,7 +87,7 @@ fn worker_runs_without_stages_after_stage_panic() {
     }
 }
 
-/// A pending reload command may still run after a panic. The worker must not call the new stages.
+/// A pending reload may still run after a panic.
 #[test]
 fn stages_swapped_in_after_panic_are_not_called() {
     let (mut worker, wires) =

@@ -5,7 +5,7 @@ use xdpfwd_testkit::wires::{LAN, assert_conserved, cross_connect, numbers, packe
 
 use crate::DelayByOne;
 
-/// Counts packets. Its state is the number of stages that it has replaced, one after the other.
+/// Counts packets. Its state is the number of its predecessors, passed on by each swap.
 #[derive(Default)]
 struct CountPackets {
     packets: u64,
