@@ -62,7 +62,7 @@ impl MmsgPort {
         let mut allocated = 0;
         for slot in self.frames.iter_mut().take(count) {
             let Some(mut frame) = pool.alloc() else { break };
-            // Cannot fail: the tailroom is the room for more bytes.
+            // Cannot fail: appends exactly the tailroom.
             let room = frame.tailroom();
             let _ = frame.append(room);
             *slot = Some(frame);
@@ -155,7 +155,7 @@ impl Port for MmsgPort {
             let sent = self.outbox.send(self.socket.fd(), queue.iter().take(wanted));
             self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
             match sent {
-                // Never observed, but without this case the loop might not end.
+                // Never observed; without this case, the loop might not end.
                 Ok(0) => break,
                 // The next pass of the loop sends the remaining frames or gets the error.
                 Ok(sent) => self.count_sent(sent, queue),

@@ -34,8 +34,7 @@ use crate::region::{Chunks, Region};
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
-/// Without its last line, the example compiles ([`EgressQueue`](crate::EgressQueue) has an example
-/// for transmission):
+/// Without this use, the example compiles:
 ///
 /// ```
 /// use xdpfwd_xsk::{Umem, UmemConfig};
@@ -99,8 +98,8 @@ impl Frame {
     /// Like `new`, with the address of the packet's first byte.
     ///
     /// # Safety
-    /// As for [`new`](Self::new). In addition, `data` points to the chunk's start plus `headroom`.
-    /// It is derived from the region's base pointer, because `prepend` and `trim_front` move `data`
+    /// As for [`new`](Self::new). In addition, `data` points to the chunk's start plus `headroom`,
+    /// and is derived from the region's base pointer, because `prepend` and `trim_front` move it
     /// within the whole chunk.
     #[inline]
     pub(crate) unsafe fn from_data(
