@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn fill_checksum_writes_0_as_0xffff() {
         let mut packet = Packet::new_checked(PACKET).unwrap();
-        // 0xbf00 + 0xa969 in ones' complement: the old checksum added to the source port makes the
+        // Adding the old checksum to the source port (0xbf00 + 0xa969 in ones' complement) makes the
         // new one 0.
         packet.set_source_port(0x686a);
         packet.fill_checksum(V4);

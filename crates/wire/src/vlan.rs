@@ -100,7 +100,7 @@ impl VlanId {
     /// priority and drop eligibility.
     #[inline]
     const fn from_control(control: u16) -> VlanId {
-        // `unwrap` would still compile to a panic branch.
+        // `unwrap` would compile to a panic branch.
         match NonZeroU16::new(control & Self::MASK | Self::PRESENT) {
             Some(id) => VlanId(id),
             None => VlanId(NonZeroU16::MIN),
