@@ -71,12 +71,13 @@ impl MmsgPort {
         allocated
     }
 
-    /// Removes the first packet from the queue. Counts it as sent and as dropped by the interface.
+    /// Counts the queue's first packet as sent and as dropped by the interface, and removes it.
     fn drop_first(&mut self, queue: &mut EgressQueue) {
         self.counters.tx_dropped += 1;
         self.count_sent(1, queue);
     }
 
+    /// Also moves the sent frames to `completions`.
     #[inline]
     fn count_sent(&mut self, sent: usize, queue: &mut EgressQueue) {
         self.counters.tx_packets += sent as u64;

@@ -243,7 +243,7 @@ impl fmt::Debug for Frame {
 }
 
 impl Chunks<'_> {
-    /// Like [`Frame::new`], with the packet's address, which need not be computed then.
+    /// Like [`Frame::new`], but takes the packet's address instead of computing it.
     ///
     /// # Safety
     /// As for [`Frame::new`]. In addition, `address` is the chunk's start plus `headroom`.

@@ -331,7 +331,7 @@ impl Port for XskPort {
     }
 
     fn frame_counts(&self) -> PortFrameCounts {
-        // The limits exclude invalid entries, which are not frames of this port.
+        // `min` excludes invalid entries, which are not frames of this port.
         let rx = self.rings.rx.available().min(self.filled);
         let completion = self.rings.completion.available().min(self.sending);
         PortFrameCounts {

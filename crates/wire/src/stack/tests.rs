@@ -238,7 +238,7 @@ fn assert_emitted(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
     assert_eq!(remaining, payload);
 }
 
-/// Accepts `emitted` where other tests check it: a VLAN type before a tag, and the type of an IP
+/// Returns `emitted` where other tests check it: a VLAN type before a tag, the type of an IP
 /// payload.
 fn expected_ethertype(
     next: Option<&Header<'_>>,
