@@ -13,8 +13,8 @@ use crate::messages::{Inbox, MAX_RECEIVED, MAX_SENT, Outbox};
 use crate::socket::PacketSocket;
 use crate::vlan;
 
-/// Maximum number of sent frames that wait for `reclaim`: enough for several iterations of the
-/// worker loop, and few enough for the CPU cache.
+/// Maximum number of sent frames that wait for `reclaim`: enough for several worker iterations, and
+/// few enough for the CPU cache.
 const MAX_COMPLETIONS: usize = 1024;
 
 /// A port for one queue of an interface, over a packet socket with `recvmmsg` and `sendmmsg`.
