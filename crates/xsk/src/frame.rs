@@ -34,7 +34,8 @@ use crate::region::{Chunks, Region};
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
-/// Without this use, the example compiles:
+/// Without this use, the example compiles ([`EgressQueue`](crate::EgressQueue) has an example for
+/// transmission):
 ///
 /// ```
 /// use xdpfwd_xsk::{Umem, UmemConfig};
