@@ -77,8 +77,8 @@ impl Inbox {
         if received < 0 { Err(io::Error::last_os_error()) } else { Ok(received as usize) }
     }
 
-    /// Returns the received messages. Only the first `n` items are valid if the last call of
-    /// `receive` returned `n`.
+    /// Returns the received messages. Only the first `n` are valid, where `n` is the result of the
+    /// last `receive`.
     #[inline]
     pub(crate) fn received(&self) -> impl Iterator<Item = Received> + '_ {
         self.headers.iter().zip(self.controls.iter()).map(|(header, control)| {

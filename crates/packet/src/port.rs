@@ -13,8 +13,8 @@ use crate::messages::{Inbox, MAX_RECEIVED, MAX_SENT, Outbox};
 use crate::socket::PacketSocket;
 use crate::vlan;
 
-/// Maximum number of sent frames that wait for `reclaim`: enough for several iterations of the
-/// worker loop, and few enough for the CPU cache.
+/// Maximum number of sent frames that wait for `reclaim`: enough for several worker iterations, and
+/// few enough for the CPU cache.
 const MAX_COMPLETIONS: usize = 1024;
 
 /// A port for one queue of an interface, over a packet socket with `recvmmsg` and `sendmmsg`.
@@ -62,7 +62,7 @@ impl MmsgPort {
         let mut allocated = 0;
         for slot in self.frames.iter_mut().take(count) {
             let Some(mut frame) = pool.alloc() else { break };
-            // Cannot fail: the tailroom is the room for more bytes.
+            // Cannot fail: appends exactly the tailroom.
             let room = frame.tailroom();
             let _ = frame.append(room);
             *slot = Some(frame);
@@ -71,12 +71,13 @@ impl MmsgPort {
         allocated
     }
 
-    /// Removes the first packet from the queue. Counts it as sent and as dropped by the interface.
+    /// Counts the queue's first packet as sent and as dropped by the interface, and removes it.
     fn drop_first(&mut self, queue: &mut EgressQueue) {
         self.counters.tx_dropped += 1;
         self.count_sent(1, queue);
     }
 
+    /// Also moves the sent frames to `completions`.
     #[inline]
     fn count_sent(&mut self, sent: usize, queue: &mut EgressQueue) {
         self.counters.tx_packets += sent as u64;
@@ -155,7 +156,7 @@ impl Port for MmsgPort {
             let sent = self.outbox.send(self.socket.fd(), queue.iter().take(wanted));
             self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
             match sent {
-                // Never observed, but without this case the loop might not end.
+                // Never observed; without this case, the loop might not end.
                 Ok(0) => break,
                 // The next pass of the loop sends the remaining frames or gets the error.
                 Ok(sent) => self.count_sent(sent, queue),

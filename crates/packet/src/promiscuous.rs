@@ -4,8 +4,8 @@ use std::io;
 
 use crate::socket::PacketSocket;
 
-/// Keeps an interface in promiscuous mode until it is dropped or the process ends. The kernel
-/// counts the users of the mode (`PACKET_MR_PROMISC` in
+/// Keeps an interface in promiscuous mode until this value is dropped or the process ends. The
+/// kernel counts the mode's users (`PACKET_MR_PROMISC` in
 /// [packet(7)](https://man7.org/linux/man-pages/man7/packet.7.html)).
 #[derive(Debug)]
 pub struct Promiscuous(#[expect(dead_code, reason = "keeps the socket open")] PacketSocket);

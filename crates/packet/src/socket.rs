@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use crate::abi::{BPF_RET, TpacketStats};
 
-/// Size in bytes of each socket buffer. The kernel doubles it to 8 MiB. That is room for about 2000
-/// packets of 4 KiB, as many as in an AF_XDP port's rings, or for more short packets, of which each
-/// needs 768 bytes.
+/// Size in bytes of each socket buffer. The kernel doubles it to 8 MiB: room for about 2000 packets
+/// of 4 KiB, as many as in an AF_XDP port's rings, or for more short packets, each of 768 bytes in
+/// the buffer.
 const BUFFER_LEN: libc::c_int = 4 << 20;
 
 /// A handle of a packet socket on one interface. The socket is closed with its last handle. One
@@ -108,7 +108,7 @@ impl PacketSocket {
     /// Starts reception.
     pub fn start(&self) -> io::Result<()> {
         match self.set(libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0) {
-            // No filter is attached: reception is already on.
+            // No filter was attached: reception was on.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             result => result,
         }
@@ -178,7 +178,7 @@ impl PacketSocket {
         )
     }
 
-    /// Sets a buffer's size, with the option that ignores the system's limit if possible.
+    /// Sets a buffer's size, beyond the system's limit if possible.
     fn enlarge(&self, forced_option: libc::c_int, limited_option: libc::c_int) {
         // Forcing needs CAP_NET_ADMIN; without it, net.core.rmem_max and wmem_max limit the size.
         if let Err(error) = self.set(libc::SOL_SOCKET, forced_option, &BUFFER_LEN) {

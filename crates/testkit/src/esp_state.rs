@@ -10,7 +10,7 @@ pub fn newest(text: &str) -> String {
     copies.max().expect("a copy of the state").1.to_owned()
 }
 
-/// Returns a state file of version 1, which has no checksum, with epoch and SAs.
+/// Returns a state file of version 1 (without checksum); `state` has epoch and SAs.
 pub fn version_1(state: &str) -> String {
     format!("version = 1\n{}\n# end\n", state.trim_end())
 }

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Maximum wait for a condition. Only a test that hangs waits so long.
+/// Maximum wait for a condition, reached only by hanging tests.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs a command and returns its stdout. Panics if it fails.
@@ -17,7 +17,7 @@ pub fn run(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Returns the stderr as text. Replaces invalid UTF-8.
+/// Returns the stderr as text, with invalid UTF-8 replaced.
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

@@ -56,21 +56,21 @@ pub struct RuleSet {
     /// The verdict for packets that no rule matches: `accept` or `drop`.
     default: &'static str,
     /// The action for each packet exception (a packet that can mislead a filter), in the order of
-    /// [`PacketException::WITH_KEY`]. `judge` applies the rules.
+    /// [`PacketException::WITH_KEY`]. `judge`: apply the rules.
     exception_actions: [&'static str; 7],
 }
 
 impl RuleSet {
-    /// Creates a filter with random rules and settings. At most `max_continue` of the rules have no
-    /// verdict (`continue`).
+    /// Draws random rules and settings. At most `max_continue` of the rules are `continue` rules,
+    /// which have no verdict.
     pub fn draw(random: &mut SplitMix64, max_continue: usize) -> Self {
         let count = random.choose(&[1, 8, 9, 20, 60, 150, 300]);
         let rule_texts = (0..count).map(|_| rule(random)).collect();
         Self::from_rules(rule_texts, random, max_continue)
     }
 
-    /// Creates a filter with these rules and random other settings. After the first `max_continue`
-    /// rules with `continue`, replaces it by `accept`.
+    /// Creates a filter with these rules and random other settings. Turns `continue` rules after
+    /// the first `max_continue` into `accept` rules.
     pub fn from_rules(
         mut rule_texts: Vec<String>,
         random: &mut SplitMix64,
@@ -318,7 +318,7 @@ pub fn packet(random: &mut SplitMix64) -> (Vec<u8>, bool) {
         packet.extend([random.choose(&[0, 0xe0]), random.choose(&[0, 5, 6, 7])]);
     }
     match random.below(20) {
-        // Not IP: PPPoE, MPLS and ARP, the first two with the IP packet inside.
+        // Not IP: PPPoE and MPLS, which contain the IP packet, and ARP.
         0 => {
             let length = (l3.len() as u16 + 2).to_be_bytes();
             packet.extend([0x88, 0x64, 0x11, 0, 0, 7, length[0], length[1]]);

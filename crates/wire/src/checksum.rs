@@ -4,8 +4,8 @@ use crate::ip::{Addresses, IpProtocol};
 
 /// Returns the internet checksum of `data` (RFC 1071). An odd last byte is padded with zero.
 ///
-/// To compute a checksum, first set the checksum field in `data` to zero. To verify one, leave the
-/// field as it is: the result of a valid checksum is 0.
+/// To compute a checksum, first set its field in `data` to zero. To verify one, leave the field:
+/// the result is 0 if the checksum is valid.
 ///
 /// ```
 /// let mut header = [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
@@ -105,8 +105,8 @@ impl Sum {
 /// Returns the new value of `checksum` when a 16-bit word of the covered data changes from `old` to
 /// `new` (RFC 1624, equation 3: HC' = ~(~HC + ~m + m')).
 ///
-/// The result equals a recomputed checksum, unless all covered data is zero; an IP header or pseudo
-/// header never is. An invalid checksum stays invalid.
+/// The result equals a recomputed checksum unless all covered data is zero, which an IP header or
+/// pseudo header never is. An invalid checksum stays invalid.
 ///
 /// For UDP over IPv4, do not update a checksum of 0, which means "no checksum" (RFC 768). For UDP,
 /// write a result of 0 as 0xffff (RFC 768; RFC 8200, section 8.1).
@@ -132,8 +132,8 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
 /// ```
 #[inline]
 pub fn update_bytes<const N: usize>(checksum: u16, old: &[u8; N], new: &[u8; N]) -> u16 {
-    // Folded sums serve as m and m' of equation 3, because the complement of a folded sum is the
-    // folded sum of the complements.
+    // m and m' of equation 3 are folded sums: the complement of a folded sum is the folded sum of
+    // the complements.
     let (old, new) = (Sum::new().with(old), Sum::new().with(new));
     update(checksum, old.folded(), new.folded())
 }
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(update(0xdd2f, 0x5555, 0x3285), 0x0000);
     }
 
-    /// Random words rarely need the second fold of `update`.
+    /// Edge values, because random words rarely need the second fold of `update`.
     #[test]
     fn update_of_edge_values_equals_recomputation() {
         const EDGES: [u16; 8] = [0, 1, 2, 0x7fff, 0x8000, 0xfffd, 0xfffe, 0xffff];

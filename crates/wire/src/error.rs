@@ -7,8 +7,8 @@ use crate::limits::{MAX_EXTENSIONS, MAX_TAGS};
 /// The enum is not `#[non_exhaustive]`, so a caller can have one drop counter per variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Error {
-    /// The buffer is shorter than the header or a length that the header states, or a header
-    /// exceeds its packet.
+    /// The buffer is shorter than the header or than a length stated in it, or a header exceeds its
+    /// packet.
     Truncated,
     /// A field has a value that its protocol does not allow, two fields contradict each other, or a
     /// value to be written does not fit into its field. Also returned if a function does not

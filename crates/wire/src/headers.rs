@@ -12,7 +12,7 @@ use crate::{ethernet, flow, ipv4, ipv6, tcp, udp, vlan};
 /// The headers of a frame, parsed once for all code that processes it.
 ///
 /// **Offsets** count from the start of the frame, in bytes. Always, `l3_offset <= l4_offset <=
-/// l3_end <= frame length`. Fields that could not be parsed are `None` or 0;
+/// l3_end <= frame length`. Header fields that could not be parsed are `None` or 0;
 /// [`status`](Headers::status) states how far parsing got.
 ///
 /// An IP header is **complete** if [`ipv4::Packet::new_checked`] or [`ipv6::Packet::new_checked`]
@@ -62,8 +62,8 @@ pub struct Headers {
     pub ip_version: Option<IpVersion>,
     /// The types of the IPv6 extension headers; see [`ipv6::Upper::extensions`].
     pub extensions: ExtensionSet,
-    /// Whether an IPv6 routing header has segments left: the destination address is then not that
-    /// of the final destination.
+    /// Whether an IPv6 routing header has segments left: the destination address is then not the
+    /// final one.
     pub has_segments_left: bool,
     /// Whether the packet is a fragment.
     pub fragment: Fragment,
@@ -80,7 +80,7 @@ pub enum Status {
     /// A protocol other than IP follows the VLAN tags: ARP, LLC, MPLS, … In
     /// [`Headers::parse_inner`], the version is neither 4 nor 6.
     NotIp,
-    /// The header of this layer exceeds the frame, or states an end that does. L4 and IPv6
+    /// The header of this layer exceeds the frame, or states an end beyond it. L4 and IPv6
     /// extension headers must end within the IP packet.
     Truncated(Layer),
     /// A field of this layer has a value that its protocol does not allow.
@@ -119,7 +119,7 @@ impl Headers {
 
     /// Parses `frame` as [`parse`](Headers::parse) does, into `headers`.
     ///
-    /// About 5 ns faster than `parse`, which moves the struct right after writing it.
+    /// About 5 ns faster than `parse`, which moves the struct after writing it.
     #[inline]
     pub fn parse_into(frame: &[u8], headers: &mut Headers) {
         let frame = frame.get(..usize::from(u16::MAX)).unwrap_or(frame);

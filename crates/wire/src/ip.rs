@@ -16,7 +16,7 @@ pub struct IpProtocol(pub u8);
 
 /// Whether an IP packet is a fragment.
 ///
-/// An IPv6 packet whose fragment header has offset 0 and no more-fragments flag (an atomic
+/// An IPv6 packet whose fragment header has offset 0 and a clear more-fragments flag (an atomic
 /// fragment, RFC 6946) counts as `Whole`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Fragment {
@@ -25,7 +25,7 @@ pub enum Fragment {
     Whole,
     /// The first fragment, with the header of the upper protocol.
     First,
-    /// A later fragment, without that header.
+    /// A later fragment, without it.
     Later,
 }
 

@@ -11,10 +11,10 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 ///
 /// - **Lengths.** The stack replaces the `payload_len` of every `Repr`.
 /// - **Types.** The EtherType of Ethernet and VLAN, and the protocol or next header of IP, become
-///   the type of the next header. Before a VLAN tag, the type of a VLAN tag (see
+///   the type of the next header. Before a VLAN tag, an EtherType of VLAN tags (see
 ///   [`EtherType::is_vlan`]) is kept; any other value becomes `SERVICE_VLAN` if two tags follow,
 ///   else `VLAN`. The last header keeps its type, but an EtherType of 0 (the default) becomes that
-///   of IPv4 or IPv6 if the first four bits of the payload are 4 or 6.
+///   of IPv4 or IPv6 if the payload's first four bits are 4 or 6.
 /// - **Checksums** of IPv4, UDP, TCP and ICMP. To send UDP over IPv4 without a checksum, use
 ///   [`Header::UdpWithoutChecksum`].
 ///
@@ -32,7 +32,7 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 /// UDP, TCP and ICMP must directly follow IPv4 or IPv6; UDP without checksum must follow IPv4.
 /// Otherwise, [`emit`](Self::emit) returns [`Error::Malformed`].
 ///
-/// Around an unlisted protocol, such as GRE, use two stacks: emit the inner headers, write the GRE
+/// For an unlisted protocol, such as GRE, use two stacks: emit the inner headers, write the GRE
 /// header, and emit the outer headers.
 ///
 /// # Example
@@ -182,7 +182,7 @@ impl Header<'_> {
         packet: &mut [u8],
     ) -> Result<(), Error> {
         let payload_len = packet.len().checked_sub(self.header_len()).ok_or(Error::Truncated)?;
-        // Do not fail yet: Ethernet and VLAN accept any length, and only some headers need
+        // Not an error yet: Ethernet and VLAN accept any length, and only some headers need
         // addresses.
         let payload_len = u16::try_from(payload_len).map_err(|_| Error::Malformed);
         let addresses = ip_addresses.ok_or(Error::Malformed);

@@ -320,8 +320,8 @@ mod tests {
     #[test]
     fn fill_checksum_writes_0_as_0xffff() {
         let mut packet = Packet::new_checked(PACKET).unwrap();
-        // 0xbf00 + 0xa969 in ones' complement: the old checksum added to the source port makes the
-        // new one 0.
+        // Adding the old checksum to the source port (0xbf00 + 0xa969 in ones' complement) makes
+        // the new one 0.
         packet.set_source_port(0x686a);
         packet.fill_checksum(V4);
         assert_eq!(packet.checksum(), 0xffff);

@@ -80,7 +80,7 @@ pub fn walk(ethertype: EtherType, payload: &[u8]) -> Result<Tags, Error> {
 }
 
 impl VlanId {
-    /// Set in every stored value, so that it is never zero and `Option<VlanId>` has only two bytes.
+    /// A bit of every `VlanId`, which is thus never zero: `Option<VlanId>` has only two bytes.
     const PRESENT: u16 = 0x8000;
     const MASK: u16 = 0x0fff;
 
@@ -100,7 +100,7 @@ impl VlanId {
     /// priority and drop eligibility.
     #[inline]
     const fn from_control(control: u16) -> VlanId {
-        // `unwrap` would still compile to a panic branch.
+        // `unwrap` would compile to a panic branch.
         match NonZeroU16::new(control & Self::MASK | Self::PRESENT) {
             Some(id) => VlanId(id),
             None => VlanId(NonZeroU16::MIN),

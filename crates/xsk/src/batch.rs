@@ -90,8 +90,8 @@ impl Batch {
         }
     }
 
-    /// Empties the batch, whose frames must all have been taken: debug builds panic otherwise. In
-    /// release builds, the chunk of a remaining frame never returns to the pool.
+    /// Empties the batch, whose frames must all have been taken. Otherwise, debug builds panic, and
+    /// in release builds the remaining frames' chunks never return to the pool.
     #[inline]
     pub fn clear_taken(&mut self) {
         debug_assert!(self.slots().iter().all(Option::is_none), "a frame is still in the batch");

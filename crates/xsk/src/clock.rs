@@ -43,8 +43,8 @@ pub fn cycles_per_second() -> f64 {
     })
 }
 
-/// Reads both clocks at nearly the same time. Of several attempts, returns the fastest, because the
-/// thread can be interrupted between two reads for milliseconds.
+/// Reads [`cycles`] and the system clock almost together. Returns the fastest of several attempts,
+/// because an interrupt between both reads can take milliseconds.
 fn both_clocks() -> (Instant, u64) {
     let read = || {
         let before = cycles();

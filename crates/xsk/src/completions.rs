@@ -11,7 +11,7 @@ use crate::umem::Umem;
 /// has no access to the pool, so it puts them into this list, and
 /// [`Port::reclaim`](crate::Port::reclaim) moves them to the pool.
 ///
-/// The frames are recorded as owned by the port, which counts them in
+/// They are recorded as owned by the port (`tx`), which counts them in
 /// [`PortFrameCounts::completion`](crate::PortFrameCounts::completion). The port must not send more
 /// frames than [`room`](Self::room) returns.
 pub struct Completions {

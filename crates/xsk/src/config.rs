@@ -55,8 +55,8 @@ pub enum HugePages {
     Off,
 }
 
-/// Returns the number of huge pages in the kernel's pool that are not free; 0 if unknown. The pool
-/// (`vm.nr_hugepages`) contains these too.
+/// Returns the number of used huge pages, which the kernel's pool (`vm.nr_hugepages`) also counts;
+/// 0 if unknown.
 fn pages_in_use() -> usize {
     let number = |file: &str| {
         let text = fs::read_to_string(format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{file}"));

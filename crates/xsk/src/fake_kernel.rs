@@ -124,7 +124,7 @@ impl Default for FakeKernelConfig {
 /// The sizes of the fake rings.
 #[derive(Clone, Copy, Debug)]
 pub struct FakeRingSizes {
-    /// Entries of the fill ring; the port keeps as many frames in it.
+    /// Entries of the fill ring, which the port keeps full.
     pub fill: u32,
     /// Entries of the RX ring.
     pub rx: u32,
@@ -415,8 +415,8 @@ impl FakeKernel {
         self.0.borrow_mut().gone = true;
     }
 
-    /// Sets whether to keep copies of sent and dropped packets (default: `true`). Discards the
-    /// copies of sent packets.
+    /// Sets whether to copy sent and dropped packets (default: `true`). Discards earlier copies of
+    /// sent packets.
     pub fn set_recording(&self, on: bool) {
         self.0.borrow_mut().sent = on.then(Vec::new);
     }
@@ -595,9 +595,9 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
 
 fn read(umem: &Umem, address: u64, len: usize) -> Vec<u8> {
     let mut packet = vec![0; len];
-    // SAFETY: the caller checked (`is_valid_tx`) that the range lies within one chunk of the
-    // mapping that is posted, so no frame owns it. Needs `unsafe`: like a device, this function
-    // reads memory outside Rust's ownership.
+    // SAFETY: the caller checked (`is_valid_tx`) that the range lies within one posted chunk, so no
+    // frame owns it. Needs `unsafe`: like a device, this function reads memory outside Rust's
+    // ownership.
     unsafe {
         umem.region()
             .base()

@@ -34,8 +34,8 @@ use crate::region::{Chunks, Region};
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
-/// Without its last line, the example compiles ([`EgressQueue`](crate::EgressQueue) has an example
-/// for transmission):
+/// Without this use, the example compiles ([`EgressQueue`](crate::EgressQueue) has an example for
+/// transmission):
 ///
 /// ```
 /// use xdpfwd_xsk::{Umem, UmemConfig};
@@ -99,8 +99,8 @@ impl Frame {
     /// Like `new`, with the address of the packet's first byte.
     ///
     /// # Safety
-    /// As for [`new`](Self::new). In addition, `data` points to the chunk's start plus `headroom`.
-    /// It is derived from the region's base pointer, because `prepend` and `trim_front` move `data`
+    /// As for [`new`](Self::new). In addition, `data` points to the chunk's start plus `headroom`,
+    /// and is derived from the region's base pointer, because `prepend` and `trim_front` move it
     /// within the whole chunk.
     #[inline]
     pub(crate) unsafe fn from_data(
@@ -244,7 +244,7 @@ impl fmt::Debug for Frame {
 }
 
 impl Chunks<'_> {
-    /// Like [`Frame::new`], with the packet's address, which need not be computed then.
+    /// Like [`Frame::new`], but takes the packet's address instead of computing it.
     ///
     /// # Safety
     /// As for [`Frame::new`]. In addition, `address` is the chunk's start plus `headroom`.

@@ -3,8 +3,8 @@
 
 use crate::slots::put_into_slots;
 
-/// A stack of fixed capacity. It is no `Vec`: with a `Vec`, every loop that pushes items could call
-/// the function that grows the vector, so the compiler would keep the length in memory.
+/// A stack of fixed capacity, not a `Vec`: a loop that pushes to a `Vec` could call the function
+/// that grows it, so the compiler would keep the length in memory.
 pub(crate) struct FreeList<T> {
     items: Box<[T]>,
     len: usize,

@@ -92,8 +92,8 @@
 //!
 //! # Using a frame on another thread
 //!
-//! Frames, batches, queues, pools, UMEMs and ports cannot be used on another thread. A copy of a
-//! frame's bytes and a builder can.
+//! Frames, batches, queues, pools, UMEMs and ports cannot be used on another thread. Builders of
+//! ports and copies of bytes can.
 //!
 //! ```compile_fail,E0277
 //! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;

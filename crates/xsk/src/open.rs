@@ -86,7 +86,7 @@ pub enum OpenError {
         max = PortSlot::MAX
     )]
     Queues(usize),
-    /// The UMEM is too small for that many queues.
+    /// The UMEM is too small for the queues.
     #[error(
         "umem.frames = {frames} is too small for {queues} queues on one worker; use at least {min} \
          ({per_queue} per queue)",

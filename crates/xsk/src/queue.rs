@@ -25,7 +25,7 @@ use crate::umem::Umem;
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
-/// Without its last line, the example compiles:
+/// Without this use, the example compiles:
 ///
 /// ```
 /// use xdpfwd_xsk::{EgressQueue, Umem, UmemConfig};
@@ -37,9 +37,9 @@ use crate::umem::Umem;
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 pub struct EgressQueue {
-    // Dropped before the UMEM handle: otherwise the frames would keep the UMEM mapped.
-    /// A ring with a power-of-two number of slots. Those from `head` (included) to `tail`
-    /// (excluded) are used; both counters wrap.
+    // Declared before `umem`, so dropped earlier: otherwise the frames would keep the UMEM mapped.
+    /// A ring of power-of-two size. The slots from `head` up to, without, `tail` are used; both
+    /// counters wrap.
     slots: Box<[Option<Frame>]>,
     head: usize,
     tail: usize,

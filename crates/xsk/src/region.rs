@@ -101,9 +101,8 @@ impl Region {
     }
 }
 
-/// A copy of a region's fields for packet loops. Through a reference to the region, the compiler
-/// would have to assume that each write of an owner byte changes the region's fields, and reload
-/// them.
+/// A copy of a region's fields for packet loops: with a reference, the compiler would assume that
+/// each write of an owner byte changes the fields, and reload them.
 #[derive(Clone, Copy)]
 pub(crate) struct Chunks<'a> {
     pub(crate) region: &'a Region,

@@ -43,9 +43,9 @@ impl<T> RingLayout<T> {
     }
 }
 
-/// An iterator over the slots for a range of counter values. Through a reference to the ring, the
-/// compiler would have to assume that each written entry changes the ring's size and address, and
-/// reload both.
+/// An iterator over the slots for a range of counter values. Copies the ring's address and size:
+/// with a reference, the compiler would assume that each written entry changes them, and reload
+/// both.
 struct Cursor<T> {
     entries: NonNull<Entry<T>>,
     mask: u32,
@@ -80,7 +80,7 @@ impl<T> Cursor<T> {
 
 pub(crate) struct Producer<T> {
     ring: RingLayout<T>,
-    /// This side's counter. Only this side writes the shared one, so it need not be read again.
+    /// A copy of the producer's shared counter, which only this side writes, so never re-reads.
     produced: u32,
     /// The consumer's counter when last read; it can only have advanced since then.
     consumed: u32,
@@ -215,7 +215,7 @@ pub(crate) struct Consumer<T> {
     ring: RingLayout<T>,
     /// The producer's counter when last read.
     produced: u32,
-    /// This side's counter. Only this side writes the shared one.
+    /// A copy of the consumer's counter, which only this side writes.
     consumed: u32,
 }
 

@@ -28,9 +28,9 @@ pub(crate) trait Kernel {
     /// Returns the socket's file descriptor; `None` for the fake kernel.
     fn fd(&self) -> Option<RawFd>;
     fn statistics(&self) -> KernelCounters;
-    /// Returns whether frames posted for reception are no longer written to once this object is
-    /// dropped. A socket cannot guarantee that: it stays bound as long as, for example, a thread in
-    /// `poll` or a process being forked refers to its file.
+    /// Returns whether dropping this object ends all writes to frames posted for reception. A
+    /// socket cannot guarantee that: it stays bound as long as, for example, a thread in `poll` or
+    /// a process being forked refers to its file.
     fn ends_access_on_drop(&self) -> bool;
 }
 
@@ -120,8 +120,8 @@ impl XskPort {
         posted > 0
     }
 
-    /// Returns the received frame; `None` if the range exceeds its chunk, or the kernel did not own
-    /// the chunk.
+    /// Returns the received frame; `None` if the descriptor's range exceeds its chunk, or the
+    /// kernel did not own the chunk.
     #[inline]
     pub(crate) fn accept(
         chunks: Chunks<'_>,
@@ -144,8 +144,8 @@ impl XskPort {
         })
     }
 
-    /// Records the chunk as free and returns its number; `None` if the kernel did not own it. The
-    /// completion has the address of the TX descriptor, which can be anywhere in the chunk.
+    /// Records a completed chunk as free and returns its number; `None` if the kernel did not own
+    /// it. `address` is that of the TX descriptor, anywhere in the chunk.
     #[inline]
     pub(crate) fn completed(chunks: Chunks<'_>, slot: PortSlot, address: u64) -> Option<u32> {
         let (chunk, _) = chunks.split(address);
@@ -188,7 +188,7 @@ impl XskPort {
                 Some(libc::EAGAIN) if self.tx_progress() != before => {}
                 // EAGAIN: the send buffer or the completion ring is full. ENOBUFS: temporarily no
                 // memory. ENETDOWN: the link is down. ENXIO: the device is gone. The descriptors
-                // stay in the ring; a later iteration retries.
+                // stay in the ring; a later `transmit` retries.
                 _ => {
                     self.counters.tx_retries += 1;
                     break;
@@ -205,7 +205,7 @@ impl XskPort {
         }
     }
 
-    /// Panics for a pool of another UMEM, in which the same chunk numbers mean other bytes.
+    /// Panics for a pool of another UMEM, whose chunk numbers mean other bytes.
     #[inline]
     fn check_pool(&self, pool: &Pool) {
         assert!(self.umem.is_same(pool.umem()), "the pool and the port belong to different UMEMs");
@@ -230,7 +230,7 @@ impl Port for XskPort {
         let entries = peek.read_count();
         peek.release();
         if entries > 0 {
-            // Do not subtract `entries`: to a rejected descriptor, no posted frame corresponds.
+            // Do not subtract `entries`: a rejected descriptor corresponds to no posted frame.
             self.filled -= received;
             self.counters.rx_packets += u64::from(received);
             self.counters.rx_bytes += batch.slots()[before..]
@@ -253,7 +253,7 @@ impl Port for XskPort {
         }
         if self.busy_poll || requested && (posted || self.rx_backoff.is_over()) {
             self.counters.syscalls += 1;
-            // A later iteration retries if the wake-up flag is still set.
+            // A later `receive` retries if the wake-up flag is still set.
             let _ = self.kernel.wake_rx();
             if requested {
                 self.rx_backoff.extend();
@@ -331,7 +331,7 @@ impl Port for XskPort {
     }
 
     fn frame_counts(&self) -> PortFrameCounts {
-        // The limits exclude invalid entries, which are not frames of this port.
+        // `min` excludes invalid entries, which are not frames of this port.
         let rx = self.rings.rx.available().min(self.filled);
         let completion = self.rings.completion.available().min(self.sending);
         PortFrameCounts {

@@ -255,7 +255,7 @@ impl Port for XskRsPort {
         }
         if entries == 0 && self.fill.needs_wakeup() {
             self.counters.syscalls += 1;
-            // The next iteration retries if the wake-up flag is still set.
+            // The next `receive` retries if the wake-up flag is still set.
             let _ = self.fill.wakeup(self.rx.get_mut().fd_mut(), 0);
         }
         received as usize

@@ -169,8 +169,8 @@ fn transmit_keeps_unsent_packets_and_sends_them_later() {
     let counters = fixture.port.counters();
     assert_eq!((counters.tx_packets, counters.tx_dropped), (200, 0));
     assert_eq!(counters.tx_bytes as usize, packets.iter().map(Vec::len).sum::<usize>());
-    // Each iteration but the last filled the peer's buffer, whose size depends on
-    // net.unix.max_dgram_qlen.
+    // Each iteration except the last filled the peer's buffer (its size depends on
+    // net.unix.max_dgram_qlen).
     assert!(counters.tx_retries as usize >= iterations - 1, "{counters:?}");
     assert_eq!(fixture.pool.len(), 256);
 }

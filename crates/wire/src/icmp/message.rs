@@ -32,7 +32,7 @@ pub enum Problem {
 
 /// Source addresses of error messages, one for each IP version.
 ///
-/// `None` means the destination address of the packet that the message is about.
+/// `None`: use the destination address of the packet that the message is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     /// Source over IPv4.
@@ -97,12 +97,11 @@ impl ErrorMessage {
     /// - about an ICMP error or redirect, or a packet that may be one: its ICMP type or its
     ///   extension headers cannot be parsed;
     /// - about a fragment that is not the first;
-    /// - about a packet from an IP address that is not that of a single host, or from a group MAC
-    ///   address;
-    /// - about a packet to a group MAC or IP address (over IPv4, to any that is not that of a
-    ///   single host), except for "packet too big" over IPv6;
-    /// - about an IPv6 packet to an address that is not that of a single host, if [`Sources::v6`]
-    ///   is `None`: the message would have no source.
+    /// - about a packet from a group MAC address, or an IP address that is not a single host's;
+    /// - about a packet to a group MAC or IP address (over IPv4, to any that is not a single
+    ///   host's), except for "packet too big" over IPv6;
+    /// - about an IPv6 packet to an address that is not a single host's, if [`Sources::v6`] is
+    ///   `None`: the message would have no source.
     ///
     /// Also returns `None` if `frame` has no complete IP header, or for [`Problem::TooBig`] if the
     /// packet fits into the stated MTU.

@@ -99,7 +99,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         self.buffer.as_mut()[field::CODE] = code;
     }
 
-    /// Writes the checksum of the bytes that [`verify_checksum`](Packet::verify_checksum) names.
+    /// Writes the checksum, over the bytes that [`verify_checksum`](Packet::verify_checksum) names.
     #[inline]
     pub fn fill_checksum(&mut self, addresses: Addresses) {
         write_u16(self.buffer.as_mut(), field::CHECKSUM, 0);

@@ -116,8 +116,8 @@ fn decrement_ttl_equals_recomputation_for_every_checksum() {
     assert_eq!(seen.iter().position(|is_seen| !is_seen), Some(0xffff));
 }
 
-/// No sender computes 0xffff (negative zero), but a receiver accepts it for 0x0000.
-/// The updated checksum must still equal a recomputation.
+/// No sender computes the checksum 0xffff (negative zero), but receivers accept it for 0x0000. The
+/// updated checksum must equal a recomputation.
 #[test]
 fn decrement_ttl_of_checksum_0xffff_equals_recomputation() {
     let packet_with_checksum_0 = (0..=u16::MAX).find_map(|ident| {

@@ -7,9 +7,9 @@ use crate::ip::IpProtocol;
 pub struct ExtensionSet(u8);
 
 impl ExtensionSet {
-    /// The types that this crate parses, which all state their next header and length: those of
-    /// IANA's registry "IPv6 Extension Header Types", without ESP, whose next header is encrypted,
-    /// and without the types for experiments.
+    /// The types that this crate parses: those of IANA's registry "IPv6 Extension Header Types",
+    /// without ESP (its next header is encrypted) and the types for experiments. All state their
+    /// next header and length.
     pub const TYPES: [IpProtocol; 8] = [
         IpProtocol::HOP_BY_HOP,
         IpProtocol::ROUTING,

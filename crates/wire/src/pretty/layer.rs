@@ -66,7 +66,7 @@ impl<'a, 'b> Lines<'a, 'b> {
         self.f.write_fmt(text)
     }
 
-    /// Writes a line about a layer of which only `len` of `needed` bytes are present.
+    /// Writes a line about a layer with only `len` of its `needed` bytes.
     pub(super) fn truncated(&mut self, layer: &str, len: usize, needed: usize) -> fmt::Result {
         self.line(format_args!("{layer}: truncated, {len} of {needed} bytes"))
     }

@@ -238,7 +238,7 @@ fn assert_emitted(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
     assert_eq!(remaining, payload);
 }
 
-/// Accepts `emitted` where other tests check it: a VLAN type before a tag, and the type of an IP
+/// Returns `emitted` where other tests check it: a VLAN type before a tag, the type of an IP
 /// payload.
 fn expected_ethertype(
     next: Option<&Header<'_>>,
@@ -338,7 +338,7 @@ fn tag(ethertype: EtherType) -> Header<'static> {
 fn emit_accepts_only_documented_orders() {
     let udp = udp::Repr { source_port: PORT, destination_port: PORT, payload_len: 0 };
     let gtpu = Header::from(gtpu::Repr::default());
-    // The name is that of the last header.
+    // Each name is that of the last header.
     let named_headers: [(&str, Vec<Header<'_>>); 9] = [
         ("ethernet", vec![ethernet::Repr::default().into()]),
         ("vlan", vec![tag(EtherType(0))]),

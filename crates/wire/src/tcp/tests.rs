@@ -135,7 +135,7 @@ fn lower_mss_lowers_larger_value_at_any_offset() {
     let mut expected = before.to_vec();
     expected[11..13].copy_from_slice(&[0x22, 0x60]);
     assert_eq!(lower_mss_in(&before, 0x2260), (Ok(true), expected));
-    // At one even and two odd offsets. Only the second value is small.
+    // Options at even, odd and odd offsets; only the second value is small.
     let three_options = [2, 4, 0x10, 0, 1, 2, 4, 1, 0, 2, 4, 0x20, 0];
     assert_eq!(
         lower_mss_in(&three_options, 0x0fff),

@@ -41,7 +41,7 @@ fn scapy_reads_and_rebuilds_emitted_frames() {
         assert_eq!(answer["layers"], Value::from(case.layers.clone()), "{frame}");
         assert_eq!(answer["rebuilt"], frame, "{answer}");
     }
-    // Without frames with these layers, the comparisons would prove nothing about them.
+    // Without these layers, the comparisons would prove nothing about them.
     for layer in [
         "ARP",
         "Dot1AD",

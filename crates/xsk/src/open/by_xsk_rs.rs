@@ -29,7 +29,7 @@ use crate::xsk_rs_port::{Queues, XskRsPort};
 
 impl Builder {
     /// Like [`open`](Self::open), with the memory, sockets and rings of the crate `xsk-rs`, but
-    /// with xdpfwd's XDP program.
+    /// without libxdp's XDP program.
     ///
     /// The ports do not wake the kernel for preferred busy polling, and post frames for reception
     /// only after the bind.

@@ -449,8 +449,8 @@ impl PortModel {
         let Some(model_port) = &mut self.ports[port] else { return };
         let held = held.and_then(|held| pick(&mut self.held, held));
         let is_held = held.is_some();
-        // Without a held frame, deliver an address after the UMEM's end, or a range longer than a
-        // chunk.
+        // Without a held frame, deliver an address after the UMEM's end (for an even `len`), or a
+        // range longer than a chunk.
         let (address, len) = match held {
             Some((frame, _)) => (frame.address(), len),
             None if len.is_multiple_of(2) => (self.umem.bytes() as u64 + u64::from(len), 60),
@@ -580,11 +580,8 @@ fn pick(held: &mut VecDeque<(Frame, Shadow)>, index: usize) -> Option<&mut (Fram
     held.get_mut(index)
 }
 
-/// Checks that the frame counts agree with the ownership record, `held` frames are held, and no
-/// chunk is lost or closed.
-///
-/// # Panics
-/// If the check fails.
+/// Panics if the frame counts disagree with the ownership record, not exactly `held` frames are
+/// held, or a chunk is lost or closed.
 #[track_caller]
 pub fn assert_conserved(umem: &Umem, pool: &Pool, ports: &[&XskPort], held: usize) {
     assert_conserved_except(umem, pool, ports, held, 0, 0);

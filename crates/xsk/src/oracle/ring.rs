@@ -69,7 +69,7 @@ pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
                 let values: Vec<u64> =
                     (next..).take(write.min(reserve).min(free) as usize).collect();
                 if extend {
-                    // Write the first value with `push`: `extend` must continue after it.
+                    // First `push` one value: `extend` must continue after it.
                     values
                         .first()
                         .into_iter()
