@@ -21,7 +21,7 @@ pub(crate) struct ReplacedStages {
 /// rows. Rows without packets can be missing.
 pub(crate) type StageCounters = HashMap<String, Vec<u64>>;
 
-/// The carried counters of each stage. Each `Listing` shares them until a slow client has read it.
+/// The carried counters of each stage. A `Listing` shares them while a slow client reads it.
 #[derive(Debug, Default)]
 pub(crate) struct CarriedCounters(BTreeMap<StageId, Arc<StageCounters>>);
 

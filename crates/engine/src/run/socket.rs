@@ -213,7 +213,7 @@ fn write_long_reply(
     thread::Builder::new().name("control-reply".into()).spawn(reply).map(drop)
 }
 
-/// Fails at the timeout. Returns `None` if the line is too long or incomplete.
+/// Reads a line; returns `None` if it is too long or incomplete. Fails at the timeout.
 fn read_line(mut stream: &UnixStream) -> io::Result<Option<String>> {
     let deadline = Instant::now() + CLIENT_TIMEOUT;
     let (mut bytes, mut part) = (Vec::new(), [0; MAX_REQUEST_LENGTH]);
