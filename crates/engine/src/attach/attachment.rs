@@ -32,7 +32,8 @@ pub(crate) struct LinkedProgram {
 }
 
 impl Attachment {
-    /// Opens a port's packet sockets, or loads and attaches its XDP program. Receives no packets yet.
+    /// Opens a port's packet sockets, or loads and attaches its XDP program. Receives no packets
+    /// yet.
     ///
     /// Attaches generically with [`Mode::Skb`], otherwise natively. With [`Mode::Auto`], falls back
     /// to generic XDP if the driver refuses native XDP, and returns that error.

@@ -67,6 +67,7 @@ impl XdpCounters {
         REASONS.into_iter().zip(self.dropped)
     }
 
+    /// Returns all drops.
     pub fn dropped(&self) -> u64 {
         self.dropped.iter().sum()
     }

@@ -26,7 +26,7 @@ pub struct Control {
     waker: Arc<mio::Waker>,
     pending: Arc<PendingRequests>,
     host: Monitor,
-    /// Whether to return [`Event::Woken`]. Kept here because the kernel reports a wake-up only once,
+    /// Whether to return [`Event::Woken`]. A field, because the kernel reports a wake-up only once,
     /// and [`wait`](Self::wait) may return another event first.
     woken: bool,
     /// Whether to return [`Event::Reload`].

@@ -309,7 +309,7 @@ impl Report {
         self
     }
 
-    /// Sets the kind to `final`, which [`DataPlane::stop`](crate::DataPlane::stop) leaves to its
+    /// Sets the kind to `final`; [`DataPlane::stop`](crate::DataPlane::stop) leaves this to its
     /// caller.
     pub fn into_final(self) -> Self {
         Self { kind: ReportKind::Final, ..self }

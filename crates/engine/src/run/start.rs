@@ -322,8 +322,8 @@ fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartEr
     Ok(())
 }
 
-/// Rejects a plan whose rules compare VLAN tags that an interface loses; warns if only some senders'
-/// tags are lost.
+/// Rejects a plan whose rules compare VLAN tags that an interface loses. Warns if only the tags of
+/// some senders are lost.
 fn check_vlan_tags(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
     for ((id, port), interface) in plan.numbered_ports().zip(interfaces) {
         if !plan.needs_vlan_tags(id) {
