@@ -9,7 +9,7 @@ use xdpfwd_pipeline::SwapResult;
 
 use crate::plan::{Plan, StageId};
 
-/// A worker's message to the control thread after it replaced its stages.
+/// A worker's message to the control thread after replacing its stages.
 pub(crate) struct ReplacedStages {
     /// The plan of the replaced stages.
     pub(crate) plan: Arc<Plan>,

@@ -141,8 +141,8 @@ fn run_worker(
         status.fail();
         worker.disable_stages();
     }
-    // The second panic does not come from a stage that processes packets: the stages are disabled.
-    // End the thread.
+    // End the thread: the second panic does not come from a stage that processes packets, because
+    // the stages are disabled.
 }
 
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
