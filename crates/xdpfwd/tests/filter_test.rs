@@ -28,7 +28,7 @@ accept src 10.0.0.0/8 proto udp
 accept src 2001:db8::/32 proto icmpv6 icmp-type 128
 ";
 
-/// Writes the same packets as pcap, pcapng, and pcap with packets cut to 60 bytes.
+/// Writes the packets in three captures: pcap, pcapng, and pcap cut to 60 bytes.
 const SCAPY_SCRIPT: &str = r#"
 from scapy.all import *
 import sys
@@ -73,7 +73,7 @@ fn expected_decisions() -> Vec<(&'static str, Option<u64>, Option<&'static str>)
         ("drop", None, Some("vlan_stack")),
         ("accept", Some(0), None),
         ("drop", None, Some("malformed")),
-        // Ten seconds later, the limit allows it.
+        // After ten seconds, the limit allows the packet.
         ("accept", Some(2), None),
     ]
 }

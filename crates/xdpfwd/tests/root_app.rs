@@ -406,7 +406,7 @@ fn reload_runs_commit_hook_and_failed_reload_runs_rollback_hook() {
     running.config.write(&config(&socket, 1, "to = \"lan\""));
     assert!(ctl(&socket, &["again"]).status.success());
     wait_for_log(&running, "hook: commit", 2);
-    // Packets longer than the limit go to the port in the reloaded file.
+    // Packets longer than the limit go to the reloaded file's port `to`.
     assert!(ctl(&socket, &["longest", "59"]).status.success());
     Traffic::new()
         .rate(10_000)

@@ -45,7 +45,7 @@ fn kill_in_every_lab(kills_per_lab: u64) {
     println!("seed {seed}");
     let one_worker = || Setup {
         seal_sa: ["selector = [\"10.77.0.0/16\"]\n".into(), String::new()],
-        // Large enough for two workers, which send sequence numbers out of order.
+        // A window for two workers, which send sequence numbers out of order.
         open_sa: [String::new(), "window = 4096\n".into()],
         frames: 1024,
         ..Setup::default()

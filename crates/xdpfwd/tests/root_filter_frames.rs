@@ -49,7 +49,7 @@ const RULES: [&str; 4] =
 fn frames() -> Vec<(Vec<u8>, Option<u64>, Option<&'static str>)> {
     let ah = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     vec![
-        // This frame has a priority tag before the tag of VLAN 10.
+        // A priority tag, then VLAN 10.
         (frame(&[0x81, 0, 0xe0, 0, 0x81, 0, 0, 10, 8, 0], &ipv4(17)), Some(0), None),
         (frame(&[0x91, 0, 0, 10, 8, 0], &ipv4(17)), Some(0), None),
         (frame(&[0x92, 0, 0, 5, 8, 0], &ipv4(6)), Some(3), None),
@@ -65,6 +65,7 @@ fn frames() -> Vec<(Vec<u8>, Option<u64>, Option<&'static str>)> {
     ]
 }
 
+/// Disables the offloads of fwd0 that remove VLAN tags.
 fn keep_tags(lab: &Chain) {
     let features = ["rxvlan", "off", "rx-vlan-stag-hw-parse", "off"];
     let output = lab.fwd().command("ethtool").args(["-K", "fwd0"]).args(features).output().unwrap();
@@ -111,7 +112,7 @@ fn user_kernel_and_filter_test_agree_on_tags_extensions_and_tunnels() {
             (row["accepted"].as_u64().unwrap(), row["dropped"].as_u64().unwrap())
         };
         assert_eq!(counts("routing_header"), (0, 1), "{place}: {filter}");
-        // Two frames of the test and the marks that wire.py adds are not IP.
+        // Two frames and the marks that wire.py adds are not IP.
         let (accepted, dropped) = counts("not_ip");
         assert!(accepted >= 2 && dropped == 0, "{place}: {filter}");
         assert!(text.contains("(routing_header, dropped)"), "{place}: {text}");

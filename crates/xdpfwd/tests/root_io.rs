@@ -219,7 +219,7 @@ fn stop_under_overload_leaks_no_frame() {
     }
 }
 
-/// Each run must release what the next run needs.
+/// Each run must release the resources that the next needs.
 #[test]
 fn io_methods_start_in_turn_on_same_interfaces() {
     let lab = build_lab(Chain::builder());

@@ -145,7 +145,7 @@ fn rule_counters_survive_reload_and_change_of_placement() {
     forwarder.stop(TIMEOUT).unwrap();
 }
 
-/// Between the change in the kernel and that in user space, a packet could pass unchecked.
+/// Between the changes in the kernel and in user space, a packet could pass unchecked.
 #[test]
 fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
     let (lab, socket) = (build_lab(Chain::builder()), Socket::new("together"));

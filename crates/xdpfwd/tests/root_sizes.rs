@@ -273,7 +273,7 @@ fn fill_checksum(frame: &mut [u8]) {
 ///
 /// veth counts a second tag against the MTU. Other drivers may accept a second tag beyond the MTU,
 /// so xdpfwd reserves space for one. To test this, the MTUs are raised while xdpfwd runs. The
-/// kernel then drops and counts packets that are too long for a UMEM frame.
+/// kernel then drops and counts packets too long for a UMEM frame.
 #[test]
 fn longest_packets_pass_and_longer_packets_are_counted() {
     for (mode, frame_size, mtu) in
@@ -351,7 +351,7 @@ fn longest_packets_pass_and_longer_packets_are_counted() {
     }
 }
 
-/// A veth drops a sent packet that is longer than its other end accepts.
+/// A veth drops a packet to send that is longer than its other end accepts.
 #[test]
 fn packet_above_egress_mtu_is_counted_as_tx_dropped() {
     for mode in ["copy", "skb"] {

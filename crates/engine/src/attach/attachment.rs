@@ -32,8 +32,8 @@ pub(crate) struct LinkedProgram {
 }
 
 impl Attachment {
-    /// Opens the packet sockets of a port, or loads and attaches its XDP program. No packets are
-    /// received yet.
+    /// Opens a port's packet sockets, or loads and attaches its XDP program. Receives no packets
+    /// yet.
     ///
     /// Attaches generically with [`Mode::Skb`], otherwise natively. With [`Mode::Auto`], falls back
     /// to generic XDP if the driver refuses native XDP, and returns that error.
@@ -76,8 +76,7 @@ impl Attachment {
         }
     }
 
-    /// Returns the packet socket of a queue; `None` for an AF_XDP port, whose sockets the worker
-    /// itself opens.
+    /// Returns the packet socket of a queue; `None` for an AF_XDP port, whose sockets workers open.
     pub(crate) fn socket(&self, queue: u16) -> Option<PacketSocket> {
         match self {
             Self::Xdp(_) => None,
@@ -85,8 +84,7 @@ impl Attachment {
         }
     }
 
-    /// Starts to deliver a queue's packets to the AF_XDP socket `socket_fd`, or to its packet
-    /// socket.
+    /// Delivers a queue's packets to the AF_XDP socket `socket_fd`, or to its packet socket.
     pub(crate) fn start_delivery(&self, queue: u16, socket_fd: i32) -> Result<(), String> {
         match self {
             Self::Xdp(linked) => {
@@ -170,7 +168,8 @@ impl Attachment {
         }
     }
 
-    /// Returns the replaced program; does nothing if no program is attached.
+    /// Attaches `successor` in place of the program, and returns that program. Does nothing if no
+    /// program is attached.
     pub(crate) fn replace(&mut self, successor: LoadedObject) -> io::Result<Option<LoadedObject>> {
         let Self::Xdp(linked) = self else { return Ok(None) };
         let Some(link) = &linked.link else { return Ok(None) };

@@ -189,7 +189,7 @@ enum HeldObject {
 }
 
 impl HeldObject {
-    /// Parses a file of /proc/PID/fdinfo; `None` if it is no BPF program or XDP link.
+    /// Parses a file of /proc/PID/fdinfo; `None` unless it describes a BPF program or XDP link.
     fn parse(fdinfo: &str) -> Option<Self> {
         let field = |name: &str| {
             let mut lines = fdinfo.lines();

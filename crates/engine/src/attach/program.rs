@@ -67,7 +67,7 @@ impl XdpCounters {
         REASONS.into_iter().zip(self.dropped)
     }
 
-    /// Returns the dropped packets, for any reason.
+    /// Returns all drops.
     pub fn dropped(&self) -> u64 {
         self.dropped.iter().sum()
     }
@@ -78,7 +78,7 @@ impl XdpCounters {
 pub enum XdpDecision {
     /// Passed to the kernel by a `keep` rule.
     Kept,
-    /// Redirected to the socket of its queue, or passed to the kernel without such a socket.
+    /// Redirected to its queue's socket, or passed to the kernel if the queue has none.
     ForStages,
     /// Dropped.
     Dropped,
@@ -174,7 +174,7 @@ impl XdpProgram {
     }
 
     /// Passes this host's addresses to the program, if it has `keep` rules. The next call repeats
-    /// failed updates. If several maps fail, returns the first error.
+    /// failed updates. If several maps fail, returns the error of the first.
     pub fn update_addresses(&mut self, addresses: &OwnAddresses) -> Result<(), AddressUpdateError> {
         let Some(maps) = &mut self.address_maps else { return Ok(()) };
         // The bits `OWN_DESTINATION` and `OWN_TARGET` of bpf/keep.h.
@@ -338,7 +338,7 @@ struct AddressMaps {
 )]
 pub struct AddressUpdateError {
     failed_updates: usize,
-    /// The last error.
+    /// The map's last error.
     source: libbpf_rs::Error,
 }
 

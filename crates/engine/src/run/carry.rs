@@ -9,7 +9,7 @@ use xdpfwd_pipeline::SwapResult;
 
 use crate::plan::{Plan, StageId};
 
-/// A worker's message to the control thread after it replaced its stages.
+/// A worker's message to the control thread after replacing its stages.
 pub(crate) struct ReplacedStages {
     /// The plan of the replaced stages.
     pub(crate) plan: Arc<Plan>,
@@ -21,7 +21,7 @@ pub(crate) struct ReplacedStages {
 /// rows. Rows without packets can be missing.
 pub(crate) type StageCounters = HashMap<String, Vec<u64>>;
 
-/// The carried counters of each stage. Each `Listing` shares them until a slow client has read it.
+/// The carried counters of each stage. A `Listing` shares them while a slow client reads it.
 #[derive(Debug, Default)]
 pub(crate) struct CarriedCounters(BTreeMap<StageId, Arc<StageCounters>>);
 

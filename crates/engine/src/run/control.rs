@@ -26,7 +26,7 @@ pub struct Control {
     waker: Arc<mio::Waker>,
     pending: Arc<PendingRequests>,
     host: Monitor,
-    /// Whether to return [`Event::Woken`]. Stored because the kernel reports a wake-up only once,
+    /// Whether to return [`Event::Woken`]. A field, because the kernel reports a wake-up only once,
     /// and [`wait`](Self::wait) may return another event first.
     woken: bool,
     /// Whether to return [`Event::Reload`].
@@ -100,7 +100,7 @@ pub enum Event {
 }
 
 impl Control {
-    /// Handles SIGINT, SIGTERM and SIGHUP from now on.
+    /// Installs handlers for SIGINT, SIGTERM and SIGHUP.
     pub fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;

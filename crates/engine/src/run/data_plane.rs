@@ -64,7 +64,7 @@ pub(super) struct RunningWorker {
 }
 
 impl DataPlane {
-    /// Returns the ports, in the order of the plan.
+    /// Returns the plan's ports.
     pub fn ports(&self) -> &[PortPlan] {
         &self.plan.ports
     }
@@ -166,7 +166,7 @@ impl DataPlane {
         Listing { workers: self.workers.len(), answered, tables }
     }
 
-    /// Returns the inspection tables without row counters, without querying the workers.
+    /// Returns the inspection tables that have no row counters, without querying the workers.
     pub fn inspect_plans(&self) -> Vec<inspect::TableReport> {
         inspect::tables_of_plans(&self.plan)
     }

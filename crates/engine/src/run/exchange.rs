@@ -16,8 +16,8 @@ const GRACE_PERIOD: Duration = Duration::from_millis(20);
 
 impl DataPlane {
     /// Loads a new XDP program, the successor, for each port whose filter in the kernel the new
-    /// plan adds, changes or removes. Does not attach the successors. If one cannot be loaded and
-    /// its filter may run in user space, moves the filter in `plan` to user space.
+    /// plan adds, changes or removes. Does not attach it. If a successor cannot be loaded and its
+    /// filter may run in user space, moves the filter in `plan` to user space.
     pub(crate) fn load_successors(
         &mut self,
         plan: &mut Plan,
@@ -181,7 +181,8 @@ impl Plan {
 }
 
 impl PathPlan {
-    /// Returns the keys, for comparison, of the user-space stages that can drop packets, in order.
+    /// Returns, for comparison, the verdicts of the user-space stages that can drop packets, in
+    /// order.
     fn verdicts_in_user_space(&self) -> Vec<Verdicts> {
         let verdicts =
             self.stages.iter().filter(|stage| !stage.in_kernel).map(|stage| stage.plan.verdicts());

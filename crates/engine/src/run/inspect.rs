@@ -232,7 +232,7 @@ fn positions(plan: &Plan) -> impl Iterator<Item = (usize, usize)> {
 /// wait until the worker has copied a million counters.
 const COUNTERS_AT_A_TIME: usize = 1 << 15;
 
-/// Asks a worker for its row counters, in parts.
+/// Gets a worker's row counters, in parts.
 pub(crate) fn row_counters_of(
     remote: &Remote<PlannedChain>,
     plan: &Plan,

@@ -5,7 +5,7 @@ use serde::Serialize;
 use xdpfwd_pipeline::{LedgerReport, Task, TaskAccount};
 use xdpfwd_xsk::clock;
 
-/// CPU cycles. The cycles of all `tasks` equal `busy_cycles` plus `idle_cycles`.
+/// CPU cycles. Those of all `tasks` together equal `busy_cycles` plus `idle_cycles`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ledger {
     /// Whether the workers measure cycles (configuration key `ledger`).

@@ -23,7 +23,7 @@ pub const SCHEMA: u32 = 1;
 /// All counters since the start.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The schema version: [`SCHEMA`].
+    /// [`SCHEMA`].
     pub schema: u32,
     /// `"interval"` or `"final"`.
     #[serde(rename = "type")]
@@ -44,7 +44,7 @@ pub struct Report {
     pub frames: FrameCounts,
     /// Counters of the kernel.
     pub kernel: KernelReport,
-    /// Why the ports do not use a better mode; `null` for the best or the configured mode.
+    /// Why the ports do not use a better mode; `null` in the best or the configured mode.
     pub fallback: Option<Fallback>,
     /// A failed worker and its error, if any.
     pub failure: Option<String>,
@@ -66,7 +66,7 @@ pub const REPORTED_ROWS: usize = 256;
 pub enum ReportKind {
     /// The report of a running data plane.
     Interval,
-    /// The report of one that has ended, or was never started.
+    /// The report of a data plane that has ended, or was never started.
     Final,
 }
 
@@ -297,7 +297,7 @@ impl Report {
     }
 
     /// Returns the report of a plan that was not started: zeros, and no modes. The kind is
-    /// `interval`.
+    /// `interval` until [`into_final`](Self::into_final) changes it.
     pub fn not_started(plan: &Plan) -> Self {
         let ports = plan.ports.len();
         let (xdp, modes) = (vec![XdpCounters::default(); ports], vec![PortMode::None; ports]);
@@ -309,7 +309,7 @@ impl Report {
         self
     }
 
-    /// Sets the kind to `final`, which [`DataPlane::stop`](crate::DataPlane::stop) leaves to its
+    /// Sets the kind to `final`; [`DataPlane::stop`](crate::DataPlane::stop) leaves this to its
     /// caller.
     pub fn into_final(self) -> Self {
         Self { kind: ReportKind::Final, ..self }

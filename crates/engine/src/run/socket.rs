@@ -19,7 +19,7 @@ use crate::run::control::Control;
 /// Maximum bytes of a request with its line end.
 const MAX_REQUEST_LENGTH: usize = 4096;
 
-/// Time limit for a client to send its request. The same limit applies to reading the reply.
+/// Time limit for a client to send its request, and again to read the reply.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time limit for the control thread's reply. Long, because a reload reads files and compiles
@@ -28,7 +28,7 @@ const CONTROL_THREAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 const MAX_QUEUED_REQUESTS: usize = 8;
 
-/// Maximum number of long replies at once, each of which holds the counters of all rows of a table.
+/// Maximum number of simultaneous long replies. Each holds the counters of all rows of a table.
 const MAX_LONG_REPLIES: usize = 4;
 
 /// Time for which a client may stop reading a long reply, for example in a pager.
@@ -213,7 +213,7 @@ fn write_long_reply(
     thread::Builder::new().name("control-reply".into()).spawn(reply).map(drop)
 }
 
-/// Fails at the timeout. Returns `None` if the line is too long or incomplete.
+/// Reads a line; returns `None` if it is too long or incomplete. Fails at the timeout.
 fn read_line(mut stream: &UnixStream) -> io::Result<Option<String>> {
     let deadline = Instant::now() + CLIENT_TIMEOUT;
     let (mut bytes, mut part) = (Vec::new(), [0; MAX_REQUEST_LENGTH]);

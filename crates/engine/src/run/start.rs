@@ -322,8 +322,8 @@ fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartEr
     Ok(())
 }
 
-/// Rejects a plan whose rules compare VLAN tags that an interface loses; warns if only some senders
-/// lose them.
+/// Rejects a plan whose rules compare VLAN tags that an interface loses. Warns if only the tags of
+/// some senders are lost.
 fn check_vlan_tags(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
     for ((id, port), interface) in plan.numbered_ports().zip(interfaces) {
         if !plan.needs_vlan_tags(id) {
@@ -351,7 +351,7 @@ fn check_vlan_tags(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartErr
 }
 
 /// Rejects a plan with an interface that carries other frames than Ethernet. Packet sockets would
-/// accept it, and xdpfwd would treat the first bytes of its packets as MAC addresses.
+/// accept such frames, and xdpfwd would treat their first bytes as MAC addresses.
 fn check_ethernet(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
     for (port, interface) in plan.ports.iter().zip(interfaces) {
         let link = Link::read(interface.index).map_err(unreadable)?;

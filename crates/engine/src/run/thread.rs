@@ -74,7 +74,7 @@ impl WorkerStatus {
     }
 }
 
-/// Marks the worker as failed when its thread ends or panics.
+/// When dropped, at the end or panic of the thread, marks the worker as failed.
 struct ExitNotice<'a>(&'a WorkerStatus);
 
 impl Drop for ExitNotice<'_> {
@@ -84,8 +84,8 @@ impl Drop for ExitNotice<'_> {
 }
 
 /// Prepares the worker and sends the result to `ready_sender`. After `start_signal`, runs the
-/// worker until its mailbox requests the end. If another worker fails to start, the signal's sender
-/// is dropped, and this worker does not run.
+/// worker until its mailbox requests the end. If another worker fails to start, `start_signal`
+/// fails, and this worker does not run.
 pub(crate) fn run(
     setup: Setup,
     status: &WorkerStatus,
@@ -141,8 +141,8 @@ fn run_worker(
         status.fail();
         worker.disable_stages();
     }
-    // The second panic does not come from a stage that processes packets: the stages are disabled.
-    // End the thread.
+    // End the thread: the second panic does not come from a stage that processes packets, because
+    // the stages are disabled.
 }
 
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {

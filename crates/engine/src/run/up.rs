@@ -36,8 +36,8 @@ enum Obstacle {
 }
 
 /// Waits until all interfaces of the plan exist and are up, SIGINT or SIGTERM arrives, or the
-/// deadline passes. Logs missing interfaces, and those that are down, immediately, after five
-/// seconds, and then ever less often. Fails if an interface carries other frames than Ethernet.
+/// deadline passes. Logs interfaces that are missing or down: at once, after five seconds, and then
+/// ever less often. Fails if an interface carries other frames than Ethernet.
 ///
 /// [`DataPlane::start`](crate::DataPlane::start) does not wait: while an interface is down, some
 /// drivers refuse AF_XDP sockets and others forward nothing.

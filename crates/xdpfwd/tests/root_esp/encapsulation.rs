@@ -94,7 +94,7 @@ fn both_ip_versions_pass_in_each_encapsulation() {
         assert!(counts.is_empty(), "{setup:?}: unexpected packets: {counts:?}");
         for frame in &frames {
             if let Kind::Esp(esp) = Kind::of(frame) {
-                // The source MAC address is that of gen0 (it ends with 1) or of sink0 (with 4).
+                // The source MAC address ends with 1 (gen0) or 4 (sink0). A side's SA is number 1.
                 let side = usize::from(frame[11] == 4);
                 assert_eq!(
                     (frame[6..11].to_vec(), esp.spi),
@@ -140,8 +140,8 @@ fn decode_with_tshark(path: &Path, setup: &Setup, keys: [String; 2]) -> Vec<Vec<
     run(&mut tshark).lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
 }
 
-/// tshark 4.0 supports only AES-GCM with 32-bit sequence numbers. With extended sequence numbers,
-/// it decrypts packets but reports a wrong ICV.
+/// Uses AES-GCM, which tshark 4.0 supports only with 32-bit sequence numbers. With longer ones, it
+/// decrypts packets but reports a wrong ICV.
 #[test]
 fn tshark_decrypts_packets_and_verifies_icv() {
     const PINGS: usize = 10;
@@ -186,8 +186,7 @@ fn tshark_decrypts_packets_and_verifies_icv() {
             "{setup:?}: {packets:#?}"
         );
         if setup.udp {
-            // With wrong keys, the decrypted bytes are random: one packet in 256 looks like a
-            // request.
+            // With wrong keys, the decrypted bytes are random: one packet in 256 has protocol ICMP.
             let wrong_keys = keys.map(|key| "00".to_owned() + &key[2..]);
             let packets = decode_with_tshark(&path, &setup, wrong_keys);
             assert!(packets.iter().all(|fields| fields[2] != "1"), "{packets:#?}");

@@ -172,7 +172,7 @@ fn invalid_key_or_state_file_is_rejected() {
         );
     }
     // Files of version 1 with other epochs. At a start, xdpfwd sets the epoch (the upper half of
-    // IVs) to the time in seconds, but always above the stored epoch.
+    // IVs) to the time in seconds, but always above the epoch in the file.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let epoch = |text: &str| {
         let line = text
@@ -184,7 +184,7 @@ fn invalid_key_or_state_file_is_rejected() {
     let with_epoch = |value: u64| format!("version = 1\nepoch = {value}\n# end\n");
     lab.folder.secret("0.state", &with_epoch(now + 100_000));
     assert_rejected(&lab, &config, 1, &[name, "clock"]);
-    // If the stored epoch is only two seconds ahead of the clock, xdpfwd waits and then starts.
+    // If that epoch is only two seconds ahead of the clock, xdpfwd waits and then starts.
     let ahead = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 2;
     lab.folder.secret("0.state", &with_epoch(ahead));
     assert_eq!(run_briefly(&lab, &config).status.code(), Some(0));

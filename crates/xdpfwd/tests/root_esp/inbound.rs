@@ -31,7 +31,7 @@ pub(super) fn encapsulate(lab: &Lab, xdpfwd_0: &Running, first: u64, count: u64)
     frames
 }
 
-/// Creates a lab with silent hosts and a cut wire.
+/// Starts both xdpfwds in a lab with silent hosts and a cut wire.
 fn lab_with_wire_cut(setup: &Setup) -> (Lab, [Running; 2], Sink) {
     let lab = Lab::with_silent_hosts(1);
     lab.cut_wire();
@@ -81,7 +81,7 @@ fn replayed_and_late_packets_are_dropped() {
             drops_of(&lab, &xdpfwd_1, &frames),
             drop_counts([(late_reason, below_window), ("replay", COUNT - below_window)])
         );
-        // Of packets in reverse order, xdpfwd accepts those in the window.
+        // In reverse order, packets in the window are accepted.
         let frames: Vec<_> = encapsulate(&lab, &xdpfwd_0, COUNT + 1, 200);
         let below_window = 200u64.saturating_sub(window);
         assert_eq!(

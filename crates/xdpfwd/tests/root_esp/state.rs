@@ -26,7 +26,7 @@ impl Disk {
         Self(path)
     }
 
-    /// Writes until there is no space. Returns the file.
+    /// Writes a file until there is no space. Returns its path.
     fn fill(&self) -> PathBuf {
         let path = self.0.join("filling");
         let mut file = File::create(&path).unwrap();
@@ -74,7 +74,7 @@ impl Case {
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Starts xdpfwd on side 1, and checks that it refuses to start. Returns the error.
+    /// Checks that xdpfwd refuses to start on side 1. Returns the error.
     fn start_error(&self) -> String {
         let config = Config::new(&self.config);
         let arguments = ["--config", config.path(), "--duration", "0.2"];

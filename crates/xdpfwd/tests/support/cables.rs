@@ -105,7 +105,7 @@ impl Cables {
             &near_names.map(|name| format!("link set {name} up\n")).concat(),
         );
         for (name, namespace) in far_names.iter().zip(&far_namespaces) {
-            // Promiscuous, because the test frames have another destination MAC address.
+            // Promiscuous: the test frames' destination is not this interface's MAC address.
             ip_batch(Some(namespace), &format!("link set {name} up promisc on\n"));
         }
         let sinks = [0, 1].map(|side| {

@@ -40,7 +40,7 @@ pub fn send_and_capture(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Vec
     String::from_utf8(output.stdout).unwrap().lines().map(unhex).collect()
 }
 
-/// Returns the output of wire.py, even if it fails.
+/// Runs wire.py. Returns its output even if it fails.
 pub fn run_wire_py(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Output {
     let mut python = Command::new(PYTHON);
     python.args([WIRE_PY, from.0.name(), from.1, to.0.name(), to.1]);

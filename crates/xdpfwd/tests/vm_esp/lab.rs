@@ -222,8 +222,8 @@ selector = ["{right}/{prefix}"]
         counted.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Waits until the error counters reach the sum of `expected`. Then checks that exactly these
-    /// counters are nonzero, with these values.
+    /// Waits until the error counters reach the sum of `expected`. Then checks that exactly the
+    /// expected counters are nonzero, with these values.
     #[track_caller]
     pub(crate) fn assert_xfrm_stat(&self, expected: &[(&str, u64)]) {
         let expected = expected.iter().filter(|(_, count)| *count > 0);

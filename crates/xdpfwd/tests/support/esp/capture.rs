@@ -33,8 +33,8 @@ impl Tap {
         })
     }
 
-    /// Calls `visit` for every frame, and stores none. The `bool` is true if the interface sent
-    /// the frame.
+    /// Calls `visit` for every frame, and keeps none. The `bool` is true if the interface sent the
+    /// frame.
     pub fn start_with(
         namespace: &Namespace,
         interface: &str,

@@ -19,7 +19,7 @@ use crate::support::{Running, XDPFWD, build_lab, until};
 pub const GEN_ADDRESSES: [&str; 2] = ["10.77.0.1", "fd77::1"];
 pub const SINK_ADDRESSES: [&str; 2] = ["10.77.0.2", "fd77::2"];
 
-/// Returns key and salt of an SA in hexadecimal. They are the same in every run of a test.
+/// Returns an SA's key and salt in hexadecimal, equal in every run.
 pub fn key(spi: u32, transform: &str) -> String {
     let bytes = if transform.contains("128") { 20 } else { 36 };
     let mut random = SplitMix64::new(spi.into());
@@ -60,7 +60,7 @@ impl Lab {
             &wire,
             "ip link add bridge type bridge stp_state 0 mcast_snooping 0 && ip link set bridge up",
         );
-        // The numbers 5 to 8 are the last bytes of the MAC addresses.
+        // 5 to 8 are the last bytes of the MAC addresses.
         xdpfwd_lab::connect((namespaces.fwd(), "wan0", 5), (&wire, "tap0", 6), queues, 1500)
             .unwrap();
         xdpfwd_lab::connect((namespaces.fwd(), "wan1", 7), (&wire, "tap1", 8), 1, 1500).unwrap();
@@ -82,7 +82,7 @@ impl Lab {
         sh(&self.wire, "for tap in tap0 tap1; do ip link set $tap nomaster; done");
     }
 
-    /// Creates the file if it is missing.
+    /// Creates the key file if it is missing. Returns its path.
     pub fn key_file(&self, spi: u32, transform: &str) -> PathBuf {
         let path = self.folder.join(format!("{spi:x}-{transform}.key"));
         if !path.exists() {
@@ -92,7 +92,7 @@ impl Lab {
         path
     }
 
-    /// Creates the file if it is missing.
+    /// Creates the state file if it is missing. Returns its path.
     pub fn state_file(&self, side: usize) -> PathBuf {
         let path = self.folder.join(format!("{side}.state"));
         if !path.exists() {
@@ -101,7 +101,7 @@ impl Lab {
         path
     }
 
-    /// Removes the state files, so that all sequence numbers restart, and flushes route caches.
+    /// Removes the state files, so that sequence numbers restart, and flushes route caches.
     pub fn reset(&self) {
         for side in 0..2 {
             let _ = fs::remove_file(self.folder.join(format!("{side}.state")));
