@@ -100,7 +100,7 @@ struct firsts {
 /* The lowest and the highest bit of each tag in a group. */
 #define TAG_ONES 0x0001000100010001ull
 #define TAG_HIGH 0x8000800080008000ull
-/* Set in a full group if one of its buckets went to another group. */
+/* Set in a full group if a bucket that hashes to this group is in another group. */
 #define OVERFLOWED (1ull << 63)
 
 /* Returns the exclusive or of both halves of the 128-bit product. */
