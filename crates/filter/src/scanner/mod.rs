@@ -357,7 +357,7 @@ impl Scanner {
                 steps += u64::from(cursor - start).max(1);
             }
         }
-        // The first block is free, as in `bound`.
+        // The first block costs no step, as in `bound`.
         memory.steps += steps.saturating_sub(1).max(1);
         pending
     }

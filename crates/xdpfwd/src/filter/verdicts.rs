@@ -13,7 +13,7 @@ use xdpfwd_wire::Headers;
 use super::capture::{CapturedPacket, MAX_FRAME_BYTES, Skip};
 use crate::output::write_failed;
 
-/// A line of `--json`.
+/// A line of the output with `--json`.
 #[derive(Serialize)]
 struct PacketVerdict<'a> {
     /// From 0.

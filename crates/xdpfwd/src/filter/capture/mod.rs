@@ -26,7 +26,8 @@ pub(super) fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Calls `handle` for each part of the capture, up to its end or the first error.
+/// Calls `handle` for each packet and each interface of the capture, up to its end or the first
+/// error.
 pub(super) fn read(path: &Path, mut handle: impl FnMut(Record) -> Result<()>) -> Result<()> {
     let (name, source): (String, Box<dyn Read>) = if is_stdin(path) {
         ("standard input".to_owned(), Box::new(io::stdin().lock()))
@@ -37,6 +38,7 @@ pub(super) fn read(path: &Path, mut handle: impl FnMut(Record) -> Result<()>) ->
     read_from(source, &mut handle).map_err(|end| end.describe(&name))
 }
 
+/// Like [`read`]; `End` is the error that stopped reading.
 fn read_from(
     source: Box<dyn Read>,
     handle: &mut dyn FnMut(Record) -> Result<()>,
@@ -71,6 +73,7 @@ fn compression(magic: [u8; 4]) -> Option<&'static str> {
 }
 
 impl End {
+    /// The messages call a packet "judged" if the filter gave it a verdict.
     fn describe(self, name: &str) -> anyhow::Error {
         match self {
             Self::Empty => anyhow!("{name} is empty: expected a capture in pcap or pcapng format"),
