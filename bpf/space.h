@@ -33,10 +33,7 @@ struct {
 	__type(value, struct numbers);
 } V(first) SEC(".maps");
 
-/*
- * For each value of these 16 bits that starts longer prefixes: an entry of `sets` for each value of
- * the next 8 bits.
- */
+/* For values with longer prefixes: an entry of `sets` for each value of the next 8 bits. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);

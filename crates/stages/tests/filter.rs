@@ -75,7 +75,7 @@ fn ipv4(
     ethernet(0x0800, &[&fixed_fields[..], &source, &destination, options, l4].concat())
 }
 
-/// Returns a UDP datagram with 4 bytes of payload.
+/// Returns UDP with 4 bytes of payload.
 fn udp(source: u16, destination: u16) -> Vec<u8> {
     [&source.to_be_bytes()[..], &destination.to_be_bytes(), &12_u16.to_be_bytes(), &[0; 6]].concat()
 }

@@ -107,8 +107,8 @@ pub(super) struct AddressSets {
 /// Smallest value in [`AddressSets::first`] that stands for a part.
 const FIRST_PART: u16 = 1 << 15;
 
-/// Together, these parts use 512 KiB. If no part is left, only the first 16 bits of a longer prefix are
-/// used.
+/// Together, these parts use 512 KiB. If no part is left, only the first 16 bits of a longer prefix
+/// are used.
 const MAX_PARTS: usize = 1024;
 
 impl AddressSets {

@@ -23,7 +23,6 @@ fn at(seconds: f64) -> u64 {
 
 const ONE_WORKER: usize = 1;
 
-/// Returns how many of `packets` packets of `bytes` bytes pass.
 fn passed(meter: &mut Meter, packets: usize, bytes: usize, now: u64) -> usize {
     (0..packets).filter(|_| meter.passes(bytes, now)).count()
 }

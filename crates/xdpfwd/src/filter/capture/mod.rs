@@ -21,7 +21,6 @@ use input::{End, Input};
 pub(super) use record::{CapturedPacket, MAX_FRAME_BYTES, Record};
 pub(super) use skip::Skip;
 
-/// Returns whether `path` stands for standard input.
 pub(super) fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
@@ -38,7 +37,7 @@ pub(super) fn read(path: &Path, mut handle: impl FnMut(Record) -> Result<()>) ->
     read_from(source, &mut handle).map_err(|end| end.describe(&name))
 }
 
-/// Like [`read`]; `End` is the error that stopped reading.
+/// `End` is the error that stopped reading.
 fn read_from(
     source: Box<dyn Read>,
     handle: &mut dyn FnMut(Record) -> Result<()>,
@@ -61,7 +60,7 @@ fn read_from(
     }
 }
 
-/// Returns the name of the program that decompresses a file that starts with `magic`.
+/// Returns the program that decompresses a file with this `magic`.
 fn compression(magic: [u8; 4]) -> Option<&'static str> {
     match magic {
         [0x28, 0xb5, 0x2f, 0xfd] => Some("zstd"),
@@ -73,7 +72,7 @@ fn compression(magic: [u8; 4]) -> Option<&'static str> {
 }
 
 impl End {
-    /// The messages call a packet "judged" if the filter gave it a verdict.
+    /// A judged packet has a verdict of the filter.
     fn describe(self, name: &str) -> anyhow::Error {
         match self {
             Self::Empty => anyhow!("{name} is empty: expected a capture in pcap or pcapng format"),

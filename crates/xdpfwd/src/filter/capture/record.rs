@@ -35,7 +35,6 @@ pub(crate) const MAX_FRAME_BYTES: usize = 65_535;
 /// Maximum length of a record or block. A greater length means that the capture is damaged.
 pub(super) const MAX_RECORD_BYTES: u32 = 1 << 26;
 
-/// The link type and the length of the frame check sequence.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LinkLayer {
     pub(super) link_type: u32,
