@@ -33,7 +33,7 @@ struct {
 	__type(value, struct numbers);
 } V(first) SEC(".maps");
 
-/* For values with longer prefixes: an entry of `sets` for each value of the next 8 bits. */
+/* For 16-bit values with longer prefixes: entries of `sets` for each value of the next 8 bits. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
