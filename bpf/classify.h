@@ -100,7 +100,7 @@ struct firsts {
 /* The lowest and the highest bit of each tag in a group. */
 #define TAG_ONES 0x0001000100010001ull
 #define TAG_HIGH 0x8000800080008000ull
-/* Set in a full group if one of its buckets went to another group. */
+/* Set in a full group if a bucket that hashes to this group is in another group. */
 #define OVERFLOWED (1ull << 63)
 
 /* Returns the exclusive or of both halves of the 128-bit product. */
@@ -172,7 +172,7 @@ static __always_inline __u32 first_matching_tag(__u64 matches)
 	return matches & 1ull << 15 ? 0 : matches & 1ull << 31 ? 1 : matches & 1ull << 47 ? 2 : 3;
 }
 
-/* Returns the position of the lowest bit that is set. At least one bit must be set. */
+/* Returns the position of the lowest set bit. At least one bit must be set. */
 static __always_inline __u32 lowest_bit(__u64 bits)
 {
 	/* Uses a De Bruijn table, because BPF has no instruction that counts trailing zeros. */

@@ -33,7 +33,7 @@ struct {
 	__type(value, struct numbers);
 } V(first) SEC(".maps");
 
-/* For each 16 bits with longer prefixes: an entry of `sets` for each value of the next 8 bits. */
+/* For 16-bit values with longer prefixes: entries of `sets` for each value of the next 8 bits. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -186,7 +186,7 @@ __noinline __u32 V(search_tuples)(const struct V(key) *key, __u32 from)
 	return found;
 }
 
-/* Like search_tuples, also if there are no tuples. */
+/* Like search_tuples, but compares the rules one by one if there are no tuples. */
 static __always_inline __u32 V(first_rule)(const struct V(key) *key, __u32 from)
 {
 	for (__u32 i = 0; i < MAX_LINEAR_RULES; i++) {

@@ -137,9 +137,9 @@ pub(crate) mod l4_word {
     pub(crate) const KIND_ICMP: u64 = 2;
     pub(crate) const KIND_MASK: u64 = 3;
     pub(crate) const FRAGMENT: u32 = 8;
-    /// In `FRAGMENT`: every fragment.
+    /// In `FRAGMENT`: set in every fragment.
     pub(crate) const IS_FRAGMENT: u64 = 1;
-    /// In `FRAGMENT`: a later fragment.
+    /// In `FRAGMENT`: set in later fragments.
     pub(crate) const IS_LATER: u64 = 2;
 }
 

@@ -28,8 +28,8 @@ fn frames(case: &Value, key: &str) -> Vec<Vec<u8>> {
     case["frames"].as_array().unwrap().iter().map(|frame| unhex(text(frame, key))).collect()
 }
 
-/// Creates the key file, and a state file that makes the stage ready for the case's first sequence
-/// number.
+/// Returns an end. Creates its key file, and a state file that makes the stage ready for the case's
+/// first sequence number.
 fn end(folder: &Folder, index: usize, case: &Value, kind: &'static str) -> End {
     let key = folder.key(&format!("{index}.key"), text(case, "key"));
     let state_file = format!("{index}-{kind}.state");

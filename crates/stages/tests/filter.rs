@@ -75,7 +75,7 @@ fn ipv4(
     ethernet(0x0800, &[&fixed_fields[..], &source, &destination, options, l4].concat())
 }
 
-/// With 4 bytes of payload.
+/// Returns UDP with 4 bytes of payload.
 fn udp(source: u16, destination: u16) -> Vec<u8> {
     [&source.to_be_bytes()[..], &destination.to_be_bytes(), &12_u16.to_be_bytes(), &[0; 6]].concat()
 }
@@ -382,7 +382,7 @@ fn signature_matches_only_payload_of_packets_that_its_rule_matches() {
     );
 }
 
-/// The patterns are `a`, `aa`, …: each occurs often in a packet, but counts it once.
+/// The patterns `a`, `aa`, … each occur often in a packet, but count the packet once.
 #[test]
 fn nested_signatures_count_a_packet_of_their_byte_once() {
     let over_udp = |payload: &[u8]| {
@@ -602,7 +602,7 @@ fn row_counters_in_returns_parts_of_row_counters() {
     }
     let counters = filter.row_counters();
     assert_eq!(counters[..3], [3, 2, 1]);
-    // The others count packet exceptions.
+    // The counters from index 3 on count packet exceptions.
     assert!(counters.len() > 9 && counters[3..].iter().all(|counter| *counter == 0));
     for rows in [0..3, 1..2, 2..9, 3..9, 0..0, 4..5, 99..100, 1..usize::MAX] {
         let expected: Vec<u64> =

@@ -25,7 +25,7 @@ fn filter_equals_linear_search_on_ten_million_packets() {
 fn compare(set_count: usize) {
     let seed = xdpfwd_testkit::random_filter::seed();
     let mut rng = SplitMix64::new(seed);
-    // `mangled` packets were truncated, overwritten or extended. Tuples are hash tables.
+    // `mangled` packets were truncated, overwritten or extended.
     let (mut cases, mut by_rule, mut mangled, mut max_tuples) = (0, 0, 0, 0);
     for set in 0..set_count {
         let max_continue_rules = usize::MAX;
@@ -73,7 +73,7 @@ fn compare(set_count: usize) {
     println!(
         "{cases} packets, {by_rule} decided by a rule, {mangled} mangled; up to {max_tuples} tuples"
     );
-    // A million per 1024 sets.
+    // A million packets per 1024 sets.
     assert!(cases >= set_count * 1_000_000 / 1024);
     assert!(by_rule * 100 >= cases * 30, "a rule decided only {by_rule} of {cases} packets");
     assert!(mangled * 100 >= cases * 20, "only {mangled} of {cases} packets were mangled");

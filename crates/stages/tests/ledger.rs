@@ -125,7 +125,7 @@ fn ledger_of_worker_without_packets_counts_idle_cycles() {
     let ledger = worker.report().ledger;
     assert_eq!((ledger.task(Task::Receive).calls, ledger.task(Task::Look).calls), (0, 0));
     assert!(ledger.task(Task::Poll).calls > 100, "{ledger:?}");
-    // With packets, all cycles are busy. Polling the other port, without packets, is `Look`.
+    // In an iteration with packets, all cycles are busy. Polling a port without packets is `Look`.
     forward(&mut worker, &wires, 1);
     let after = worker.report().ledger;
     assert!(

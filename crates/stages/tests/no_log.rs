@@ -193,7 +193,7 @@ fn valid_and_invalid_packets_in_esp_stages_cause_no_log_line() {
             let sealed = seal.send(&frames).0;
             open.send(&frames);
             for mut frame in sealed {
-                // Replay the first packet, then forge this.
+                // Replay the first packet, then send this one forged.
                 open.send(&[first.get_or_insert(frame.clone()).clone()]);
                 let byte = frame.len() - 1 - (n as usize) % (frame.len() - 14);
                 frame[byte] ^= 1;

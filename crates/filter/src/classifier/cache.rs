@@ -91,7 +91,7 @@ impl<const N: usize, const W: usize> Slots<N, W> {
                 key.iter().zip(slot).fold(0, |differing, (key, slot)| differing | (key ^ slot));
             let stored = slot[N]; // the result, after the `N` words of the key
             found[index] = stored as u32;
-            // Without a branch: after a hit, the next key replaces this one.
+            // Store every key, to avoid a branch: after a hit, the next key replaces this one.
             missed_keys[miss_count % BATCH] = *key;
             missed_indexes[miss_count % BATCH] = index as u8;
             miss_count += usize::from(differing != 0 || stored == 0);

@@ -17,8 +17,8 @@ pub(super) struct Layout {
     pub(super) bucket_count: usize,
 }
 
-/// Maximum rules per bucket in the greedy search. The rules that remain after it may exceed this
-/// limit.
+/// Maximum rules per bucket in the greedy search. The rules that it leaves over can make buckets
+/// longer.
 const GREEDY_BUCKET_LENGTH: u8 = 1;
 
 /// Maximum number of different prefix lengths, including 0, that candidate tuples have for each of

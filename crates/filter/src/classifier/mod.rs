@@ -99,7 +99,7 @@ impl Classifier {
     }
 
     /// Like [`Self::classify`], with a cache. Never use a cache with two classifiers, because it
-    /// returns the results of the other classifier, too.
+    /// would return results of the other classifier.
     #[inline]
     pub fn classify_cached(
         &self,

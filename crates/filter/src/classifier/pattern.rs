@@ -19,7 +19,7 @@ pub(super) struct Pattern<const N: usize> {
     pub(super) destination_ports: [u16; 2],
     /// Number of the rule. The smaller number takes precedence.
     pub(super) rule: u32,
-    /// Leading bits that have one required value.
+    /// Numbers of leading bits that have one required value.
     pub(super) bits: Bits,
 }
 
@@ -194,8 +194,8 @@ impl LastWords {
     }
 
     /// Requires that the packet has ports, and that the port at position `shift` has the leading
-    /// bits that all ports of `range` share. Returns the range, because these bits cannot express
-    /// it, and the number of shared bits.
+    /// bits that all ports of `range` share. Returns the range, which these bits alone cannot
+    /// express, and the number of shared bits.
     fn require_port(&mut self, shift: u32, range: &RangeInclusive<u16>) -> ([u16; 2], u8) {
         self.require(L4, l4_word::KIND, l4_word::KIND_MASK, l4_word::KIND_PORTS);
         let (first, last) = (*range.start(), *range.end());

@@ -107,12 +107,12 @@ pub(super) struct AddressSets {
 /// Smallest value in [`AddressSets::first`] that stands for a part.
 const FIRST_PART: u16 = 1 << 15;
 
-/// So many parts use 512 KiB. If no part is left, only the first 16 bits of a longer prefix are
-/// used.
+/// Together, these parts use 512 KiB. If no part is left, only the first 16 bits of a longer prefix
+/// are used.
 const MAX_PARTS: usize = 1024;
 
 impl AddressSets {
-    /// Each prefix consists of the set of its only tuple, the left-aligned address, and its length.
+    /// Each prefix consists of a set with only its tuple, the left-aligned address, and the length.
     fn new(prefixes: impl Iterator<Item = (TupleSet, u64, u8)> + Clone) -> Self {
         // Tuples with a rule for all addresses.
         let mut everywhere = 0;

@@ -39,7 +39,7 @@ pub(super) struct Tuple<const N: usize> {
     pub(super) mask: Packed<N>,
     /// The smallest rule number.
     pub(super) best_rule: u32,
-    /// Differs for each tuple, so equal key bits have different hashes.
+    /// Differs for each tuple, so equal key bits have another hash in each.
     pub(super) seed: u64,
     pub(super) shape: TupleShape,
 }
@@ -54,7 +54,7 @@ pub(super) struct Entry<const N: usize> {
     pub(super) source_ports: [u16; 2],
     pub(super) destination_ports: [u16; 2],
     pub(super) rule: u32,
-    /// Whether last in its bucket.
+    /// Whether the entry is the last of its bucket.
     pub(super) is_last: bool,
 }
 
@@ -117,7 +117,6 @@ impl<const N: usize> Space<N> {
             entries: Vec::with_capacity(patterns.len()),
             seed,
         };
-        // Search order: by smallest rule number.
         let mut tuples: Vec<_> = tuples
             .into_iter()
             .map(|(bits, buckets)| (best_rule(&patterns, &buckets), bits, buckets))

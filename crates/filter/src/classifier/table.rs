@@ -18,7 +18,7 @@ pub(super) struct HashTable {
 const LANES: usize = 4;
 const ONES: u64 = 0x0001_0001_0001_0001;
 const HIGH: u64 = 0x8000_8000_8000_8000;
-/// The bit that marks a full group of which an entry went to another group.
+/// Marks a full group if an entry that hashes to this group is in another group.
 const OVERFLOWED: u64 = 1 << 63;
 
 impl HashTable {
@@ -77,8 +77,8 @@ impl HashTable {
         Self::matching_lanes(group, hash) | group & OVERFLOWED != 0
     }
 
-    /// Returns the number whose tag matches a hash, if the group has exactly one and did not
-    /// overflow. Otherwise, use [`Self::get`].
+    /// Returns the number whose tag matches a hash, if the group has exactly one such tag and did
+    /// not overflow. Otherwise, use [`Self::get`].
     #[inline]
     pub(super) fn single_candidate(&self, hash: u64) -> Option<u32> {
         let at = self.group_index(hash);

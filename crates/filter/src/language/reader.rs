@@ -29,7 +29,7 @@ const ICMP_PROTOCOLS: [u8; 2] = [1, 58];
 pub(super) struct Reader<'a> {
     pub(super) words: Words<'a>,
     pub(super) rule: Rule,
-    /// Keywords so far.
+    /// The keywords read so far.
     seen: Vec<Word<'a>>,
 }
 
@@ -387,8 +387,8 @@ fn rate(word: Word<'_>) -> Result<(u64, Unit), Problem> {
 }
 
 impl Limit {
-    /// The packets or bits of a tenth of a second, but at least one packet or the bits of one frame
-    /// of 1514 bytes.
+    /// Returns the packets or bits of a tenth of a second, but at least one packet or the bits of
+    /// one frame of 1514 bytes.
     fn default_burst(rate: u64, unit: Unit) -> u64 {
         let min = match unit {
             Unit::Packets => 1,

@@ -23,8 +23,7 @@ impl Scanner {
     pub const MAX_EXTRA_STEPS: u64 = 512;
 }
 
-/// Steps of a chain that are free: two steps per byte are allowed, and the transition is the other
-/// one.
+/// Free steps of a chain: the limit allows two steps per byte, one of which is the transition.
 const FREE_STEPS: u64 = 1;
 
 pub(super) struct OverlapBound<'a> {

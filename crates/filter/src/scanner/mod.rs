@@ -128,7 +128,7 @@ const CHUNK: usize = 64;
 /// Minimum bytes between two such checks for each class that matches the packet.
 const BYTES_PER_CLASS: usize = 8;
 
-/// Memory for [`Scanner::scan`], reused for each payload.
+/// Working memory and results of [`Scanner::scan`], reused for each payload.
 #[derive(Clone, Debug)]
 pub struct Hits {
     /// Each class that matches the packet, and how many of its signatures, from the first one on,
@@ -357,7 +357,7 @@ impl Scanner {
                 steps += u64::from(cursor - start).max(1);
             }
         }
-        // The first block is free, as in `bound`.
+        // The first block costs no step, as in `bound`.
         memory.steps += steps.saturating_sub(1).max(1);
         pending
     }

@@ -258,8 +258,8 @@ fn scanner_rejects_signatures_that_overlap_too_much() {
     assert!(message.starts_with("the patterns have 131073 bytes; at most 131072"), "{message}");
 }
 
-/// Each pattern alone adds no step, but one packet can match all port ranges. A packet without a
-/// payload is enough.
+/// Each pattern alone adds no step, but one packet can match all port ranges, even without a
+/// payload.
 #[test]
 fn scanner_rejects_more_conditions_than_one_packet_may_cost() {
     let ranges = |count: usize| {

@@ -15,17 +15,17 @@ use portable_atomic::AtomicU128;
 use xdpfwd_filter::{Limit, Unit};
 use xdpfwd_xsk::clock;
 
-/// The clock of packet times.
+/// The frequency of the clock of packet times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticks {
     per_second: u64,
 }
 
 impl Ticks {
-    /// The clock of the timestamps in a capture.
+    /// For the timestamps in a capture.
     pub(crate) const NANOSECONDS: Self = Self { per_second: 1_000_000_000 };
 
-    /// Returns the clock [`clock::cycles`].
+    /// Returns the frequency of [`clock::cycles`].
     pub(crate) fn cycles() -> Self {
         Self { per_second: clock::cycles_per_second() as u64 }
     }

@@ -23,7 +23,6 @@ fn at(seconds: f64) -> u64 {
 
 const ONE_WORKER: usize = 1;
 
-/// Returns how many of `packets` packets of `bytes` bytes pass.
 fn passed(meter: &mut Meter, packets: usize, bytes: usize, now: u64) -> usize {
     (0..packets).filter(|_| meter.passes(bytes, now)).count()
 }
@@ -109,7 +108,7 @@ fn source_prefixes_have_separate_buckets() {
     assert_eq!((0..20).filter(|_| sources.passes(&v6(1 << 110), 60, at(0.0))).count(), 5);
 }
 
-/// An earlier hash put the IP version into bits that prefixes of /121 and longer use.
+/// Earlier, the hash had the IP version in bits that prefixes of /121 and longer use.
 #[test]
 fn prefixes_of_different_ip_versions_have_separate_buckets() {
     let limit = limit(10, Unit::Packets, 5);

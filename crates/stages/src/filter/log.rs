@@ -81,7 +81,7 @@ impl Drop for WriterHandle {
 }
 
 impl SampleQueue {
-    /// Writes until the plan and all of its stages are dropped. `rules` are rule texts.
+    /// Writes samples until the plan and all of its stages are dropped. `rules` are rule texts.
     fn write(&self, rules: &[String]) {
         loop {
             // Load before draining, so that samples added before closing are written.

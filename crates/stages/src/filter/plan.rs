@@ -41,7 +41,7 @@ impl StagePlan for FilterPlan {
         let default = if *default == Verdict::Accept { "accept" } else { "drop" };
         let shape = classifier.shape();
         let tuples = shape.v4.len() + shape.v6.len();
-        // A tuple is a hash table of the classifier.
+        // One hash table lookup searches the rules of a tuple.
         let lookup = if tuples == 0 {
             "compared one by one".to_owned()
         } else {

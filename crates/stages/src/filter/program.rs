@@ -7,7 +7,7 @@ use super::key::{Inspection, inspect, inspect_gtpu};
 use super::modifiers::Limits;
 use xdpfwd_wire::Headers;
 
-/// The rules, the default verdict, and the treatment of packet exceptions.
+/// The rules, default verdict and treatment of packet exceptions. Not an XDP program.
 #[derive(Debug)]
 pub struct Program {
     pub(super) rules: Vec<Rule>,

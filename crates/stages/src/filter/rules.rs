@@ -32,7 +32,6 @@ pub(crate) fn head() -> Table {
     Table::new("rules", &[("rule", None), ("packets", Some(Unit::Packets)), ("text", None)])
 }
 
-/// Returns a row of the [`table`].
 pub(crate) fn row<R: fmt::Display>(rules: &[R], index: usize, packets: u64) -> Vec<Cell> {
     match rules.get(index) {
         Some(_) => vec![Cell::Number(index as u64), packets.into(), key(rules, index).into()],
@@ -40,7 +39,6 @@ pub(crate) fn row<R: fmt::Display>(rules: &[R], index: usize, packets: u64) -> V
     }
 }
 
-/// Returns one of the [`counter_keys`].
 pub(crate) fn key<R: fmt::Display>(rules: &[R], index: usize) -> String {
     rules.get(index).map_or_else(|| DEFAULT.to_owned(), ToString::to_string)
 }

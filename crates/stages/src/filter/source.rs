@@ -124,7 +124,7 @@ impl Source {
 /// Maximum size of a file in bytes; enough for over a million rules.
 const MAX_FILE_SIZE: u64 = 64 << 20;
 
-/// Rejects files that are not regular: reading them can block or never end.
+/// Reads a regular file. Rejects all others: reading them can block or never end.
 fn read_file(path: &Path) -> io::Result<String> {
     let check_regular = |file: fs::Metadata| match file.is_file() {
         true => Ok(()),

@@ -84,7 +84,7 @@ fn open_passes_ike_only_to_endpoint_and_from_outside_of_selector() {
 fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
     let folder = Folder::new();
     let keys = ", bypass = ['ike']";
-    // In outbound SAs, this end is 192.0.2.1.
+    // The outbound SA has the reverse addresses: this end is 192.0.2.1.
     let (local, peer) = (PEER, LOCAL);
     let selected = format!("{SEAL}, selector = ['10.2.0.0/16']");
     let mut seal = bench(&plan_seal(&folder, &selected, keys));

@@ -169,7 +169,7 @@ fn frame_without_room_is_dropped_as_no_room() {
     bench.assert_balanced();
 }
 
-/// As RFC 6864, section 4.1, requires.
+/// RFC 6864, section 4.1, requires this.
 #[test]
 fn packets_that_may_be_fragmented_have_distinct_identifications() {
     let folder = Folder::new();

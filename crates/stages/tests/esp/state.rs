@@ -67,7 +67,7 @@ fn paths_and_workers_never_share_iv_or_number() {
         sealed.iter().for_each(|sealed| seen.check_and_add(sealed));
         let count = seen.numbers.len();
         assert_eq!(count, (run + 1) * sealed.iter().map(Vec::len).sum::<usize>());
-        // A closed state file leaves no gap in the sequence numbers.
+        // Closing the state file leaves no gap in the sequence numbers.
         drop(plan);
         let highest = *seen.numbers.iter().max().unwrap();
         assert_eq!(highest as usize, count);

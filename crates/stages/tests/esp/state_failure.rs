@@ -14,6 +14,7 @@ fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Progress: the highest received sequence number.
 #[test]
 fn open_refuses_packets_while_progress_is_unwritten_and_says_so() {
     let folder = Folder::new();

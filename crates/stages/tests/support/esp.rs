@@ -117,7 +117,7 @@ pub fn build_for(plan: &Arc<dyn StagePlan>, cx: BuildCx<'_>) -> NamedStage {
 pub enum Disposition {
     /// Sent on wan.
     Passed(Vec<u8>),
-    /// By an ICMP message on lan.
+    /// Answered with this ICMP message on lan.
     Answered(Vec<u8>),
     /// The worker dropped the frame for this reason.
     Dropped(&'static str),
@@ -142,7 +142,7 @@ impl EspBench {
         Self { worker, wires, accounting: WireAccounting::default() }
     }
 
-    /// Sends in batches to lan. Returns the frames on wan, and those on lan.
+    /// Delivers frames to lan in batches. Returns the frames sent on wan, and those sent on lan.
     #[track_caller]
     pub fn send(&mut self, frames: &[Vec<u8>]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let (mut wan, mut lan) = (vec![], vec![]);
@@ -481,7 +481,7 @@ pub fn random_frame() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
                     i16::from_be_bytes([frame[length_field], frame[length_field + 1]]);
                 frame[length_field..length_field + 2]
                     .copy_from_slice(&true_length.wrapping_add(length_error).to_be_bytes());
-                // Change one of the first 80 bytes, in some frames.
+                // In some frames, change one of the first 80 bytes.
                 if byte < 80 {
                     let offset = usize::from(byte).min(frame.len() - 1);
                     frame[offset] ^= number as u8;

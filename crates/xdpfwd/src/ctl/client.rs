@@ -81,7 +81,6 @@ fn query(cli: &Ctl, app: &App) -> Result<()> {
     request(&stream, cli, app)
 }
 
-/// Sends the request to the server and prints its answer.
 fn request(stream: &UnixStream, cli: &Ctl, app: &App) -> Result<()> {
     stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
     let arguments = match cli.window.selects_all() {

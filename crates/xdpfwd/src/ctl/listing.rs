@@ -29,8 +29,8 @@ pub(super) fn print(
 
 fn print_json(source: impl io::Read, stdout: &mut dyn Write) -> Result<Value> {
     let mut write_error = None;
-    // Do not print an answer with an error. It is short, so an answer of 64 KiB has a list and can
-    // be printed.
+    // Do not print an answer with an error. Such an answer is short, so an answer of 64 KiB has a
+    // list and can be printed.
     let mut start = String::new();
     let mut is_list = false;
     let mut write = |text: &str| {

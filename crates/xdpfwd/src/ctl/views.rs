@@ -69,7 +69,6 @@ pub(super) fn write_rules(
     output.write_all(b"]}")
 }
 
-/// A row as a JSON object.
 struct RowObject<'t> {
     table: &'t Table,
     row: Vec<Cell>,
@@ -106,7 +105,6 @@ fn write_end(
     output.write_all(b"}")
 }
 
-/// Writes the items with commas, and returns their number.
 fn write_list<T: Serialize>(
     items: impl Iterator<Item = T>,
     output: &mut dyn io::Write,

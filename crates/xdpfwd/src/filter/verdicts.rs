@@ -13,7 +13,7 @@ use xdpfwd_wire::Headers;
 use super::capture::{CapturedPacket, MAX_FRAME_BYTES, Skip};
 use crate::output::write_failed;
 
-/// A line of `--json`.
+/// A line of the output with `--json`.
 #[derive(Serialize)]
 struct PacketVerdict<'a> {
     /// From 0.
@@ -35,9 +35,7 @@ pub(super) struct Judge<W: Write> {
     clock: CaptureClock,
     index: u64,
     truncated: u64,
-    /// The number of packets by rule, reason and verdict.
     by_outcome: BTreeMap<(Option<u32>, Option<&'static str>, &'static str), u64>,
-    /// The number of skipped packets by reason.
     skipped: BTreeMap<Cow<'static, str>, u64>,
     frame: FrameBuffer,
     json: bool,

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::ops::Range;
 
-/// Why reading ended before the end of the capture.
+/// The error that stopped reading before the end of the capture.
 #[derive(Debug)]
 pub(super) enum End {
     Empty,
@@ -31,11 +31,11 @@ const BUFFER_BYTES: usize = 1 << 16;
 pub(super) struct Input {
     source: Box<dyn Read>,
     buffer: Box<[u8]>,
-    /// The range of `buffer` that was not consumed.
+    /// The range of `buffer` that is not yet consumed.
     unread: Range<usize>,
     /// Whether the last read did not fill the buffer: the source has no more for now.
     is_drained: bool,
-    /// An error that follows the buffered bytes.
+    /// A read error, returned after the buffered bytes.
     error: Option<io::Error>,
     /// The number of bytes consumed.
     offset: u64,
@@ -62,7 +62,6 @@ impl Input {
         Self { source, buffer, unread: 0..0, is_drained: false, error: None, offset: 0 }
     }
 
-    /// The number of bytes read.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
@@ -105,7 +104,7 @@ impl Input {
         }
     }
 
-    /// As [`peek`](Self::peek); also returns whether the source may end here.
+    /// Like [`peek`](Self::peek); also returns whether the source may end after these bytes.
     pub(super) fn buffered(&mut self, length: usize) -> Result<(&[u8], bool), End> {
         self.peek(length)?;
         Ok((&self.buffer[self.unread.clone()], self.is_drained || self.error.is_some()))

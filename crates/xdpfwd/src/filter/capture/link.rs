@@ -4,14 +4,13 @@
 
 use super::skip::Skip;
 
-/// Link types whose packets can be judged.
+/// Link types that [`to_ethernet`] converts.
 pub(super) const KNOWN: &str = "Ethernet (1), Linux cooked (113, 276), raw IP (12, 14, 101, 228, \
                                 229) or loopback (0, 108)";
 
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 
-/// Returns whether packets of this link type can be judged.
 pub(super) fn is_known(link_type: u32) -> bool {
     matches!(link_type, 0 | 1 | 12 | 14 | 101 | 108 | 113 | 228 | 229 | 276)
 }
@@ -37,8 +36,8 @@ pub(super) fn to_ethernet(link_type: u32, data: &[u8]) -> Result<Vec<u8>, Skip> 
     Ok([&[0; 12][..], &ethertype.to_be_bytes(), payload].concat())
 }
 
-/// Reads the header: the capturing system's protocol family in four bytes, in its byte order (link
-/// type 0) or in network byte order (108).
+/// Reads the header: a protocol family of the capturing system in four bytes, in that system's byte
+/// order (link type 0) or in network byte order (108).
 fn loopback(link_type: u32, data: &[u8]) -> Result<(u16, &[u8]), Skip> {
     let Some((family, payload)) = data.split_first_chunk::<4>() else {
         return Err(Skip::counted(format!("link type {link_type}: truncated header")));

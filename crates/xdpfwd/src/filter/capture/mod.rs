@@ -21,12 +21,12 @@ use input::{End, Input};
 pub(super) use record::{CapturedPacket, MAX_FRAME_BYTES, Record};
 pub(super) use skip::Skip;
 
-/// Returns whether `path` stands for standard input.
 pub(super) fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Calls `handle` for each part of the capture, up to its end or the first error.
+/// Calls `handle` for each packet and each interface of the capture, up to its end or the first
+/// error.
 pub(super) fn read(path: &Path, mut handle: impl FnMut(Record) -> Result<()>) -> Result<()> {
     let (name, source): (String, Box<dyn Read>) = if is_stdin(path) {
         ("standard input".to_owned(), Box::new(io::stdin().lock()))
@@ -37,6 +37,7 @@ pub(super) fn read(path: &Path, mut handle: impl FnMut(Record) -> Result<()>) ->
     read_from(source, &mut handle).map_err(|end| end.describe(&name))
 }
 
+/// `End` is the error that stopped reading.
 fn read_from(
     source: Box<dyn Read>,
     handle: &mut dyn FnMut(Record) -> Result<()>,
@@ -59,7 +60,7 @@ fn read_from(
     }
 }
 
-/// Returns the name of the program that decompresses a file that starts with `magic`.
+/// Returns the program that decompresses a file with this `magic`.
 fn compression(magic: [u8; 4]) -> Option<&'static str> {
     match magic {
         [0x28, 0xb5, 0x2f, 0xfd] => Some("zstd"),
@@ -71,6 +72,7 @@ fn compression(magic: [u8; 4]) -> Option<&'static str> {
 }
 
 impl End {
+    /// A judged packet has a verdict of the filter.
     fn describe(self, name: &str) -> anyhow::Error {
         match self {
             Self::Empty => anyhow!("{name} is empty: expected a capture in pcap or pcapng format"),

@@ -48,7 +48,7 @@ const OTHER_EXTRA_BYTES: [(usize, &[usize]); 2] = [(0, &[8, 4]), (8, &[12])];
 
 impl Format {
     /// Returns the variant that fits `start`, the first bytes after the file header. `is_whole`: the
-    /// file may end there.
+    /// file may end after `start`.
     fn detect_variant(self, start: &[u8], length_order: LengthOrder, is_whole: bool) -> Self {
         let fits = |format: &Self| format.fits(start, length_order, is_whole);
         if fits(&self) {
@@ -111,7 +111,7 @@ impl RecordHeader {
     }
 }
 
-/// How a file stores the two lengths of a record.
+/// The order of the two lengths of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LengthOrder {
     CapturedFirst,

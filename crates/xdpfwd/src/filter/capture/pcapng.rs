@@ -20,7 +20,7 @@ const NUMBERED: [u32; 6] = [9, 0x204, 0x216, 0x221, 0xbad, 0x4000_0bad];
 /// Maximum number of interfaces of a section.
 const MAX_INTERFACES: usize = 1 << 16;
 
-/// Type and length before the body of a block, and the length again after it.
+/// A block has its type and length before the body, and the length again after it.
 const FRAMING_BYTES: usize = 12;
 
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ struct Interface {
     /// Maximum bytes captured of a packet; 0 for no limit.
     snap_len: u32,
     clock: Clock,
-    /// Whether its block is damaged, so that its packets cannot be judged.
+    /// Whether the interface block is damaged, so that the packets are skipped.
     is_damaged: bool,
 }
 

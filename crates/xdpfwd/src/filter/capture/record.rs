@@ -1,14 +1,14 @@
-//! The parts of a capture, in pcap and pcapng.
+//! Packets and interfaces of a capture, in pcap and pcapng.
 
 use super::input::End;
 use super::link;
 use super::skip::Skip;
 
-/// A part of a capture.
+/// A packet or an interface of a capture. To judge a packet is to apply the filter.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Record {
     Packet(CapturedPacket),
-    /// A packet that cannot be judged, and why. It is numbered, as in tshark.
+    /// A packet that cannot be judged, and why. Packet numbers count it, as in tshark.
     Skipped(Skip),
     /// An interface whose packets cannot be judged, and why.
     UnreadableInterface(String),
@@ -35,7 +35,6 @@ pub(crate) const MAX_FRAME_BYTES: usize = 65_535;
 /// Maximum length of a record or block. A greater length means that the capture is damaged.
 pub(super) const MAX_RECORD_BYTES: u32 = 1 << 26;
 
-/// The link type and the length of the frame check sequence.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LinkLayer {
     pub(super) link_type: u32,
@@ -114,14 +113,14 @@ impl ByteOrder {
         }
     }
 
-    /// The integer at `offset`; 0 beyond the end. Callers check the length.
+    /// Returns the integer at `offset`; 0 if `bytes` ends before. Callers check the length.
     pub(super) fn u16_at(self, bytes: &[u8], offset: usize) -> u16 {
         self.u16(
             bytes.get(offset..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default(),
         )
     }
 
-    /// As [`u16_at`](Self::u16_at).
+    /// Like [`u16_at`](Self::u16_at).
     pub(super) fn u32_at(self, bytes: &[u8], offset: usize) -> u32 {
         self.u32(
             bytes.get(offset..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default(),

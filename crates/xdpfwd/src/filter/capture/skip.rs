@@ -1,4 +1,4 @@
-//! Packets of a capture that cannot be judged.
+//! Packets of a capture to which the filter cannot be applied.
 
 use std::borrow::Cow;
 

@@ -146,7 +146,7 @@ fn pcap_variant_with_longer_record_headers_is_detected() {
     }
 }
 
-/// Early versions of libpcap wrote the original length first.
+/// Early versions of libpcap wrote the original length before the captured length.
 #[test]
 fn old_pcap_has_original_length_first() {
     for version in [(2, 2), (2, 3), (543, 0)] {
@@ -407,7 +407,7 @@ fn capture_in_parts_is_read_as_a_whole_one() {
         }
         writer.bytes
     };
-    // Version 2.2 has the original length first.
+    // Version 2.2 has the original length before the captured one.
     let old = Writer::new(ByteOrder::Big).pcap_header(0xa1b2_c3d4, (2, 2), 1);
     let old = old.u32(0).u32(0).u32(5).u32(3).raw(&[1, 2, 3]).bytes;
     let pcapng = Writer::new(ByteOrder::Big).section().interface(1, 0, &[]);
@@ -447,7 +447,7 @@ fn section_with_too_many_interfaces_is_damaged() {
     assert!(error.contains("a section with more than 65536 interfaces"), "{error}");
 }
 
-/// A block of 32 bytes can describe a packet of 256 KiB.
+/// Otherwise, a block of 32 bytes could allocate 256 KiB.
 #[test]
 fn packet_without_captured_bytes_is_not_filled() {
     let writer = Writer::new(ByteOrder::Little).section().interface(1, 0, &[]);
