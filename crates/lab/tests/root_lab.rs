@@ -165,8 +165,8 @@ fn latency_histogram_counts_every_frame() {
     let [(first, 1), (last, 1)] = crafted.buckets().collect::<Vec<_>>()[..] else {
         panic!("{crafted:?}")
     };
-    // /proc/uptime has two decimals. It stops while a virtual machine sleeps, like the frames'
-    // clock.
+    // /proc/uptime has two decimals. Like the clock of the frames, it does not count the time for
+    // which the host pauses this virtual machine.
     assert!(
         first + Duration::from_millis(20) >= old && first < last,
         "{first:?} and {last:?} for {old:?}"
@@ -496,7 +496,8 @@ fn forwarder_wait_and_stop_report_each_outcome() {
     assert!(ignoring.stop(Duration::from_millis(200)).expect("stop").killed);
 }
 
-/// A shell script starts `make test &` with SIGINT and SIGQUIT ignored.
+/// A shell without job control starts a command such as `make test &` with SIGINT and SIGQUIT
+/// ignored, and child processes inherit this.
 #[test]
 fn forwarder_of_process_that_ignores_sigint_gets_default_action() {
     xdpfwd_lab::require_root("tests/root_lab.rs")

@@ -84,8 +84,8 @@ impl Socket {
         let tx =
             self.map_ring::<Descriptor>(sizes.tx, &offsets.tx, libc::XDP_PGOFF_TX_RING as u64)?;
         // SAFETY: each layout describes a ring that the kernel has just allocated and mapped, and
-        // is used once; `Rings` keeps the memory mapped. Needs `unsafe`: the ends hold raw
-        // pointers.
+        // is used once; `Rings` keeps the memory mapped. Needs `unsafe`: `Producer` and `Consumer`
+        // hold raw pointers.
         unsafe {
             Ok(Rings {
                 fill: Producer::new(fill.1),

@@ -30,8 +30,8 @@ unsafe impl Plain for libc::xdp_statistics {}
 pub(crate) struct Entry<T>(UnsafeCell<MaybeUninit<T>>);
 
 impl<T: Plain> Entry<T> {
-    /// Returns an entry of zeros, as the kernel allocates it, because a consumer that sees an
-    /// invalid counter can read it.
+    /// Returns an entry of zeros, as in the kernel's rings. A consumer can read such an entry if
+    /// the producer index of the ring is invalid.
     #[cfg(any(test, feature = "fake-kernel"))]
     pub(crate) fn unwritten() -> Self {
         Self(UnsafeCell::new(MaybeUninit::zeroed()))

@@ -92,7 +92,7 @@ proptest! {
             assert_conserved(&mut worker);
         }
         wires.wan.set(FakeKernelConfig::default());
-        // Transmit now, because the worker may not wake this fake kernel again.
+        // Transmit now: possibly the worker does not wake this fake kernel again.
         wires.wan.run();
         worker.drain(Duration::from_secs(5));
         let frames = assert_conserved(&mut worker);

@@ -25,8 +25,8 @@ use super::{Running, XDPFWD, cross_connect_between, ip_batch, until};
 const RATE: u64 = 4_000;
 /// Packets that each side sends: more than a ring has entries, so that rings wrap.
 pub const PACKETS: u64 = 2_500;
-/// Maximum number of packets in flight from one sender. So many fit into every ring and every queue
-/// in QEMU. (With 200, Linux 6.12 loses packets before XDP.)
+/// Maximum number of packets in flight from one sender. This number fits into every ring, and into
+/// every queue in QEMU. (With 200, Linux 6.12 loses packets before XDP.)
 const MAX_IN_FLIGHT: u64 = 64;
 /// Frames per worker; a ring has half as many entries. Pinning the memory of more frames takes
 /// longer.
@@ -291,8 +291,8 @@ impl FrameSender {
     const FLOWS: u32 = 64;
     /// Difference between the UDP source ports of successive flows.
     ///
-    /// The RSS hash is linear: a flow's queue, of two, is the parity of some bits of its port. A
-    /// random key, which igb draws at boot, selects these bits. 64 successive ports differ in 6
+    /// The RSS hash is linear: with two queues, the parity of some bits of a flow's port selects its
+    /// queue. A random key, which igb draws at boot, selects these bits. 64 successive ports differ in 6
     /// bits; one key in 64 selects none of them, so all flows have the same queue. Ports that are
     /// 1007 apart differ in all 16 bits.
     const PORT_STEP: u32 = 1007;
@@ -303,8 +303,9 @@ impl FrameSender {
         static NEXT_SENDER: AtomicU64 = AtomicU64::new(1);
         let (socket, address) = packet_socket(namespace, interface, None);
         let sender = NEXT_SENDER.fetch_add(1, Ordering::Relaxed);
-        // Senders share no flow: a tap device moves a flow to the queue on which the VM sends its
-        // packets, so another sender's packets in the same flow would cause reordering.
+        // Each sender has flows of its own. If xdpfwd sends packets of a flow on a queue of m0, the
+        // host's tap device delivers later packets of the same flow to that queue of m0, also
+        // packets of the other sender, which so overtake packets on the earlier queue.
         let source = Ipv4Addr::from_bits(SENDERS.to_bits() + sender as u32);
         Self {
             socket,

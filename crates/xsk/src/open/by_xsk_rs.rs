@@ -31,8 +31,8 @@ impl Builder {
     /// Like [`open`](Self::open), with the memory, sockets and rings of the crate `xsk-rs`, but
     /// without libxdp's XDP program.
     ///
-    /// The ports do not wake the kernel for preferred busy polling, and post frames for reception
-    /// only after the bind.
+    /// The ports ignore preferred busy polling (they never make the system calls in which the kernel
+    /// would poll), and post frames for reception only after the bind.
     pub fn open_by_xsk_rs(&self) -> Result<OpenPorts<XskRsPort>, OpenError> {
         self.open_with(|mode| self.open_all_by_xsk_rs(mode))
     }
@@ -162,8 +162,8 @@ impl Queue {
             .bind_flags(BindFlags::from_bits_retain(mode | libc::XDP_USE_NEED_WAKEUP))
             .build();
         loop {
-            // SAFETY: a second bind to a queue is allowed only if libxdp loads no XDP program,
-            // which the flag above ensures. Needs `unsafe`: xsk-rs does not check this.
+            // SAFETY: `new` may be called again for the same queue, as this loop does, only if libxdp
+            // loads no XDP program, which the flag above ensures. Needs `unsafe`: xsk-rs does not check this.
             match unsafe { XskRsSocket::new(config, umem, &interface, self.queue) } {
                 Ok((tx, rx, Some((fill, completion)))) => return Ok((tx, rx, fill, completion)),
                 Ok((_, _, None)) => return Err(io::Error::other("the queue is configured twice")),
