@@ -71,7 +71,8 @@ pub enum StateFileProblem {
     /// Root runs `esp accept-state`, but another user owns the file. It must stay so: this user
     /// runs xdpfwd.
     #[error(
-        "belongs to user {owner}; accept it as this user, because xdpfwd requires that its user          owns the file: sudo -u '#{owner}' xdpfwd esp accept-state {}",
+        "belongs to user {owner}; accept it as this user, because xdpfwd requires that its user \
+         owns the file: sudo -u '#{owner}' xdpfwd esp accept-state {}",
         .path.display()
     )]
     AcceptAsOwner {
