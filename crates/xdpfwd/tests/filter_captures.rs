@@ -233,6 +233,9 @@ fn filter_test_reads_every_format_of_editcap() {
     let output = captures.test(DNS, &captures.path("nothing"), &[]);
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "\n0 packets\n");
+    let output = captures.test(DNS, &captures.path("missing"), &[]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{output:?}");
 }
 
 #[test]

@@ -98,9 +98,9 @@ fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
         note(&format!("{others} more interfaces whose packets are skipped"));
     }
     let (packets, skipped) = judge.counts();
-    // Print the counts even if the capture is truncated. If `read` failed because stdout is closed,
-    // `finish` fails, too.
-    let printed = judge.finish();
+    // Print the counts also if the capture is truncated, but not if it cannot be read at all. If
+    // `read` failed because stdout is closed, `finish` fails, too.
+    let printed = if packets == 0 && result.is_err() { Ok(()) } else { judge.finish() };
     result.and(printed)?;
     if packets > 0 && packets == skipped || readable == 0 && unreadable > 0 {
         bail!("{}: no packet can be judged", arguments.pcap.display());
