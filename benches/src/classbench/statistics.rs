@@ -50,7 +50,7 @@ const SAMPLES: usize = 20_000_000;
 /// The kind of a port range in a tuple.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Kind {
-    /// Number of common bits of all ports.
+    /// Number of leading bits that all ports of the range share.
     Prefix(u32),
     Range,
 }
@@ -144,7 +144,7 @@ impl fmt::Display for Statistics {
         };
         let share = 100.0 * number / pairs(self.rules).max(1.0);
         writeln!(f, "{:<28}{number:>12.0}   {share:.4} % of all, {how}", "overlapping pairs")?;
-        write!(f, "no published figures for comparison: none with an accessible source was found")
+        write!(f, "not compared with published figures: no accessible source has them")
     }
 }
 

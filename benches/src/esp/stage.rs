@@ -96,8 +96,8 @@ impl StageBench {
         Ok(Self { worker, frames, count, samples, _folder: folder })
     }
 
-    /// Runs the passes. Returns the batches' median time per packet in nanoseconds, for sealing and
-    /// opening.
+    /// Processes all packets `passes` times. Returns the batches' median time per packet in
+    /// nanoseconds, for sealing and opening.
     pub(super) fn round(&mut self, passes: usize) -> Result<[f64; 2]> {
         // The first pass warms up.
         for pass in 0..=passes {

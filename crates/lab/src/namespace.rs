@@ -69,8 +69,8 @@ impl Namespace {
         &self.name
     }
 
-    /// Returns a command that runs `program` inside through `ip netns exec`, which keeps the
-    /// process ID.
+    /// Returns a command that runs `program` inside, through `ip netns exec`. `program` has the
+    /// process ID of the started command, because `ip` replaces itself.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");

@@ -11,8 +11,8 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 ///
 /// - **Lengths.** The stack replaces the `payload_len` of every `Repr`.
 /// - **Types.** The EtherType of Ethernet and VLAN, and the protocol or next header of IP, become
-///   the type of the next header. Before a VLAN tag, an EtherType of VLAN tags (see
-///   [`EtherType::is_vlan`]) is kept; any other value becomes `SERVICE_VLAN` if two tags follow,
+///   the type of the next header. Before a VLAN tag, an EtherType that stands for a VLAN tag
+///   ([`EtherType::is_vlan`]) does not change; any other becomes `SERVICE_VLAN` if two tags follow,
 ///   else `VLAN`. The last header keeps its type, but an EtherType of 0 (the default) becomes that
 ///   of IPv4 or IPv6 if the payload's first four bits are 4 or 6.
 /// - **Checksums** of IPv4, UDP, TCP and ICMP. To send UDP over IPv4 without a checksum, use

@@ -8,7 +8,7 @@ use crate::ip::{Addresses, IpProtocol};
 /// Length of a header without options.
 pub const HEADER_LEN: usize = field::URGENT.end;
 
-/// The maximum length of the options, by the data offset field.
+/// The maximum length of the options, which the data offset field limits.
 pub const MAX_OPTIONS_LEN: usize = 40;
 
 /// A view of a segment, which is the whole buffer, because TCP has no length field. Except

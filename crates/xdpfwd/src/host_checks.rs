@@ -50,8 +50,8 @@ fn competing_user(port: &PortPlan, user: &LinkUser) -> Option<Problem> {
     }
     let found = if user.is_aggregate() {
         format!(
-            "{relation}, which receives none of the packets that xdpfwd takes, not even LACP: it \
-             loses this link"
+            "{relation}, which receives none of the packets that xdpfwd takes, not even LACP, \
+             and so loses this link"
         )
     } else {
         format!("{relation}, which receives none of the packets that xdpfwd takes")

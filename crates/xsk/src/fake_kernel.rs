@@ -438,7 +438,7 @@ impl FakeKernel {
 }
 
 impl Kernel for FakeKernel {
-    fn ends_access_on_drop(&self) -> bool {
+    fn ends_rx_writes_on_drop(&self) -> bool {
         true
     }
 

@@ -152,8 +152,8 @@ impl Owners {
     }
 
     /// Records all chunks of a closed port as `CLOSED`, and returns their number. Calls
-    /// `on_fill_chunk` for each chunk that was posted for reception; the closure can reuse the
-    /// chunk.
+    /// `on_fill_chunk` for each chunk that was posted for reception; the closure may return the
+    /// chunk to the pool and record it as `POOL`.
     pub(crate) fn close(&self, slot: PortSlot, mut on_fill_chunk: impl FnMut(u32)) -> usize {
         let mut closed = 0;
         for (chunk, owner) in self.0.iter().enumerate() {

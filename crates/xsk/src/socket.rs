@@ -213,7 +213,7 @@ impl Socket {
 }
 
 impl Kernel for Socket {
-    fn ends_access_on_drop(&self) -> bool {
+    fn ends_rx_writes_on_drop(&self) -> bool {
         false
     }
 
@@ -293,8 +293,8 @@ impl RingMap {
 
 impl Drop for RingMap {
     fn drop(&mut self) {
-        // SAFETY: our own mapping; the ends of the ring, which point into it, are dropped earlier
-        // (see `Rings`). Needs `unsafe`: foreign call.
+        // SAFETY: our own mapping; the `Producer` or `Consumer` that points into it is dropped
+        // earlier (see `Rings`). Needs `unsafe`: foreign call.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }

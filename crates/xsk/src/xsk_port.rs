@@ -31,7 +31,7 @@ pub(crate) trait Kernel {
     /// Returns whether dropping this object ends all writes to frames posted for reception. A
     /// socket cannot guarantee that: it stays bound as long as, for example, a thread in `poll` or
     /// a process being forked refers to its file.
-    fn ends_access_on_drop(&self) -> bool;
+    fn ends_rx_writes_on_drop(&self) -> bool;
 }
 
 /// The user-space ends of the four rings of a port.
@@ -354,7 +354,7 @@ impl Port for XskPort {
         // Completed frames belong to user space again.
         self.reclaim(pool);
         let (umem, slot) = (self.umem.clone(), self.slot);
-        let reuse_fill_frames = self.kernel.ends_access_on_drop() && !self.zero_copy;
+        let reuse_fill_frames = self.kernel.ends_rx_writes_on_drop() && !self.zero_copy;
         self.closed = true;
         // Drop the kernel side first: the fake kernel then no longer writes to frames posted for
         // reception. A device queue may still refer to frames posted for transmission, in copy mode

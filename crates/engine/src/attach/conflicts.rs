@@ -17,7 +17,8 @@ use crate::host::link::{Link, Links};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AttachedProgram {
-    /// The port's interface, or a bridge or bond above it: a program there blocks interfaces below.
+    /// The port's interface, or a bridge or bond above it. While an interface above has a program,
+    /// the kernel attaches none to the port's interface.
     pub interface: String,
     /// Program ID.
     pub id: u32,

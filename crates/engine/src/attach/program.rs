@@ -43,7 +43,7 @@ pub struct XdpProgram {
     /// The AF_XDP socket of each queue (`XSKMAP`).
     xsks: MapHandle,
     counters: MapHandle,
-    /// The stage that this program runs: the content of its maps, and its row counters.
+    /// The image and the row counters of the stage that this program runs.
     offload: Option<(Arc<XdpImage>, RowCounterMap)>,
     /// `None` without `keep` rules.
     address_maps: Option<AddressMaps>,
@@ -256,7 +256,8 @@ pub(crate) struct LoadedObject {
 }
 
 impl LoadedObject {
-    /// Replaces the program on the link atomically: exactly one of the two processes each packet.
+    /// Replaces the program on the link atomically: each packet is processed by either the old or
+    /// the new program.
     pub(crate) fn attach_in_place(&self, link: &XdpLink) -> io::Result<()> {
         link.replace(self.object.progs().next().ok_or_else(no_program)?.as_fd())
     }

@@ -15,8 +15,8 @@ use crate::run::reload::ReloadError;
 const GRACE_PERIOD: Duration = Duration::from_millis(20);
 
 impl DataPlane {
-    /// Loads a new XDP program, the successor, for each port whose filter in the kernel the new
-    /// plan adds, changes or removes. Does not attach it. If a successor cannot be loaded and its
+    /// Loads a new XDP program, the successor, for each port where the new plan adds, changes or
+    /// removes a filter in the kernel. Does not attach it. If a successor cannot be loaded and its
     /// filter may run in user space, moves the filter in `plan` to user space.
     pub(crate) fn load_successors(
         &mut self,
@@ -181,8 +181,7 @@ impl Plan {
 }
 
 impl PathPlan {
-    /// Returns, for comparison, the verdicts of the user-space stages that can drop packets, in
-    /// order.
+    /// Returns the [`Verdicts`] of each user-space stage that can drop packets, in order.
     fn verdicts_in_user_space(&self) -> Vec<Verdicts> {
         let verdicts =
             self.stages.iter().filter(|stage| !stage.in_kernel).map(|stage| stage.plan.verdicts());

@@ -52,7 +52,7 @@ pub struct Request {
 
 enum Reply {
     Line(String),
-    Written(WriteReply),
+    Long(WriteReply),
 }
 
 type WriteReply = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
@@ -71,7 +71,7 @@ impl Request {
         self,
         write: impl FnOnce(&mut dyn io::Write) -> io::Result<()> + Send + 'static,
     ) {
-        let _ = self.reply.send(Reply::Written(Box::new(write)));
+        let _ = self.reply.send(Reply::Long(Box::new(write)));
     }
 }
 
@@ -179,7 +179,7 @@ fn serve_client(
     waker.wake()?;
     match replies.recv_timeout(CONTROL_THREAD_TIMEOUT) {
         Ok(Reply::Line(line)) => write_line(stream, &line),
-        Ok(Reply::Written(write)) => write_long_reply(client, write, long_replies),
+        Ok(Reply::Long(write)) => write_long_reply(client, write, long_replies),
         Err(RecvTimeoutError::Timeout) => {
             write_line(stream, r#"{"error":"no reply within 30 s: the control thread is busy"}"#)
         }

@@ -207,7 +207,7 @@ impl DataPlane {
             }
         }
         // Start delivery only when all workers are ready, so that no packets wait for a worker that
-        // does not run yet.
+        // is still starting.
         for ready_worker in ready_workers.iter().filter(|_| deliver) {
             result = result.and_then(|()| self.start_delivery(ready_worker));
         }

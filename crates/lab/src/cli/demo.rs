@@ -23,7 +23,7 @@ use super::{
 
 const READY_DEADLINE: Duration = Duration::from_secs(15);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
-/// Without a frame at the sink for this long, none is assumed in transit.
+/// After this long without a frame at the sink, no more frames are expected there.
 const SETTLE_TIME: Duration = Duration::from_millis(300);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 

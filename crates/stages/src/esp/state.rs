@@ -66,13 +66,13 @@ pub enum StateError {
     /// The last line is missing.
     #[error("the last line, {END:?}, is missing")]
     CutOff,
-    /// The header was changed.
+    /// In a file of version 2, the header was changed.
     #[error("its header is damaged")]
     Header,
-    /// No file of this length has two slots (copies of the state).
+    /// In a file of version 2, a header and two slots (copies of the state) have another length.
     #[error("its length, {0} bytes, is invalid")]
     Length(usize),
-    /// Neither slot has a valid checksum.
+    /// In a file of version 2, neither slot has a valid checksum.
     #[error("both copies of the state are damaged")]
     Damaged,
     /// The text is not UTF-8 at this byte, counted from 1.

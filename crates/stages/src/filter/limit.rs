@@ -1,8 +1,8 @@
 //! Rate limits: token buckets that all workers share.
 //!
 //! A bucket is a single time, `empty_at`. The bucket holds the tokens earned since then, but at
-//! most the burst. Taking tokens advances `empty_at` by the time to earn them (the inverse of the
-//! generic cell rate algorithm, ITU-T I.371).
+//! most the burst. Taking tokens advances `empty_at` by the time to earn them. (The generic cell
+//! rate algorithm, ITU-T I.371, instead stores the time at which the bucket is full again.)
 //!
 //! A worker takes tokens for several packets at once and spends them locally. So workers contend
 //! for a bucket a few thousand times per second instead of once per packet.
@@ -32,7 +32,7 @@ impl Ticks {
 }
 
 /// A rate, with times in steps. One tick of the clock has `tokens_per_second` steps, so that a
-/// token takes exactly `ticks_per_second` steps: no division rounds.
+/// token takes exactly `ticks_per_second` steps, without rounding.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
     ticks_per_second: u64,
@@ -132,8 +132,9 @@ fn cost(unit: Unit, bytes: usize) -> u64 {
     }
 }
 
-/// A bucket per source prefix, in a set-associative table of fixed size. A new prefix without a
-/// free slot in its set replaces the prefix with the fullest bucket, and inherits the bucket.
+/// A bucket per source prefix, in a set-associative table of fixed size. A new prefix
+/// takes a free slot of its set. If there is none, it takes the slot with the fullest bucket, and
+/// continues with that bucket.
 #[derive(Debug)]
 pub(super) struct SourceBuckets {
     rate: Rate,
@@ -169,7 +170,7 @@ impl SourceBuckets {
 
     fn with_seed(limit: &Limit, prefix_len: u8, ticks: Ticks, seed: u64) -> Self {
         let slots = (0..SLOTS).map(|_| Slot::default()).collect();
-        // No extra draws: the rate does not depend on the number of workers.
+        // No extra draws: workers take the tokens for each packet from the shared bucket.
         Self { rate: Rate::new(limit, ticks), unit: limit.unit, prefix_len, seed, slots }
     }
 

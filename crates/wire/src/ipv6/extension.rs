@@ -28,8 +28,8 @@ pub struct ExtensionHeader<'a> {
     pub kind: IpProtocol,
     /// Type of the next header.
     pub next_header: IpProtocol,
-    /// All bytes after the next header field and the length field (in a fragment header, the
-    /// reserved byte).
+    /// The header without its first two bytes: next header and length (in a fragment header, next
+    /// header and a reserved byte).
     ///
     /// The whole header must have 8 bytes for a fragment header, a multiple of 4 from 12 to 1028
     /// for AH, and a multiple of 8 from 8 to 2048 for other types.
@@ -50,8 +50,8 @@ pub struct FragmentHeader {
 
 /// An iterator over extension headers, from [`Packet::extensions`](super::Packet::extensions).
 ///
-/// It ends before the upper protocol, after the fragment header of a later fragment, or after the
-/// first error.
+/// It ends before the upper protocol, after the fragment header of a later fragment (offset not 0),
+/// or after the first error.
 #[derive(Debug, Clone)]
 pub struct Extensions<'a> {
     payload: &'a [u8],
@@ -218,7 +218,7 @@ impl FragmentHeader {
 }
 
 const MIN_LEN: usize = 8;
-/// Length of the content of a fragment header, without the first two bytes.
+/// Length of a fragment header without its first two bytes.
 const FRAGMENT_CONTENT_LEN: usize = 6;
 
 /// Returns the length that the header states. `len_field` is the second byte of the header.

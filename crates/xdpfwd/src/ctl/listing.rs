@@ -204,6 +204,7 @@ impl<'de> Visitor<'de> for OneTable<'_, '_> {
         if self.printer.command == Command::Rules {
             let default = table.get("default").map_or_else(String::new, word);
             self.printer.print(&format!("{:>6}  {default:>12}  (default)\n", ""))?;
+            // Counters of packet exceptions: kinds of packets that can mislead a filter.
             let exceptions = table.get("exceptions").and_then(Value::as_array);
             for exception in exceptions.into_iter().flatten() {
                 for verdict in ["accepted", "dropped"] {
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_passed_on_unchanged_unless_it_is_an_error() {
+    fn json_answer_is_printed_with_same_value_unless_it_is_an_error() {
         let rules: Vec<Value> =
             (0..3000).map(|rule| json!({ "rule": rule, "text": "ü\u{7f}" })).collect();
         let answer = json!({ "workers": 1, "answered": 1, "filters": [{ "rules": rules }] });

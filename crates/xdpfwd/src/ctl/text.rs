@@ -53,7 +53,7 @@ fn append_sas(sas: &[Value], text: &mut String) {
         let ports: Vec<String> =
             sa["udp_ports"].as_array().into_iter().flatten().map(ToString::to_string).collect();
         if !ports.is_empty() {
-            endpoints.push(format!("UDP port {}", ports.join(" to ")));
+            endpoints.push(format!("UDP port {}", ports.join(" to port ")));
         }
         if !sa["queue"].is_null() {
             endpoints.push(format!("queue {}, window {}", sa["queue"], sa["window"]));

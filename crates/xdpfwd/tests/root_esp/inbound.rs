@@ -14,8 +14,9 @@ use crate::{
     SELECT_10_77, drop_counts, drops_of, for_both_sides, for_side_0, stop, stop_both, truncate,
 };
 
-/// Sends `count` packets through xdpfwd 0, and returns the ESP frames. The wire must be cut.
-/// `first` must be the next sequence number of the SA.
+/// Sends `count` packets through xdpfwd 0, and returns the ESP frames, captured on tap0. Call
+/// `Lab::cut_wire` before, so that the ESP frames do not reach xdpfwd 1. `first` must be the next
+/// sequence number of the SA.
 pub(super) fn encapsulate(lab: &Lab, xdpfwd_0: &Running, first: u64, count: u64) -> Vec<Vec<u8>> {
     let before = received(xdpfwd_0, "fwd0");
     let tap = Tap::start(&lab.wire, "tap0");
@@ -31,7 +32,7 @@ pub(super) fn encapsulate(lab: &Lab, xdpfwd_0: &Running, first: u64, count: u64)
     frames
 }
 
-/// Starts both xdpfwds in a lab with silent hosts and a cut wire.
+/// Starts both xdpfwds in a lab whose hosts send nothing by themselves. The wire is cut.
 fn lab_with_wire_cut(setup: &Setup) -> (Lab, [Running; 2], Sink) {
     let lab = Lab::with_silent_hosts(1);
     lab.cut_wire();

@@ -12,11 +12,11 @@ const PAGE: &str = include_str!("../../../../../docs/configuration.md");
 const INVALID: &str = "1979-05-27";
 
 /// Returns the required keys of stage kinds, as (kind, key, valid value).
-fn required_keys(keys: &KeyFolder) -> [(&'static str, &'static str, String); 9] {
+fn required_keys(key_files: &KeyFolder) -> [(&'static str, &'static str, String); 9] {
     let sa = |more_keys: &str| {
         format!(
             "[{{ spi = 256, transform = \"aes-128-gcm\", key_file = \"{}/in.key\"{more_keys} }}]",
-            keys.display()
+            key_files.display()
         )
     };
     let text = ToOwned::to_owned;
@@ -237,16 +237,17 @@ fn documented_unit_restarts_for_ever_with_a_pause() {
 }
 
 #[test]
-fn documented_setcap_follows_restriction_to_a_group() {
+fn documented_setcap_comes_after_chgrp_and_chmod() {
     let position = |command: &str| OPERATIONS.find(command).unwrap();
     assert!(position("chgrp xdpfwd /usr/local/bin/xdpfwd-caps\n") < position("chmod 0750 "));
     assert!(position("chmod 0750 ") < position("setcap cap_net_admin"));
     assert_eq!(OPERATIONS.matches("+ep").count(), 1, "each `setcap` needs a group");
-    assert_eq!(OPERATIONS.matches("sudo chmod ").count(), 1, "`chmod` keeps capabilities");
+    // After `setcap`, `chmod` would not remove the capabilities.
+    assert_eq!(OPERATIONS.matches("sudo chmod ").count(), 1, "only before `setcap`");
 }
 
-/// The user of the service is not in the group that may execute the binary with capabilities, and
-/// systemd refuses a dynamic user with the name of a group.
+/// The user of the service is not in the group that may execute the binary with capabilities. The
+/// names differ, because systemd refuses a dynamic user with the name of a group.
 #[test]
 fn documented_service_user_differs_from_group_of_operators() {
     let words_after = |text: &str| -> Vec<&str> {
