@@ -76,7 +76,7 @@ test-long: toolchain test-deps ## run tests that take minutes: millions of packe
 	.ci/test-long
 
 .PHONY: loom
-loom: toolchain ## model-check the rings: every interleaving, and that loom detects each weakened memory ordering (part of `make test`)
+loom: toolchain ## model-check every interleaving of the rings; loom must also detect each memory ordering weakened on purpose (part of `make test`)
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$(TARGET)/loom" \
 		CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 cargo test --test loom --release
 

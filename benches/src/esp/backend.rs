@@ -89,7 +89,8 @@ enum Alone {
     Aes128(Aes128Gcm),
     Aes256(Aes256Gcm),
     ChaCha20(ChaCha20Poly1305),
-    /// libipsec-mb has no crate: xdpfwd-ipsec processes prepared jobs.
+    /// libipsec-mb, called through xdpfwd-ipsec, because it has no crate of its own. The jobs are
+    /// prepared before the measurement.
     Jobs(Box<dyn Aead>),
 }
 

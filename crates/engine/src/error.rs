@@ -251,6 +251,7 @@ impl StartError {
         match self {
             Self::Permission { .. } | Self::Unsupported { .. } => true,
             Self::Open { source, .. } => {
+                // `Pin`: the packet memory cannot be locked.
                 matches!(
                     source,
                     OpenError::Permission

@@ -106,7 +106,7 @@ fn run_rounds(
 fn assert_recovers(worker: &mut Worker<()>, wires: &Wires, accounting: &mut WireAccounting) {
     for wire in [&wires.lan, &wires.wan] {
         wire.set(FakeKernelConfig::default());
-        // Transmit now, because the worker may not wake this fake kernel again.
+        // Transmit now, in case the worker does not wake this fake kernel again.
         wire.run();
     }
     run_rounds(worker, wires, accounting, 3);

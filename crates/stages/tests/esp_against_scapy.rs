@@ -62,7 +62,7 @@ static CASES: LazyLock<Vec<Value>> = LazyLock::new(|| {
 
 #[test]
 fn scapy_script_detects_changed_bytes() {
-    let checked: u64 = scapy("self", "").trim().parse().unwrap();
+    let checked: u64 = scapy("self-check", "").trim().parse().unwrap();
     assert!(checked > 4000, "expected more than 4000 checked frames, got {checked}");
 }
 
@@ -174,8 +174,8 @@ fn open_restores_or_drops_unusual_packets_as_expected() {
             "{{ lab = true, state_file = '{state}', bypass = {bypass}, sa = [{}] }}",
             sas.join(", ")
         );
-        // Of two workers, only the first runs. It drops packets of SAs whose queue belongs to the
-        // second.
+        // Each SA belongs to a queue. Of two workers, only the first runs; it drops packets of SAs
+        // that belong to the queue of the second.
         let plan = esp::plan_for("esp-open", &table, 2).unwrap();
         esp::acquire(&plan, &[]).unwrap();
         let mut bench = EspBench::new(vec![esp::build_for(

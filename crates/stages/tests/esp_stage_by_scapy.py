@@ -792,4 +792,4 @@ def self_check():
     print(count)
 
 
-{"cases": cases, "check": check, "extras": extras, "mss": mss, "icmp": icmp, "self": self_check}[sys.argv[1]]()
+{"cases": cases, "check": check, "extras": extras, "mss": mss, "icmp": icmp, "self-check": self_check}[sys.argv[1]]()

@@ -384,7 +384,7 @@ fn signature_matches_only_payload_of_packets_that_its_rule_matches() {
 
 /// The patterns `a`, `aa`, … each occur often in a packet, but count the packet once.
 #[test]
-fn nested_signatures_count_a_packet_of_their_byte_once() {
+fn each_nested_signature_counts_packet_with_many_matches_once() {
     let over_udp = |payload: &[u8]| {
         let length = (8 + payload.len() as u16).to_be_bytes();
         ipv4_from(HOST_10, UDP, &[&[0, 1, 0, 80][..], &length, &[0, 0], payload].concat())
@@ -585,7 +585,7 @@ fn flow_cache_changes_no_verdict() {
 }
 
 #[test]
-fn row_counters_in_returns_parts_of_row_counters() {
+fn row_counters_of_a_range_equal_that_part_of_all() {
     use xdpfwd_pipeline::Stage as _;
     use xdpfwd_stages::filter::{Filter, FilterPlan};
 

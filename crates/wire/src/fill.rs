@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn fill_checksums_of_invalid_header_returns_error_of_view() {
+    fn fill_checksums_rejects_invalid_header() {
         assert_eq!(fill_checksums(&mut []), Err(Error::Truncated));
         assert_eq!(fill_checksums(&mut [0x50; 40]), Err(Error::Malformed));
         assert_eq!(fill_checksums(&mut [0x60; 39]), Err(Error::Truncated));

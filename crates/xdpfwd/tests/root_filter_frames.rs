@@ -82,7 +82,7 @@ fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
 }
 
 #[test]
-fn user_kernel_and_filter_test_agree_on_tags_extensions_and_tunnels() {
+fn both_placements_and_filter_test_agree_on_tags_extensions_and_tunnels() {
     let sent: Vec<Vec<u8>> = frames().into_iter().map(|(frame, ..)| frame).collect();
     let passing: Vec<Vec<u8>> = frames()
         .into_iter()
@@ -112,7 +112,7 @@ fn user_kernel_and_filter_test_agree_on_tags_extensions_and_tunnels() {
             (row["accepted"].as_u64().unwrap(), row["dropped"].as_u64().unwrap())
         };
         assert_eq!(counts("routing_header"), (0, 1), "{place}: {filter}");
-        // Two frames and the marks that wire.py adds are not IP.
+        // Two frames are not IP, nor are the marks (frames that wire.py sends after each window).
         let (accepted, dropped) = counts("not_ip");
         assert!(accepted >= 2 && dropped == 0, "{place}: {filter}");
         assert!(text.contains("(routing_header, dropped)"), "{place}: {text}");
@@ -198,7 +198,7 @@ fn vlan_rules_are_refused_on_interface_that_loses_tags() {
 }
 
 #[test]
-fn check_shows_action_for_each_exception_and_warns_of_accepting_keys() {
+fn check_shows_action_for_each_exception_and_warns_of_accepted_ones() {
     let (lab, socket) = (build_lab(Chain::builder()), Socket::new("settings"));
     let text = socket.config(&["accept proto tcp"]);
     let output = run(&lab, &text, &["--check"]);

@@ -51,7 +51,7 @@ fn assert_forwards_in_mode(
         assert_eq!(*is_zero_copy, mode == "zero-copy", "{socket:?}: {sockets:?}");
     }
     // With several queues, each must receive packets. (Drivers count by queue only in native XDP;
-    // in skb mode, callers use one queue.)
+    // for skb mode, the tests set `queues` to 1.)
     let packets_by_queue = || {
         if queues > 1 {
             pair.map(|interface| cables.packets_by_queue(interface, queues))

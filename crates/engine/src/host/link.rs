@@ -399,11 +399,8 @@ pub(crate) mod tests {
         assert_eq!(links.users(1)[0].release_command("if1"), "ip link set dev if1 nomaster");
         assert_eq!(links.users(5)[0].release_command("if5"), "ip link delete dev if6");
         let user = |kind: &str| LinkUser::Controller { name: "x".into(), kind: kind.into() };
-        let aggregates = ["bond", "team", "bridge", "vrf", "openvswitch"];
-        assert_eq!(
-            aggregates.map(|kind| user(kind).is_aggregate()),
-            [true, true, false, false, false]
-        );
+        let kinds = ["bond", "team", "bridge", "vrf", "openvswitch"];
+        assert_eq!(kinds.map(|kind| user(kind).is_aggregate()), [true, true, false, false, false]);
         assert_eq!(user("openvswitch").release_command("if1"), "ovs-vsctl del-port if1");
     }
 

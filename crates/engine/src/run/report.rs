@@ -49,8 +49,8 @@ pub struct Report {
     /// A failed worker and its error, if any.
     pub failure: Option<String>,
     /// Stages' resources that do not work as they should, such as a state file that cannot be
-    /// written, each with the consequence. Faults of resources that a reload has released remain.
-    /// In the final report: the faults that remain after the stop.
+    /// written, each with the consequence. A fault stays in this list after a reload has released
+    /// its resource. In the final report: the faults that remain after the stop.
     pub faults: Vec<String>,
     /// The inspection tables, in the final report only, each with its first [`REPORTED_ROWS`] rows.
     #[serde(skip_serializing_if = "Vec::is_empty")]

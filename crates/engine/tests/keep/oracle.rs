@@ -73,7 +73,7 @@ impl<'a> Oracle<'a> {
             let Some(target) = l3.get(24..28) else { return false };
             let target: [u8; 4] = target.try_into().unwrap();
             let is_own = l3.starts_with(&expected_start)
-                && self.addresses.ipv4.get(&target.into()).is_some_and(|address| address.target);
+                && self.addresses.ipv4.get(&target.into()).is_some_and(|roles| roles.target);
             return is_own && (vlan_rule_matches || self.rule == KeepRule::Arp);
         }
         // Bridges do not forward frames to 01:80:c2:00:00:00 … 0f (IEEE 802.1Q).
@@ -103,14 +103,14 @@ impl<'a> Oracle<'a> {
                 let packet = ipv4::Packet::new_checked(l3).unwrap();
                 let options = &l3[ipv4::HEADER_LEN..packet.header_len()];
                 let is_own =
-                    self.addresses.ipv4.get(&destination).is_some_and(|address| address.destination);
+                    self.addresses.ipv4.get(&destination).is_some_and(|roles| roles.destination);
                 let fragment_key = (packet.protocol().0, u32::from(packet.ident()));
                 (is_own, IpProtocol::ICMP, fragment_key, has_no_source_route(options))
             }
             (Addresses::V6 { destination, .. }, _) => {
                 let upper = ipv6::Packet::new_checked(l3).unwrap().upper().unwrap();
                 let is_own =
-                    self.addresses.ipv6.get(&destination).is_some_and(|address| address.destination);
+                    self.addresses.ipv6.get(&destination).is_some_and(|roles| roles.destination);
                 let fragment_key =
                     (fragment_protocol(l3), upper.fragment.map_or(0, |fragment| fragment.ident));
                 (is_own, IpProtocol::ICMPV6, fragment_key, !has_segments_left(l3))
@@ -164,7 +164,7 @@ impl<'a> Oracle<'a> {
         let (hop_limit, is_multicast) = (l3[7], l3[24] == 0xff);
         let is_about_own = is_multicast
             && target.is_some_and(|target| {
-                self.addresses.ipv6.get(&target).is_some_and(|address| address.target)
+                self.addresses.ipv6.get(&target).is_some_and(|roles| roles.target)
             });
         hop_limit == 255
             && match kind {

@@ -19,7 +19,7 @@ pub(super) struct Pattern<const N: usize> {
     pub(super) destination_ports: [u16; 2],
     /// Number of the rule. The smaller number takes precedence.
     pub(super) rule: u32,
-    /// Numbers of leading bits that have one required value.
+    /// Per field, the number of leading bits whose value the rule prescribes.
     pub(super) bits: Bits,
 }
 

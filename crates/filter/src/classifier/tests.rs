@@ -321,8 +321,8 @@ fn image_fits_xdp_program_with_most_seeds() {
     assert!(rejected < 40, "{rejected} of 400 seeds do not fit the XDP program");
 }
 
-/// Beyond the maximum numbers of tuples, sets and parts, the classifier searches more tuples than
-/// necessary, but finds the same rules.
+/// The tables that select tuples (prune.rs) have a maximum number of tuples, tuple sets and parts.
+/// Beyond it, the classifier searches more tuples than necessary, but finds the same rules.
 #[test]
 fn rules_beyond_table_limits_are_still_found() {
     let mut state = 7_u64;
@@ -334,7 +334,7 @@ fn rules_beyond_table_limits_are_still_found() {
         let mut rules = Vec::new();
         for _ in 0..3000 {
             let (source, destination) = (draw(), draw());
-            // The source prefixes need more parts than the limit.
+            // The source prefixes need more than `MAX_PARTS` parts.
             let prefix = |address: u32, length: u8| -> IpNet {
                 match v4 {
                     true => Ipv4Net::new(address.into(), length).unwrap().trunc().into(),

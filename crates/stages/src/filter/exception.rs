@@ -18,8 +18,8 @@ pub enum PacketException {
     IpOptions,
     /// An IPv6 routing header has segments left, so the destination address is not the final one.
     RoutingHeader,
-    /// A later fragment, which has no ports. [`inspect_gtpu`](super::inspect_gtpu) adds the first
-    /// fragment of a GTP-U packet.
+    /// A fragment other than the first, which has no ports. For
+    /// [`inspect_gtpu`](super::inspect_gtpu), also the first fragment of a GTP-U packet.
     LaterFragment,
     /// ARP. Shares the key, the reason and the counters of [`Self::NotIp`].
     Arp,
@@ -45,7 +45,7 @@ impl PacketException {
         }
     }
 
-    /// Returns the drop reason. Its name also names the exception of an accepted packet.
+    /// Returns the drop reason. The counters of accepted and of dropped packets use its name.
     pub fn reason(self) -> Reason {
         match self {
             Self::NotIp | Self::Arp => Reason::NOT_IP,

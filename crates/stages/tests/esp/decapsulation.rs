@@ -262,8 +262,8 @@ fn random_packets_are_dropped() {
         let mut runner =
             TestRunner::new(Config { cases: 200, failure_persistence: None, ..Config::default() });
         let outcome = runner.run(&prop::collection::vec(random_frame(), 1..48), |frames| {
-            let (passed, answered) = bench.borrow_mut().send(&frames);
-            prop_assert!(passed.is_empty() && answered.is_empty(), "{passed:02x?} {answered:02x?}");
+            let (wan, lan) = bench.borrow_mut().send(&frames);
+            prop_assert!(wan.is_empty() && lan.is_empty(), "{wan:02x?} {lan:02x?}");
             Ok(())
         });
         outcome.unwrap();

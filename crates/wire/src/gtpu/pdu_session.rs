@@ -43,11 +43,11 @@ pub struct UplinkInformation {
     pub sequence_number: Option<u32>,
     /// N3/N9 delay result.
     pub n3_n9_delay: Option<u32>,
-    /// Whether the UL delay result includes the UE's PDCP delay. `Some` with new IE flag 0.
+    /// Whether the UL delay result includes the UE's PDCP delay. `Some` with New IE Flag 0.
     pub includes_pdcp_delay: Option<bool>,
-    /// UL congestion information. `Some` with new IE flag 1.
+    /// UL congestion information. `Some` with New IE Flag 1.
     pub uplink_congestion: Option<u16>,
-    /// DL congestion information. `Some` with new IE flag 2.
+    /// DL congestion information. `Some` with New IE Flag 2.
     pub downlink_congestion: Option<u16>,
 }
 

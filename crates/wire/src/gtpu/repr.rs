@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn container_with_unknown_field_is_parsed_as_other() {
-        // The unknown new IE flag 3, and its field.
+        // "New IE Flag 3" (TS 38.415), which the parser does not know, and the field for it.
         let content = [0x10, 0x49, 0x08, 0xaa, 0xbb, 0xcc];
         let extensions = [other_extension(0x85, &content)];
         let repr = Repr { extensions: &extensions, ..Repr::default() };

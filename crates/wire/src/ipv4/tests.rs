@@ -90,8 +90,8 @@ fn decrement_ttl_of_expired_packet_changes_nothing() {
     }
 }
 
-/// The checksum takes every value that a sender can compute, 0x0000 to 0xfffe. The word of time to
-/// live and protocol takes values up to 0xffff.
+/// The checksum takes every value that a sender can compute, 0x0000 to 0xfffe. The 16-bit word
+/// with time to live and protocol takes values up to 0xffff.
 #[test]
 fn decrement_ttl_equals_recomputation_for_every_checksum() {
     let mut seen = vec![false; 0x1_0000];

@@ -153,10 +153,10 @@ fn xdpfwd_rejects_altered_replayed_and_late_packets() {
         // The 40 packets four times (flipped, other SPI, original, replayed), 2 packets with
         // numbers that Linux has not sent, 3 packets around the window, and 5 others.
         wait_until_received(&running, 4 * count + 10);
-        // Number 0 is late. With ESN, 2^32 - 1 is late too, because it precedes number 0; the
-        // number below the window is taken for one that is 2^32 higher, so its ICV is wrong
-        // (`bad_tag`). Without ESN, the number below the window is late; 2^32 - 1 is new, so its
-        // ICV is wrong.
+        // Number 0 is late. With ESN, the receiver takes 2^32 - 1 for the number before 0, which is
+        // late too. It takes the number below the window for one that is 2^32 higher, so the ICV is
+        // wrong (`bad_tag`). Without ESN, the number below the window is late; 2^32 - 1 is new, so
+        // its ICV is wrong.
         let final_report = lab.assert_dropped(
             running,
             &[
