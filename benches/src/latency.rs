@@ -32,7 +32,7 @@ const PRECISION: f64 = 0.02;
 const RATE_BOUND: f64 = 16e6;
 /// A rate in packets per second at which the generator sends as fast as it can.
 const OVERLOAD_RATE: u64 = 100_000_000;
-/// Packets per second of the measurement that follows the one without traffic.
+/// Packets per second of the measurement at a low rate.
 const LOW_RATE: u64 = 1000;
 
 #[derive(Args)]
@@ -363,7 +363,7 @@ fn table(
 ) -> String {
     let mut text = format!(
         "\n{} bytes, {} flows, one queue, one core, open loop; microseconds from the generator's \
-         program to the sink's\n",
+         BPF program to the sink's\n",
         arguments.size, arguments.flows
     );
     let heading = format!(

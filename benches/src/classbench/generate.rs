@@ -1,4 +1,4 @@
-//! Generates rules from a seed.
+//! Generates rules from a seed, a set of parameters of ClassBench.
 
 use std::collections::{HashMap, HashSet};
 
@@ -38,7 +38,7 @@ fn next_draws(drawn: usize, distinct: usize, wanted: usize) -> usize {
     (needed as usize + 16).min(drawn.saturating_mul(2))
 }
 
-/// Draws `count` rules, possibly with duplicates. The tries branch as for a set of `size` rules.
+/// Draws `count` rules, possibly with duplicates. The prefix trees branch as for `size` rules.
 pub(crate) fn draw(seed: &Seed, count: usize, size: usize, random_seed: u64) -> Vec<Rule5> {
     let mut random = Random::new(random_seed);
     let mut protocols_and_ports = Vec::with_capacity(count);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn generate_is_reproducible_by_seed() {
+    fn generate_is_reproducible_by_random_seed() {
         for seed in seeds() {
             assert_eq!(generate(&seed, 1000, 1), generate(&seed, 1000, 1));
             assert_ne!(generate(&seed, 1000, 1), generate(&seed, 1000, 2));

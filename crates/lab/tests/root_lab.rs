@@ -106,7 +106,7 @@ fn namespaces_of(pid: u32) -> Vec<String> {
 #[test]
 fn slow_traffic_arrives_intact_and_in_order() {
     let chain = chain_with_bridge(xdpfwd_lab::MAX_MTU);
-    // 61 and 67 bytes end in a partial pattern word; the last size is the maximum.
+    // 61 and 67 bytes end in a partial word of the payload pattern; the last size is the maximum.
     for size in [60, 61, 67, 68, 590, 1514, xdpfwd_lab::MAX_MTU + 14] {
         let sink =
             Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");

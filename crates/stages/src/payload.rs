@@ -144,7 +144,8 @@ impl Payload {
         let compiled = &*self.compiled;
         let default_drop = (compiled.default == Verdict::Drop).then_some(Reason::SIGNATURE);
         // A key has the fields that rules match. Of the packet exceptions (packets that can mislead
-        // a filter), only IPv4 options, routing headers and later fragments can have a key.
+        // a filter), only three kinds have a key: packets with IPv4 options or with a routing
+        // header, and later fragments.
         let (Inspection::Key(key) | Inspection::Exception(_, Some(key))) = inspect(frame, headers)
         else {
             self.unreadable += 1;

@@ -125,7 +125,7 @@ fn run_until_stopped(
     let server = Server::new(data_plane.plan(), &control);
     let handle = Handle::new(data_plane, &control);
 
-    let failure = match app.run_start_hooks(&handle) {
+    let outcome = match app.run_start_hooks(&handle) {
         Ok(()) => serve(&handle, &mut control, &server, &mut printer, end, cli, app),
         Err(error) => Err(anyhow::anyhow!("cannot start {}: {error}", app.name)),
     };
@@ -133,19 +133,19 @@ fn run_until_stopped(
     start_watchdog(STOP_TIMEOUT);
     // `None` if a hook has stopped the data plane and taken the report.
     let Some(final_report) = handle.stop().map(Report::into_final) else {
-        return failure.and(printer.finish());
+        return outcome.and(printer.finish());
     };
     // A worker can also fail while it stops.
-    let failure = failure.and_then(|()| {
+    let outcome = outcome.and_then(|()| {
         final_report.failure.as_ref().map_or(Ok(()), |failure| Err(stop_error(failure)))
     });
-    let failure = failure.and_then(|()| match final_report.faults.as_slice() {
+    let outcome = outcome.and_then(|()| match final_report.faults.as_slice() {
         [] => Ok(()),
         faults => Err(anyhow::anyhow!("{}", faults.join("\n"))),
     });
     app.run_stopped_hooks(&final_report);
     printer.print(final_report);
-    failure.and(printer.finish())
+    outcome.and(printer.finish())
 }
 
 /// Loads the configuration again. Returns the plan, and whether an interface is still missing.
@@ -285,7 +285,7 @@ struct Printer {
     /// Number of reports dropped because the reader was too slow. The printer's thread logs and
     /// resets it after the next printed report.
     dropped: Arc<AtomicU64>,
-    /// Returns the last write error, except that the reader of stdout is gone.
+    /// Returns the last write error. A reader of stdout that is gone does not count as an error.
     thread: JoinHandle<Option<io::Error>>,
 }
 

@@ -172,7 +172,7 @@ impl Machine for KnownPorts<'_> {
         NoMachine.interface(name)
     }
 
-    /// Returns this host's own traffic that the ports would take: none.
+    /// Returns no lockouts: the ports take none of this host's own traffic.
     fn lockouts(&self, plan: &Plan) -> io::Result<Lockouts> {
         NoMachine.lockouts(plan)
     }

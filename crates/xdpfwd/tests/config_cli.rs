@@ -129,7 +129,7 @@ fn unreadable_or_empty_file_is_rejected_with_reason() {
         ),
         (write_file("empty.toml", ""), EMPTY_FILE_ERROR),
         (PathBuf::from("/dev/null"), EMPTY_FILE_ERROR),
-        // Without waiting for a writer, xdpfwd reads an empty file.
+        // A pipe without a writer: xdpfwd does not wait for one, and reads an empty file.
         (pipe, EMPTY_FILE_ERROR),
     ];
     for (file, expected) in cases {
@@ -237,7 +237,7 @@ fn closed_stdout_pipe_keeps_exit_code() {
 
 /// Errors must not leak secrets, for example of `--config /etc/shadow` as root.
 #[test]
-fn errors_about_other_files_do_not_quote_them() {
+fn errors_about_files_without_configuration_do_not_quote_them() {
     let contents = [
         ("shadow", "root:$6$saltsalt$hashhashhash:19000:0:99999:7:::\nbin:*:19000::::::\n"),
         ("key", "0123456789abcdef0123456789abcdef01234567\n"),

@@ -351,7 +351,7 @@ fn longest_packets_pass_and_longer_packets_are_counted() {
     }
 }
 
-/// A veth drops a packet to send that is longer than its other end accepts.
+/// A veth drops sent packets that are longer than its other end accepts.
 #[test]
 fn packet_above_egress_mtu_is_counted_as_tx_dropped() {
     for mode in ["copy", "skb"] {
@@ -449,7 +449,7 @@ fn veth_above_mtu_3506_uses_generic_xdp_or_fails_in_copy_mode() {
                 .map(|len| generator.frame(len, EXPERIMENTAL))
                 .into_iter()
                 .chain(
-                    // From a length in this range on, the kernel splits packets over two pages.
+                    // At a length in this range, the kernel begins to split packets over two pages.
                     (mtu + 1..=mtu + 18).map(|len| generator.frame(len, &tagged)),
                 );
             let frames = frames.collect::<Vec<_>>();

@@ -2,8 +2,8 @@
 //! a veth cannot have. Interfaces: v0, v1, m0 and m1 are virtio-net, i0 and i1 igb, and p0
 //! virtio-net without DMA, which zero-copy needs.
 //!
-//! `fix(subject, check, level, text)` returns the fix of a finding, which must have this level and
-//! contain this text.
+//! `fix(subject, check, level, text)` expects a finding of this level that contains this text, and
+//! returns its fix.
 
 mod support;
 

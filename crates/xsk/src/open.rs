@@ -195,9 +195,9 @@ impl Builder {
         self
     }
 
-    /// Sets how long to retry binding to busy queues, for all queues of a bind mode together. The
-    /// default is three seconds: the kernel releases the queue of a closed socket only after some
-    /// time.
+    /// Sets how long to retry binding to busy queues. The time covers all queues together, and
+    /// starts again for the second bind mode of [`BindMode::Auto`]. The default is three seconds:
+    /// the kernel releases the queue of a closed socket only after some time.
     pub fn bind_timeout(mut self, bind_timeout: Duration) -> Self {
         self.bind_timeout = bind_timeout;
         self

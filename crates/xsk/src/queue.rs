@@ -38,8 +38,8 @@ use crate::umem::Umem;
 /// ```
 pub struct EgressQueue {
     // Declared before `umem`, so dropped earlier: otherwise the frames would keep the UMEM mapped.
-    /// A ring of power-of-two size. The slots from `head` up to, without, `tail` are used; both
-    /// counters wrap.
+    /// A ring of power-of-two size. The slots from `head` (included) to `tail` (excluded) are used;
+    /// both counters wrap.
     slots: Box<[Option<Frame>]>,
     head: usize,
     tail: usize,

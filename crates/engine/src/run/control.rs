@@ -178,8 +178,8 @@ impl Control {
             // starves the other.
             match self.next_host_changed {
                 Some(due) if due <= now && due <= deadline => {
-                    // Repeat the event once after the settle time. An event due so late after the
-                    // previous one is the repetition.
+                    // Repeat the event once, after the settle time. If that time has passed since
+                    // the previous event, this event is the repetition.
                     let settled =
                         self.last_host_changed.is_some_and(|last| due >= last + HOST_SETTLE_TIME);
                     self.next_host_changed = (!settled).then(|| now + HOST_SETTLE_TIME);

@@ -132,8 +132,8 @@ fn run_worker(
     const MAX_PANICS: usize = 2;
     for _ in 0..MAX_PANICS {
         // Unwind safety: a panic can leave inconsistent state only in the stages, which process no
-        // more packets, and in the current batch, whose frames leak. A call from a stage into the
-        // worker completes or does nothing.
+        // more packets, and in the current batch, whose frames leak. Each call that a stage
+        // makes into the worker completes or does nothing.
         let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.run(mailbox, idle))) else {
             return;
         };

@@ -30,8 +30,8 @@ pub enum ScannerError {
     #[error(
         "one packet could be compared with {compared} different conditions on headers; at most \
          {max} are possible; signatures with the same conditions count once: give more signatures \
-         the same conditions, or give them different prefixes, protocols or single ports instead \
-         of ranges",
+         the same conditions, or replace port ranges by single ports, or give the signatures \
+         different prefixes or protocols",
         max = Scanner::MAX_CONDITIONS
     )]
     Conditions {
@@ -40,14 +40,15 @@ pub enum ScannerError {
     },
     /// One packet could match too many signatures.
     #[error(
-        "the signatures overlap so much that one packet could need {steps} steps beyond two per \
-         byte of payload; at most {max} are possible; the signatures with the pattern {pattern} \
-         need the most: give fewer signatures the same pattern or a pattern that ends with it, use \
-         fewer different offsets for them, or give them conditions that exclude each other",
+        "the signatures overlap so much that one packet could need {steps} steps in addition to \
+         two per byte of payload; at most {max} are possible; the signatures with the pattern \
+         {pattern} need the most: give fewer signatures the same pattern or a pattern that ends \
+         with it, use fewer different offsets for them, or give them conditions that exclude each \
+         other",
         max = Scanner::MAX_EXTRA_STEPS
     )]
     Overlap {
-        /// Steps beyond the steps per byte of payload.
+        /// Steps for one packet, in addition to two per byte of payload.
         steps: u64,
         /// The pattern that adds the most of them, in the signature language.
         pattern: String,
@@ -201,11 +202,11 @@ fn patterns_of(signatures: &[Signature], class_of: &[u32]) -> Vec<Pattern> {
     patterns
 }
 
-/// Maximum earlier signatures of a pattern and class that are compared with a signature.
+/// Maximum number of earlier signatures that a signature is compared with.
 const MAX_COMPARED: usize = 64;
 
-/// Removes each signature that can match only if an earlier one of its class with a verdict
-/// matches. All signatures have the same pattern.
+/// Removes shadowed signatures: an earlier signature of the same class has a verdict, and matches
+/// whenever the shadowed one matches. All signatures have the same pattern.
 fn remove_shadowed(signatures: &mut Vec<(u32, Entry)>) {
     // `deciding`: the signatures of the current class with a verdict.
     let (mut deciding, mut current): (Vec<Entry>, _) = (Vec::new(), NONE);

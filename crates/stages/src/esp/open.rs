@@ -224,6 +224,7 @@ impl Opener {
             let reason = reasons::STATE_FILE.reason();
             return drop_all(&mut self.jobs[..len], view, from, sa_index, reason, None);
         };
+        // The state file has lacked a received number for too long.
         if shared.progress.is_overdue(now) {
             let (reason, counts) = (reasons::STATE_FILE.reason(), Some(&shared.counts));
             return drop_all(&mut self.jobs[..len], view, from, sa_index, reason, counts);

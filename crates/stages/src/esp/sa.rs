@@ -326,8 +326,8 @@ impl Outbound {
         self.shared.get()
     }
 
-    /// Applies the SA's limits to its sequence numbers. Call this only once the plan is in use: an
-    /// older plan may still use the same numbers.
+    /// Applies the SA's limits to its sequence numbers. Do not call this before the plan is in use:
+    /// until then, an older plan may use the same numbers.
     pub(super) fn limit(&self) {
         if let Some(shared) = self.shared.get() {
             shared.numbers.limit(self.sa.esn, self.sa.limits.hard_packets);

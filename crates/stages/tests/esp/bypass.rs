@@ -96,9 +96,6 @@ fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
             check(&mut seal, &frame, false, "no_sa", "not between endpoints");
         }
     }
-    // The selector of `all` contains the endpoints.
-    let all = table(&folder, "all.state", &[&format!("{SEAL}, selector = ['0.0.0.0/0']")], keys);
-    let mut all = bench(&plan("esp-seal", &all));
     // IKE to other addresses in the selector is encapsulated.
     for source in [INSIDE, local] {
         for frame in ike_outbound(source, DESTINATION_V4) {
@@ -108,7 +105,9 @@ fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
             assert_eq!((sealed[23], spi(&sealed)), (50, SPI));
         }
     }
-    // So is IKE between endpoints inside the selector.
+    // So is IKE between endpoints inside the selector: that of `all` contains all addresses.
+    let all = table(&folder, "all.state", &[&format!("{SEAL}, selector = ['0.0.0.0/0']")], keys);
+    let mut all = bench(&plan("esp-seal", &all));
     for frame in ike_outbound(local, peer) {
         let Disposition::Passed(sealed) = all.send_one(&frame) else { panic!("{:?}", all.drops()) };
         assert_eq!((sealed[23], spi(&sealed)), (50, SPI));
@@ -123,7 +122,7 @@ fn seal_passes_ike_only_between_endpoints_outside_of_selector() {
 }
 
 #[test]
-fn ike_passes_only_with_port_of_this_end() {
+fn ike_passes_only_with_ike_port_at_this_end() {
     let folder = Folder::new();
     let keys = ", bypass = ['ike']";
     let marked = [&[0; 4][..], b"payload"].concat();
@@ -136,6 +135,7 @@ fn ike_passes_only_with_port_of_this_end() {
         let inbound = ipv4(UDP, PEER, LOCAL, 0, &udp(port_of_ike, service, payload));
         let name = format!("{port_of_ike} and {service}");
         check(&mut open, &inbound, false, "unprotected", &name);
+        // `seal` is at the end with the address `PEER`.
         let outbound = ipv4(UDP, PEER, LOCAL, 0, &udp(service, port_of_ike, payload));
         check(&mut seal, &outbound, false, "no_sa", &name);
     }
@@ -175,7 +175,7 @@ fn unmatched_passes_no_source_inside_selector() {
 }
 
 #[test]
-fn frames_that_can_carry_ip_are_not_bypassed_beside_a_selector() {
+fn frames_that_can_carry_ip_are_not_bypassed_if_sa_has_selector() {
     let folder = Folder::new();
     let packet = &ipv4(UDP, INSIDE, DESTINATION_V4, 0, &udp(1, 2, b"payload"))[14..];
     let llc = |head: &[u8]| ethernet((head.len() + packet.len()) as u16, &[head, packet].concat());
@@ -235,7 +235,7 @@ fn frames_that_can_carry_ip_are_not_bypassed_beside_a_selector() {
             check(&mut open, frame, *passes, "unprotected", name);
             check(&mut seal, frame, *passes, "no_sa", name);
         }
-        // Without a selector, no address needs protection.
+        // An SA without a selector requires encryption of no address.
         let table = table(&folder, "all.state", &[OPEN], &keys);
         let mut open = bench(&plan("esp-open", &table));
         check(&mut open, &frames[0].1, PASSED, "", "MPLS without a selector");

@@ -50,8 +50,8 @@ impl Nic<'_> {
 
     /// Returns the file names that are numbers in the interface's `folder`.
     fn numbers_in(&self, folder: &str) -> Vec<u32> {
-        let Some(device) = &self.folder else { return Vec::new() };
-        let names = self.tree.names(&format!("{device}/{folder}"));
+        let Some(interface) = &self.folder else { return Vec::new() };
+        let names = self.tree.names(&format!("{interface}/{folder}"));
         names.iter().filter_map(|name| name.parse().ok()).collect()
     }
 
@@ -272,9 +272,10 @@ impl Nic<'_> {
                 let irqs: Vec<_> = on_workers.iter().map(|(irq, _)| irq.to_string()).collect();
                 let found = format!(
                     "interrupt {irq} is handled on core {core}, which a worker otherwise has to \
-                     itself (if irqbalance runs, it can undo the fix)"
+                     itself (irqbalance, if it runs, can undo a changed affinity)"
                 );
-                let busy_poll = "[engine] busy_poll = true, so that the worker does that work";
+                let busy_poll =
+                    "[engine] busy_poll = true, so that the worker polls the device itself";
                 let fix = if other_cores.is_empty() {
                     busy_poll.to_owned()
                 } else {
@@ -296,7 +297,7 @@ impl Nic<'_> {
             }
             None => {
                 let found =
-                    format!("{} interrupts, none of them only on a worker's core", numbers.len());
+                    format!("{} interrupts, none limited to cores of workers", numbers.len());
                 Finding::ok(CHECK, self.name, found)
             }
         }

@@ -94,7 +94,7 @@ fn both_ip_versions_pass_in_each_encapsulation() {
         assert!(counts.is_empty(), "{setup:?}: unexpected packets: {counts:?}");
         for frame in &frames {
             if let Kind::Esp(esp) = Kind::of(frame) {
-                // The source MAC address ends with 1 (gen0) or 4 (sink0). A side's SA is number 1.
+                // The source MAC address ends with 1 (gen0) or 4 (sink0). Each side has one SA.
                 let side = usize::from(frame[11] == 4);
                 assert_eq!(
                     (frame[6..11].to_vec(), esp.spi),

@@ -90,8 +90,8 @@ fn assert_traffic_passes(lab: &Lab) {
             );
         }
     }
-    // One byte more is too much. ICMP errors report this: from Linux to ping on the right host (not
-    // over IPv6 in transport mode), from xdpfwd to ping on the left host.
+    // One byte more is too much, which ICMP errors report to ping. On the right host, Linux sends
+    // the error (except over IPv6 in transport mode); on the left host, xdpfwd sends it.
     let linux_reports = lab.case.outer.is_some() || lab.case.inner == V4;
     for (side, to) in [(RIGHT, left)].into_iter().filter(|_| linux_reports).chain([(LEFT, right)]) {
         let arguments = ["-c1", "-W20", "-Mdo", "-s", &(max_payload_len + 1).to_string(), to];

@@ -100,7 +100,7 @@ impl OutboundNumbers {
 
     /// Returns the `next` to write, which reserves all numbers below; with `reserve_more`, these
     /// include up to [`STEP`] unused ones.
-    pub(super) fn bound_to_store(&self, reserve_more: bool) -> u64 {
+    pub(super) fn next_to_write(&self, reserve_more: bool) -> u64 {
         let next = self.numbers.bound_to_store(if reserve_more { STEP } else { 0 });
         if !reserve_more {
             // Enough numbers are left: a previous write has satisfied the request.
@@ -182,7 +182,7 @@ impl InboundProgress {
         if !self.differs_from_file(self.highest.load(Ordering::Relaxed)) {
             return false;
         }
-        // The file has all numbers received before either of these times.
+        // The file has all numbers received before the later of these two times.
         let written_at = self.written_at.load(Ordering::Acquire);
         let since = self.unwritten_since.load(Ordering::Relaxed).max(written_at);
         now.saturating_sub(since) > self.max_unwritten

@@ -197,7 +197,7 @@ impl Snapshot {
         } else {
             let is_low = numbers.is_low();
             self.is_due |= is_low;
-            numbers.bound_to_store(is_low)
+            numbers.next_to_write(is_low)
         };
         self.outbound.push((Arc::clone(numbers), next));
         SequenceState::Out { next, bytes: numbers.bytes() }
