@@ -12,8 +12,8 @@ use std::sync::Arc;
 use crate::abi::{BPF_RET, TpacketStats};
 
 /// Size in bytes of each socket buffer. The kernel doubles it to 8 MiB: room for about 2000 packets
-/// of 4 KiB, as many as in an AF_XDP port's rings, or for more short packets, each of 768 bytes in
-/// the buffer.
+/// of 4 KiB, as many as in an AF_XDP port's rings, or for more short packets, each of which takes
+/// 768 bytes of the buffer.
 const BUFFER_LEN: libc::c_int = 4 << 20;
 
 /// A handle of a packet socket on one interface. The socket is closed with its last handle. One

@@ -171,7 +171,8 @@ fn routing_header_inside_gtpu_is_found() {
     assert_eq!(drop_by("rules = []", &packet), None);
 }
 
-/// A sender must not get the fragments of a user packet through the filter by adding options.
+/// The first fragment has only a part of the user packet. A sender must not get this part through
+/// the filter by adding options.
 #[test]
 fn first_fragment_of_gtpu_counts_as_later_fragment_despite_options_or_routing_header() {
     let udp = [8, 0x68, 8, 0x68, 0, 20, 0, 0, 0x30, 255, 0, 4, 0, 0, 0, 7, 0x45, 0, 0, 40];
@@ -270,7 +271,7 @@ fn protocol_of_extension_header_matches_any_header_of_ipv6() {
 }
 
 #[test]
-fn default_drop_accepts_only_arp_of_packets_that_are_not_ip() {
+fn default_drop_accepts_arp_but_no_other_packet_that_is_not_ip() {
     let arp = frame(&[8, 6], &[0; 28]);
     let tagged_arp = frame(&[0x93, 0, 0, 7, 8, 6], &[0; 28]);
     let pppoe = frame(&[0x88, 0x64, 0x11, 0, 0, 1, 0, 42, 0, 0x21], &ipv4());

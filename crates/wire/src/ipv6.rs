@@ -49,9 +49,9 @@ pub struct Repr {
 /// The upper protocol of a packet and its offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Upper {
-    /// The upper protocol, never an extension header that [`Packet::upper`] skips. But in a later
-    /// fragment, the next header field of the fragment header, which may name an extension header
-    /// that only the first fragment contains.
+    /// The upper protocol, never an extension header that [`Packet::upper`] skips. In a later
+    /// fragment, however, this is the next header field of the fragment header; it may name an
+    /// extension header that only the first fragment contains.
     pub protocol: IpProtocol,
     /// Offset in the packet of the upper protocol's header or, in a later fragment, of its data.
     /// The length of the packet if nothing follows the extension headers.

@@ -7,8 +7,9 @@
 //! because nobody can write to it. A read-only mount does not count: the same file system may be
 //! writable at another mount, or in another mount namespace.
 //!
-//! The files are read before or after the check. So that nobody can change a file in between, a
-//! missing file or folder is an error where other users could create and remove it.
+//! The files are read before or after the check. Where other users can create and remove files, a
+//! missing file or folder is an error: they may have removed it after xdpfwd read it, or may create
+//! it before xdpfwd reads it.
 
 use std::ffi::OsString;
 use std::fmt;

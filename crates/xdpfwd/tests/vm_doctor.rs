@@ -197,7 +197,7 @@ fn doctor_fix_allocates_huge_pages() {
         "host",
         "huge-pages",
         "warning",
-        "0 of 2 MiB are free",
+        "0 pages of 2 MiB are free",
     );
     run_shell(&namespace, &fix);
     Examination::run(&namespace, &["--no-probe", "lo"]).assert_ok("host", "huge-pages");

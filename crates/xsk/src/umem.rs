@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn huge_pages_auto_succeeds_and_on_succeeds_or_names_sysctl() {
+    fn huge_pages_auto_succeeds_and_error_of_huge_pages_on_names_sysctl() {
         let (umem, _pool) =
             Umem::new(&UmemConfig { huge_pages: HugePages::Auto, ..small_config() }).unwrap();
         assert_eq!(umem.bytes(), 256 * 2048);

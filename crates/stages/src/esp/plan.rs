@@ -47,7 +47,7 @@ pub(super) trait StageDirection: Sized + Send + Sync + 'static {
     type Opposite: StageDirection;
     /// The verb in the stage's summary.
     const VERB: &'static str;
-    /// Whether only one such stage may be configured.
+    /// Whether a stage of this direction may appear only once on all paths.
     const IS_EXCLUSIVE: bool;
 
     fn maintain(&self, _state_path: &Path) {}
@@ -125,7 +125,7 @@ impl<D: StageDirection> Plan<D> {
         key_files.iter().chain([state_path]).cloned().collect()
     }
 
-    /// Returns the `verdict_key` of each SA.
+    /// Returns a key for each SA. SAs with equal keys drop the same packets.
     pub(super) fn verdict_keys(&self) -> Vec<String> {
         self.0.sas.iter().map(D::Sa::verdict_key).collect()
     }
@@ -258,8 +258,8 @@ fn check_key(
     Ok(())
 }
 
-/// Locks the keys in memory again, because reading the key files ignores a failure. Returns an
-/// error only if the machine has swap space.
+/// Locks the keys in memory again, because the code that reads the key files ignores a failure to
+/// lock them. Returns an error only if the machine has swap space.
 fn check_memory_lock() -> Result<(), ResourceError> {
     let Err(error) = lock_memory() else { return Ok(()) };
     let message = format!(

@@ -166,8 +166,8 @@ fn capabilities(uses_xdp: bool, tree: &Tree) -> Finding {
         .text("/proc/self/uid_map")
         .is_some_and(|map| map.split_whitespace().nth(2) != Some("4294967295"))
     {
-        let why = "capabilities of this user namespace have no effect outside of it; `mode` probes \
-                   whether they suffice";
+        let why = "capabilities of this user namespace have no effect outside of it; the check \
+                   `mode` probes whether they suffice";
         return Finding::unknown(CHECK, HOST, why);
     }
     let has_capability = |number: u32| effective >> number & 1 == 1;
@@ -262,12 +262,12 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
         );
     };
     let total: u64 = tree.number(&format!("{folder}/nr_hugepages")).unwrap_or(free);
+    let found = format!("{free} pages of 2 MiB are free, {needed} are needed");
     if free >= needed {
-        return Finding::ok(CHECK, HOST, format!("{free} of 2 MiB are free, {needed} are needed"));
+        return Finding::ok(CHECK, HOST, found);
     }
     // Pages in use or promised, plus those that xdpfwd needs.
     let fix = format!("sysctl -w vm.nr_hugepages={}", total - free.min(total) + needed);
-    let found = format!("{free} of 2 MiB are free, {needed} are needed");
     match subject.plan.umem.huge_pages {
         HugePages::On => {
             Finding::error(CHECK, HOST, found + ", and umem.huge_pages = \"on\" requires them", fix)

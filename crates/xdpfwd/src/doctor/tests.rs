@@ -376,7 +376,7 @@ fn too_few_huge_pages_are_warning_or_error() {
             "huge-pages",
             level,
             // Two workers of 32 MiB: 32 pages. 1024 are reserved, 1020 of them in use.
-            ["4 of 2 MiB are free, 32 are needed", "sysctl -w vm.nr_hugepages=1052"],
+            ["4 pages of 2 MiB are free, 32 are needed", "sysctl -w vm.nr_hugepages=1052"],
             &[2, 3],
             |machine, subject| {
                 subject.plan.umem.huge_pages = wanted;

@@ -151,8 +151,8 @@ fn check_runs(runs: Vec<(Vec<Step>, (usize, Crash))>) -> Result<(), TestCaseErro
                     let succeeded = run.write(now, false);
                     prop_assert_eq!(run.shared.fault().is_none(), succeeded);
                     let content = layout::parse(&disk.content_after(Crash::Kill)).unwrap();
-                    let is_marked = run.shared.lock().mark_failure.is_none();
-                    prop_assert!(succeeded != content.has_failed || !is_marked);
+                    let could_mark = run.shared.lock().mark_failure.is_none();
+                    prop_assert!(succeeded != content.has_failed || !could_mark);
                 }
                 Step::NextEpoch => {
                     let next = run.shared.epoch().number() + 1;
@@ -209,7 +209,7 @@ fn failed_write_is_marked_until_a_write_succeeds() {
 }
 
 #[test]
-fn fault_names_mark_that_cannot_be_written() {
+fn fault_reports_that_failure_cannot_be_marked() {
     let (disk, mut run) = running();
     disk.fail_after(0, true);
     assert!(!run.write(clock::cycles(), false));

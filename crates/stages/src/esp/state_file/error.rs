@@ -68,8 +68,8 @@ pub enum StateFileProblem {
         /// The path of the state file.
         path: PathBuf,
     },
-    /// Root runs `esp accept-state`, but another user owns the file. It must stay so: this user
-    /// runs xdpfwd.
+    /// Root runs `esp accept-state`, but another user owns the file. The owner must not change,
+    /// because this user runs xdpfwd.
     #[error(
         "belongs to user {owner}; accept it as this user, because xdpfwd requires that its user \
          owns the file: sudo -u '#{owner}' xdpfwd esp accept-state {}",
@@ -189,7 +189,7 @@ pub(super) fn fault_text(
         (true, Some(mark_failure)) => format!(
             "The last received packets are not recorded and could be accepted again. The file \
              cannot record this failure either ({mark_failure}), so the next start does not know \
-             of it: create new keys and a new state file before"
+             of it: create new keys and a new state file before that start"
         ),
     };
     format!("state file {path} {problem}. {consequence}")

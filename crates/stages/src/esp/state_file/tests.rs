@@ -601,7 +601,7 @@ fn file_of_other_program_at_path_is_not_overwritten() {
 }
 
 #[test]
-fn file_that_was_marked_before_its_replacement_reports_unmarked_file() {
+fn marking_fails_after_marked_file_was_removed_or_replaced() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let (disk, content) = Disk::open(&path).unwrap();
