@@ -47,7 +47,7 @@ pub(super) trait StageDirection: Sized + Send + Sync + 'static {
     type Opposite: StageDirection;
     /// The verb in the stage's summary.
     const VERB: &'static str;
-    /// Whether a stage of this direction may appear only once on all paths.
+    /// Whether a stage of this direction may appear at most once over all paths.
     const IS_EXCLUSIVE: bool;
 
     fn maintain(&self, _state_path: &Path) {}

@@ -66,13 +66,13 @@ pub enum StateError {
     /// The last line is missing.
     #[error("the last line, {END:?}, is missing")]
     CutOff,
-    /// In a file of version 2, the header was changed.
+    /// The header of a file of version 2 was changed.
     #[error("its header is damaged")]
     Header,
-    /// In a file of version 2, a header and two slots (copies of the state) have another length.
+    /// The length of a file of version 2 does not fit a header and two slots (copies of the state).
     #[error("its length, {0} bytes, is invalid")]
     Length(usize),
-    /// In a file of version 2, neither slot has a valid checksum.
+    /// Neither slot of a file of version 2 has a valid checksum.
     #[error("both copies of the state are damaged")]
     Damaged,
     /// The text is not UTF-8 at this byte, counted from 1.
