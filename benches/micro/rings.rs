@@ -13,8 +13,8 @@
 //! - `worker`: `swap` in a worker with the stage `mac-swap`.
 //!
 //! After criterion's results, a table compares these variants with their C twins
-//! (benches/peers/ring_twin.c, a separate process), as ratios within a round. Run with `make
-//! bench-rings`.
+//! (benches/peers/ring_twin.c, a separate process), as ratios of samples that were taken one after
+//! the other. Run with `make bench-rings`.
 
 use std::{
     collections::BTreeMap,
@@ -267,6 +267,7 @@ type Sampler<'a> = Box<dyn FnMut(u32, u64) -> f64 + 'a>;
 
 const VARIANTS: [&str; 4] = ["rings", "port", "swap", "worker"];
 /// C twins: name, variant of ring_twin.c, whether it swaps MAC addresses, compared Rust variant.
+/// `xsk-rs-calls` is C code that calls libxdp's functions as xsk-rs does.
 const TWINS: [(&str, &str, bool, &str); 5] = [
     ("c-rings", "own", false, "rings"),
     ("libxdp-rings", "libxdp", false, "rings"),

@@ -39,8 +39,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     packets: usize,
     /// Repetition of headers in the trace. `uniform`: each header once; `pareto`: bursts with a
-    /// Pareto distribution; `scattered`: each header once, anywhere in its rule instead of at a
-    /// corner, so that there are more flows than any cache holds
+    /// Pareto distribution; `scattered`: each header once, with fields anywhere in the rule's
+    /// ranges instead of at their ends, so that there are more flows than any cache holds
     #[arg(
         long,
         value_enum,
@@ -124,7 +124,7 @@ fn measure_all(arguments: &Arguments, folder: &Path) -> Result<()> {
         )?;
         print(
             &(format!(
-                "{:<12}{:>8} {:<10}{:>7}{:>8}{:>8}{:>9}{:>10}  {:<22}{:<22}{:>6}  \
+                "{:<12}{:>8} {:<10}{:>7}{:>8}{:>8}{:>9}{:>10}  {:<22}{:<22}{:>10}  \
              {:<22}ratio, uncached",
                 "seed",
                 "rules",
@@ -136,7 +136,7 @@ fn measure_all(arguments: &Arguments, folder: &Path) -> Result<()> {
                 "build ms",
                 "xdpfwd, uncached",
                 "with the flow cache",
-                "hits",
+                "cache hits",
                 "dpdk-test-acl"
             ) + "\n"),
         )?;
@@ -366,7 +366,7 @@ impl Row {
         );
         print(
             &(format!(
-                "{:<12}{:>8} {:<10}{:>7}{:>8}{:>8}{:>9}{:>10.1}  {:<22}{:<22}{:>5.0}%  {:<22}{}",
+                "{:<12}{:>8} {:<10}{:>7}{:>8}{:>8}{:>9}{:>10.1}  {:<22}{:<22}{:>9.0}%  {:<22}{}",
                 self.seed,
                 self.rules,
                 match self.skew {

@@ -172,7 +172,7 @@ fn measure(
     Ok((packets / seconds, cycles))
 }
 
-/// The tasks, in the order of the table's columns.
+/// The tasks, in the order of the table's columns. `look`: checking empty rings.
 const TASKS: [&str; 10] = [
     "receive", "parse", "stages", "scatter", "transmit", "wake", "reclaim", "look", "control",
     "stamps",

@@ -40,9 +40,9 @@ pub(crate) struct Arguments {
     /// Seed of the rules: acl, fw, ipc, or a file as for `classbench`
     #[arg(long, default_value = "acl")]
     seed: String,
-    /// Where the XDP program receives the flood. `driver`: directly, without a driver and its cost;
-    /// `generator`: over veth, on the generator's core, which limits the rate; `xdpfwd`: over veth,
-    /// on xdpfwd's core, in a kernel thread
+    /// Where the XDP program receives the flood. `driver`: directly from the generator, as from a
+    /// driver without cost; `generator`: over veth, on the generator's core, which limits the rate;
+    /// `xdpfwd`: over veth, on xdpfwd's core, in a kernel thread
     #[arg(
         long,
         value_name = "WHERE",
@@ -83,7 +83,7 @@ impl Dropper {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 enum Receiving {
-    /// Directly from the generator, without an interface and the cost of a driver.
+    /// Directly from the generator, as from a driver without cost.
     Driver,
     /// On the generator's core, which slows the generator down: the default of veth.
     Generator,
@@ -460,7 +460,7 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
         "dropped in",
         "Mpps",
         "cycles per packet",
-        "more than at once"
+        "more than \"at once\""
     );
     let mut groups: BTreeMap<(usize, &str, Receiving), BTreeMap<u32, &Run>> = BTreeMap::new();
     for run in runs {
@@ -509,8 +509,8 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
     if any_forwarded && !arguments.receiving.is_empty() {
         let _ = writeln!(
             text,
-            "\nAll packets forwarded: UDP of 1000 flows, which no rule matches (a single rule \
-             does).\n\n\
+            "\nAll packets forwarded: UDP of 1000 flows, which no rule matches, except in the \
+             set of one rule.\n\n\
              {:>7} {:<14}{:<26}{:<26}cycles of the stage",
             "rules", "filter in", "Mpps", "ratio to user"
         );

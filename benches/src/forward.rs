@@ -1,4 +1,5 @@
-//! `forward`: packets per second of each forwarder, relative to the bare loop of the same round.
+//! `forward`: packets per second of each forwarder, and the ratio to the bare loop in C
+//! (peers/bare_loop.c) in the same round.
 
 use std::{
     collections::BTreeMap,

@@ -112,7 +112,7 @@ impl ForwarderKind {
                 "in softirq on the forwarder's core, by RPS; no MAC swap; socket buffers are \
                  allocated on the generator's core"
             }
-            // The table has a line for `bridge`.
+            // "As bridge" refers to the line of `bridge` in the table.
             Self::IpForward => {
                 "as bridge; rewrites TTL, checksum and MAC addresses instead of swapping them"
             }
@@ -371,7 +371,8 @@ pub(crate) fn brief(error: &anyhow::Error) -> String {
     (*informative.or(lines.last()).unwrap_or(&"no reason was printed")).to_owned()
 }
 
-/// Returns a configuration for the work of the bare loop: one core, MAC addresses swapped.
+/// Returns a configuration with which xdpfwd does the work of the bare loop: one core, MAC
+/// addresses swapped.
 fn xdpfwd_config(io: &str, idle: &str, core: usize, queues: u16) -> String {
     let port = |name: &str, interface: &str| {
         format!(

@@ -21,8 +21,8 @@ const BUILT_IN: [(&str, &str); 3] = [
 #[derive(Clone, Debug)]
 pub struct Seed {
     pub(crate) name: String,
-    /// Number of rules in the set that the seed describes. The tries of a larger generated set
-    /// branch more.
+    /// Number of rules in the set that the seed describes. A larger generated set has address tries
+    /// with more branches.
     pub(crate) filters: u32,
     pub(crate) protocols: Choice<(Protocol, Choice<ClassPair>)>,
     pub(crate) source_ports: PortValues,

@@ -3,7 +3,7 @@
 //!
 //! A prefix whose length is the level of a node has the node's address. The level's [`Branching`]
 //! decides whether longer prefixes go to one child or are split between two. At the maximum
-//! nesting, prefixes that end one level deeper are separated from longer ones.
+//! nesting, prefixes that end one level deeper go to one child, and longer prefixes to the other.
 
 use super::{
     random::Random,
@@ -54,7 +54,7 @@ fn must_separate(
     count: usize,
     any_ends_next: bool,
 ) -> bool {
-    // At level 31, there are no longer prefixes to separate.
+    // Level 32 is the last: at level 31, no prefixes are longer than those that end next.
     count > 1 && nested + 1 >= branching.nesting && any_ends_next && level < 31
 }
 
@@ -327,8 +327,8 @@ mod tests {
                 .collect();
             let deepest =
                 prefixes.iter().map(|a| prefixes.iter().filter(|b| b.covers(*a)).count()).max();
-            // As in ClassBench, the maximum nesting of 4 can be exceeded: a prefix that joins a
-            // path later does not count the prefixes already on it.
+            // As in ClassBench, the maximum nesting of 4 can be exceeded: `finish` can place a
+            // prefix above prefixes that `follow` has placed, and counts only those above.
             assert!(deepest.is_some_and(|deepest| deepest <= 6), "side {side}: {deepest:?}");
         }
     }

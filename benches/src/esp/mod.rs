@@ -1,8 +1,9 @@
 //! `esp`: the cost of ESP per packet for each backend, compared with the AEAD alone and with
 //! `dpdk-test-crypto-perf`.
 //!
-//! Each round runs every variant (backend and payload length). Its result is the median of its
-//! passes, so that interrupted passes do not count; the table shows the median of the rounds.
+//! Each round runs several passes of every variant (backend and payload length). The result of a
+//! variant in a round is the median of its passes, so that interrupted passes do not count. The
+//! table shows the median of the rounds.
 
 mod backend;
 mod dpdk;
@@ -240,7 +241,7 @@ impl Row {
     fn print_header() -> Result<()> {
         print(
             &(format!(
-                "{:<5}{:>8}{:>6}  {:<11}{:<21}{:<21}{:<21}{:<9}{:<9}{:<20}{:<20}{:<18}stage/DPDK",
+                "{:<5}{:>8}{:>6}  {:<11}{:<21}{:<21}{:<21}{:<14}{:<16}{:<20}{:<20}{:<18}stage/DPDK",
                 "",
                 "payload",
                 "text",
@@ -248,8 +249,8 @@ impl Row {
                 "alone, ns",
                 "ESP, ns",
                 "stage, ns",
-                "adds, ns",
-                "",
+                "ESP adds, ns",
+                "stage adds, ns",
                 "stage, cycles",
                 "DPDK, cycles",
                 "ESP/DPDK"
@@ -267,7 +268,7 @@ impl Row {
             |median: &Option<Median>| median.map_or("-".to_owned(), |m| format!("{:.1}", m.median));
         print(
             &(format!(
-                "{:<5}{:>8}{:>6}  {:<11}{:<21}{:<21}{:<21}{:<9}{:<9}{:<20}{:<20}{:<18}{}",
+                "{:<5}{:>8}{:>6}  {:<11}{:<21}{:<21}{:<21}{:<14}{:<16}{:<20}{:<20}{:<18}{}",
                 self.direction,
                 self.payload,
                 self.text,

@@ -186,8 +186,8 @@ fn kernel_and_user_space_filters_agree_with_4000_rules() {
         .collect();
     let drawn = RuleSet::from_rules(rule_texts, &mut random, MAX_CONTINUE_RULES);
     let in_user_space = drawn.plan("user");
-    // Each plan has its own hash seed. Create plans until in one a tag group overflows: it is full,
-    // and the next entry with its hash goes to another group. Its top bit marks the overflow.
+    // Each plan has its own hash seed. Create plans until one has an overflowed tag group: a full
+    // group whose further entries are in other groups. The top bit of an overflowed group is 1.
     let has_overflowed_group = |plan: &Arc<dyn xdpfwd_pipeline::StagePlan>| {
         let image = plan.as_xdp_offload().unwrap().image();
         let tags = &image.tables.arrays.iter().find(|array| array.map == "tags_v4").unwrap().bytes;

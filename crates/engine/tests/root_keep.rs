@@ -103,7 +103,7 @@ fn each_keep_rule_keeps_exactly_expected_frames() {
         assert_eq!(
             program.counters().passed,
             frames.len() as u64 - kept,
-            "every frame that is not kept must pass to the kernel, because no socket is open"
+            "every frame that is not kept must count as passed, because no queue has a socket"
         );
     }
     assert!(failures.is_empty(), "{failures:#?}");

@@ -455,7 +455,7 @@ pub struct Generator {
 pub struct SentTotals {
     /// Frames passed to the interface.
     pub packets: u64,
-    /// Sum of the frames' lengths in memory.
+    /// Sum of the frames' lengths in memory, without FCS, in bytes.
     pub bytes: u64,
     /// Time from the first frame to the last, in seconds.
     pub seconds: f64,

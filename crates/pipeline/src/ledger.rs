@@ -216,7 +216,7 @@ pub(crate) struct TaskLedger {
     /// stamps; there is one stamp per call.
     tasks: [TaskAccount; Task::ALL.len()],
     /// Checks of empty rings in this iteration.
-    empty_looks: TaskAccount,
+    empty_checks: TaskAccount,
     /// The ports' counters when the ledger was last switched on.
     counters_at_start: Counters,
     /// Increase of the ports' counters during earlier periods with the ledger on.
@@ -233,7 +233,7 @@ impl TaskLedger {
             on,
             last_stamp: clock::cycles(),
             tasks: [TaskAccount::default(); Task::ALL.len()],
-            empty_looks: TaskAccount::default(),
+            empty_checks: TaskAccount::default(),
             counters_at_start: Counters::default(),
             earlier_counters: Counters::default(),
             #[cfg(feature = "testing")]
@@ -318,11 +318,11 @@ impl TaskLedger {
     /// Takes a stamp after a check of an empty ring. [`end_iteration`](Self::end_iteration) decides
     /// whether the time since the previous stamp counts as [`Task::Look`] or [`Task::Poll`].
     #[inline]
-    pub(crate) fn book_empty_look(&mut self) {
+    pub(crate) fn book_empty_check(&mut self) {
         if self.on {
             let passed = self.stamp();
-            self.empty_looks.calls += 1;
-            self.empty_looks.cycles += passed;
+            self.empty_checks.calls += 1;
+            self.empty_checks.cycles += passed;
         }
     }
 
@@ -332,8 +332,8 @@ impl TaskLedger {
     pub(crate) fn end_iteration(&mut self, busy: bool) {
         if self.on {
             let task = if busy { Task::Look } else { Task::Poll };
-            self.tasks[task as usize].add(&self.empty_looks);
-            self.empty_looks = TaskAccount::default();
+            self.tasks[task as usize].add(&self.empty_checks);
+            self.empty_checks = TaskAccount::default();
         }
     }
 
@@ -348,7 +348,7 @@ impl TaskLedger {
         let mut tasks = self.tasks;
         // Zero, because `end_iteration` has added these checks to a task, unless a panic of a stage
         // has interrupted the iteration.
-        tasks[Task::Look as usize].add(&self.empty_looks);
+        tasks[Task::Look as usize].add(&self.empty_checks);
         let stamps = tasks.iter().map(|task| task.calls).sum::<u64>() + stages.timed_calls;
         // Ports time their wake-up system calls, which `Transmit` includes: move this time to
         // `Wake`.

@@ -19,7 +19,8 @@ pub(crate) struct Kernel {
     /// As `uname -r` prints it.
     pub(crate) release: String,
     /// The Debian suite of the packages, such as `trixie-backports`.
-    pub(crate) suite: String,
+    #[serde(rename = "suite")]
+    pub(crate) debian_suite: String,
     /// Whether the drivers of virtio-net and igb support AF_XDP zero-copy.
     pub(crate) zero_copy: bool,
     packages: Vec<Package>,
@@ -107,15 +108,15 @@ impl Kernel {
         }
         crate::output::print_error(&format!(
             "xdpfwd-vm: downloading Linux {} from {}",
-            self.release, self.suite
+            self.release, self.debian_suite
         ));
-        let suite = apt::DebianSuite::update(&self.suite)?;
+        let suite = apt::DebianSuite::update(&self.debian_suite)?;
         let release = self.available_release(&suite)?;
         if release != self.release {
             crate::output::print_error(&format!(
                 "xdpfwd-vm: Linux {} is no longer in {}: using {release}, which only apt \
                  verifies; pin this release in crates/vm/kernels.toml",
-                self.release, self.suite
+                self.release, self.debian_suite
             ));
             if let Some(unpacked) = cached(&release) {
                 return Ok(unpacked);
@@ -147,7 +148,7 @@ impl Kernel {
         let newest = newest.with_context(|| {
             format!(
                 "{} has no Linux {}; pin another kernel in crates/vm/kernels.toml",
-                self.suite, self.series
+                self.debian_suite, self.series
             )
         })?;
         Ok(newest.to_owned())

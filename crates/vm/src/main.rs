@@ -168,7 +168,8 @@ fn list() -> Result<()> {
     }
     print_line("kernels, newest first")?;
     for kernel in kernel::pinned()? {
-        print_line(&format!("  {:<12}{} of {}", kernel.series, kernel.release, kernel.suite))?;
+        let Kernel { series, release, debian_suite, .. } = kernel;
+        print_line(&format!("  {series:<12}{release} of {debian_suite}"))?;
     }
     Ok(())
 }

@@ -27,8 +27,8 @@ use crate::{ethernet, flow, ipv4, ipv6, tcp, udp, vlan};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Headers {
     /// Hash of IP addresses, protocol and ports, as far as they could be parsed, to spread flows
-    /// over tables. Without a complete IP header, [`parse`](Headers::parse) hashes the MAC
-    /// addresses; without an Ethernet header, the hash is 0.
+    /// over the slots of a table. Without a complete IP header, [`parse`](Headers::parse) hashes
+    /// the MAC addresses; without an Ethernet header, the hash is 0.
     ///
     /// The hash of a later fragment differs from that of the first, which contains the ports. The
     /// two directions of a connection also differ. The hash has no key: an attacker who chooses
@@ -85,8 +85,8 @@ pub enum Status {
     Truncated(Layer),
     /// A field of this layer has a value that its protocol does not allow.
     Malformed(Layer),
-    /// The frame has more than [`vlan::MAX_TAGS`] VLAN tags, which are not recorded. An IP packet
-    /// may follow.
+    /// The frame has more than [`vlan::MAX_TAGS`] VLAN tags. No tag is recorded. An IP packet may
+    /// follow.
     TooManyVlanTags,
     /// The packet has more than [`ipv6::MAX_EXTENSIONS`] extension headers, so its upper protocol
     /// is unknown.

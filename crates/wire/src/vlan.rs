@@ -209,8 +209,8 @@ impl Repr {
         TAG_LEN
     }
 
-    /// Writes the 4 bytes of the tag to the front of `buffer`, after the EtherType that announces
-    /// it ([`EtherType::VLAN`] or [`EtherType::SERVICE_VLAN`]).
+    /// Writes the 4 bytes of the tag to the front of `buffer`. In a frame, they follow the
+    /// EtherType that announces the tag ([`EtherType::VLAN`] or [`EtherType::SERVICE_VLAN`]).
     ///
     /// Bits of the priority above the lower three are ignored. Returns [`Error::Truncated`] if
     /// `buffer` is too short.

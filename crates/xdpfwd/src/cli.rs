@@ -110,7 +110,8 @@ pub(crate) enum Command {
     #[cfg(feature = "filter")]
     #[command(subcommand)]
     Filter(Filter),
-    /// Create the key and state files of ESP stages, or accept a state file with a failed write
+    /// Create the key and state files of ESP stages, or accept a state file that records a failed
+    /// write
     #[cfg(feature = "esp")]
     #[command(subcommand)]
     Esp(Esp),
@@ -159,10 +160,10 @@ pub(crate) enum Filter {
     Test(FilterTest),
 }
 
-/// Applies a filter to a capture with the code of the data plane: pcap or pcapng, also compressed
-/// with gzip, of Ethernet, `tcpdump -i any`, IP without a link layer, or loopback. Skips, counts and
-/// names packets of other link types. Needs no privileges, and the configured interfaces need not
-/// exist. Rate limits use the timestamps of the capture.
+/// Applies a filter to a capture with the code of the data plane. Captures are pcap or pcapng, also
+/// compressed with gzip, of Ethernet, `tcpdump -i any`, IP without a link layer, or loopback.
+/// Skips, counts and names packets of other link types. Needs no privileges, and the configured
+/// interfaces need not exist. Rate limits use the timestamps of the capture.
 #[cfg(feature = "filter")]
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
@@ -188,7 +189,7 @@ pub(crate) struct FilterTest {
     pub(crate) stage: Option<String>,
 
     /// Print one JSON object per packet: index, verdict, rule (from 0; null if no rule decided),
-    /// reason (null if accepted), and for skipped packets skipped (why)
+    /// reason (null if accepted), and skipped (why; present only for skipped packets)
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -294,7 +295,7 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) check: bool,
 
-    /// Accept files that other users can change (refused as root)
+    /// Accept files that other users can change; root must not use this option
     #[arg(long)]
     pub(crate) allow_writable_files: bool,
 
@@ -350,7 +351,7 @@ pub(crate) struct Doctor {
     #[arg(long)]
     pub(crate) no_probe: bool,
 
-    /// Accept files that other users can change (refused as root)
+    /// Accept files that other users can change; root must not use this option
     #[arg(long)]
     pub(crate) allow_writable_files: bool,
 

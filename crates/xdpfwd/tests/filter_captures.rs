@@ -263,7 +263,7 @@ fn packets_of_unreadable_link_type_are_skipped_counted_and_named() {
 }
 
 #[test]
-fn summary_counts_skipped_packets_by_reason_without_numbers() {
+fn summary_groups_skip_reasons_regardless_of_offset_and_interface() {
     let captures = Captures::new();
     let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let section: Vec<u8> = words(&[0x0a0d_0d0a, 28, 0x1a2b_3c4d, 1, u32::MAX, u32::MAX, 28]);
@@ -272,7 +272,7 @@ fn summary_counts_skipped_packets_by_reason_without_numbers() {
     let damaged_packet: Vec<u8> = words(&[6, 12, 12]);
     let undescribed = (1000..2000).flat_map(|interface| words(&[6, 32, interface, 0, 0, 0, 0, 32]));
     let undescribed: Vec<u8> = undescribed.collect();
-    // Empty records of packets of 256 KiB.
+    // Packets of 256 KiB of which no byte was captured.
     let long: Vec<u8> = words(&[6, 32, 0, 0, 0, 0, 1 << 18, 32]);
     let pcap = captures.new_path("hostile.pcapng");
     let interfaces = [interface, damaged_interface.repeat(50)].concat();

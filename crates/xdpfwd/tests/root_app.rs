@@ -74,7 +74,7 @@ fn app() -> App {
             LimitCommand::Set { bytes, unit } => Ok(json!([bytes, unit])),
             LimitCommand::Show => Err("there is no limit".into()),
         })
-        .ctl("burst", "Panic", |_, _| -> Result<(), _> { panic!("on purpose") })
+        .ctl("panic", "Panic", |_, _| -> Result<(), _> { panic!("on purpose") })
         .ctl("again", "Reload", |handle, _| {
             handle.request_reload();
             Ok(())
@@ -349,7 +349,7 @@ fn failed_ctl_command_returns_its_error() {
     let lab = build_lab(Chain::builder());
     let mut running = start(&lab, &config(&socket, 1, ""));
     for (arguments, expected) in [
-        (&["burst"][..], "probe: panicked: on purpose\n"),
+        (&["panic"][..], "probe: panicked: on purpose\n"),
         (&["longest"], "probe: expected bytes\n"),
         (&["limit", "show"], "probe: there is no limit\n"),
         (

@@ -243,7 +243,7 @@ fn control_socket_is_replaced_only_if_no_process_listens() {
 
 /// Sends each request in two parts, of which the first has no line end.
 #[test]
-fn request_longer_than_the_limit_is_rejected_in_two_parts() {
+fn request_in_two_parts_beyond_the_limit_is_rejected() {
     let (lab, socket) = (build_lab(Chain::builder()), Socket::new("parts"));
     let running = Running::start(&lab, &socket.config(&["accept"]));
     for (padding, is_accepted) in [(4000, true), (4096, false), (8000, false)] {
@@ -452,7 +452,7 @@ fn ctl_rejects_server_of_another_user() {
 }
 
 #[test]
-fn forwarder_without_reader_of_stdout_forwards_on() {
+fn forwarder_without_reader_of_stdout_continues_to_forward() {
     let (lab, socket) = (build_lab(Chain::builder()), Socket::new("reader"));
     let folder = Folder::new();
     let path = folder.join("reader.toml");
@@ -462,7 +462,8 @@ fn forwarder_without_reader_of_stdout_forwards_on() {
         command.arg("--config").arg(&path).args(["--interval", "0.01"]);
         command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap()
     };
-    let stats = |child: &Child, packets: u64| {
+    // Waits until xdpfwd has received `packets` packets. Returns its process.
+    let wait_for_packets = |child: &Child, packets: u64| {
         let deadline = Instant::now() + TIMEOUT;
         loop {
             let output = socket.ctl(&["stats", "--json"]);
@@ -477,20 +478,20 @@ fn forwarder_without_reader_of_stdout_forwards_on() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let child = run(writer.into());
-    stats(&child, 0);
+    wait_for_packets(&child, 0);
     send(&lab, 1000);
-    kill(stats(&child, 1000), Signal::SIGINT).unwrap();
+    kill(wait_for_packets(&child, 1000), Signal::SIGINT).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let log = stderr(&output);
     assert_eq!(log.matches("the reader of stdout is gone").count(), 1, "{log}");
     assert!(!log.contains("Broken pipe"), "{log}");
-    // If the disk behind stdout is full, xdpfwd forwards on, but its exit status is 1.
+    // If the disk behind stdout is full, xdpfwd continues to forward, but its exit status is 1.
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let child = run(full.into());
-    stats(&child, 0);
+    wait_for_packets(&child, 0);
     send(&lab, 1000);
-    kill(stats(&child, 1000), Signal::SIGINT).unwrap();
+    kill(wait_for_packets(&child, 1000), Signal::SIGINT).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stderr(&output).contains("cannot write to stdout: No space left"), "{output:?}");

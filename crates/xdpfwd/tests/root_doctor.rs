@@ -245,7 +245,7 @@ fn doctor_without_privileges_prints_working_setcap() {
 #[test]
 fn doctor_finds_low_memory_lock_limit() {
     let lab = build_lab(Chain::builder());
-    // Lowers the limit to 64 KiB: raising it would need a capability that root may lack.
+    // Sets the limit to 64 KiB. Lowering a limit needs no capability.
     let run_with_low_limit = |privileges: &[&str]| {
         let mut command = lab.fwd().command("prlimit");
         command.arg("--memlock=65536:65536").args(privileges);

@@ -15,7 +15,8 @@ fn set_link_state(lab: &Chain, interface: &str, state: &str) {
     assert!(status.success(), "cannot set {interface} {state}");
 }
 
-/// Starts xdpfwd without waiting for a report: with an interface down, xdpfwd prints none.
+/// Starts xdpfwd without waiting for an interval report: while an interface is down, xdpfwd prints
+/// none.
 fn start(lab: &Chain, config: &Config, arguments: &[&str]) -> Forwarder {
     let arguments =
         [&[XDPFWD, "--config", config.path(), "--json", "--interval", "0.1"], arguments].concat();
@@ -143,7 +144,7 @@ fn xdpfwd_waiting_for_missing_interface_ends_on_signal() {
 
 /// The checks of a missing interface run as soon as it exists.
 #[test]
-fn interface_that_appears_with_wrong_properties_ends_start() {
+fn start_fails_if_missing_interface_appears_with_wrong_properties() {
     for (command, exit_code, text) in [
         ("ip tuntap add absent mode tun", 1, "carries no Ethernet frames"),
         (

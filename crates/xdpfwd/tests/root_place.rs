@@ -181,10 +181,10 @@ fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
     let filters = socket.query("rules")["filters"].clone();
     assert_eq!(filters[0]["rules"][0]["text"], "drop sport 1024", "{filters}");
     assert_eq!(filters[1]["rules"][0]["text"], "drop sport 1025", "{filters}");
-    // A change of the key `not_ip` changes a filter, here both filters.
-    let changed_exceptions = config_with_rules("drop sport 1024", "drop sport 1025")
+    // A filter with another value of the key `not_ip` is a changed filter. Change both filters.
+    let changed_not_ip = config_with_rules("drop sport 1024", "drop sport 1025")
         .replace("kind = \"filter\"", "kind = \"filter\"\nnot_ip = \"drop\"");
-    assert!(stderr(&reload(&changed_exceptions)).contains("change them in two reloads"));
+    assert!(stderr(&reload(&changed_not_ip)).contains("change them in two reloads"));
     forwarder.stop(TIMEOUT).unwrap();
 }
 

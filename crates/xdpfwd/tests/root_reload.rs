@@ -124,8 +124,8 @@ fn reload_under_load(place: &str, reloads: usize) -> FinalReport {
     let generator_forth = traffic.start(lab.gen_(), "gen0").unwrap();
     let generator_back = traffic.start(lab.sink(), "sink0").unwrap();
     // Each generator may send only 200 packets more than its sink has received. The filter `back`
-    // drops all packets before `sink_at_gen0`. So `sink_at_sink0` paces both generators: one worker
-    // forwards both directions.
+    // drops all packets, so `sink_at_gen0` cannot pace `generator_back`: `sink_at_sink0` paces both
+    // generators. This suffices because one worker processes both directions.
     let pairs = [(&generator_forth, &sink_at_sink0), (&generator_back, &sink_at_sink0)];
     run_with_grants(&pairs, || {
         for round in 0..reloads {

@@ -284,7 +284,11 @@ fn missing_interface_warning_lists_existing_interfaces() {
     let text = stderr(&output);
     assert!(text.contains("the interface does not exist; waiting until it appears"), "{text}");
     assert!(text.contains("existing=\"lo, fwd0, fwd1\""), "{text}");
-    assert_eq!(xdp_mode(&lab, "fwd0"), None, "an XDP program is still attached after the error");
+    assert_eq!(
+        xdp_mode(&lab, "fwd0"),
+        None,
+        "an XDP program is still attached after the end of xdpfwd"
+    );
 }
 
 /// Runs xdpfwd as another user than root and with a small memory lock limit, with the capabilities

@@ -30,7 +30,7 @@
 //!
 //! | fault | setting |
 //! |---|---|
-//! | accepts descriptors and sends nothing (stalled) | `budget: 0` |
+//! | leaves all descriptors in the TX ring (stalled) | `budget: 0` |
 //! | sends at most 32 descriptors per wake-up, as in copy mode | `budget: 32` |
 //! | loses the next wake-up, or every one | `ignored_wakeups: 1`, or `u32::MAX` |
 //! | fails the next two wake-ups | `errors: [libc::EAGAIN, libc::ENOBUFS].into()` |
@@ -438,7 +438,7 @@ impl FakeKernel {
 }
 
 impl Kernel for FakeKernel {
-    fn ends_rx_writes_on_drop(&self) -> bool {
+    fn stops_writing_on_drop(&self) -> bool {
         true
     }
 

@@ -213,7 +213,7 @@ impl Socket {
 }
 
 impl Kernel for Socket {
-    fn ends_rx_writes_on_drop(&self) -> bool {
+    fn stops_writing_on_drop(&self) -> bool {
         false
     }
 

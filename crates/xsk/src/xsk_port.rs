@@ -28,10 +28,10 @@ pub(crate) trait Kernel {
     /// Returns the socket's file descriptor; `None` for the fake kernel.
     fn fd(&self) -> Option<RawFd>;
     fn statistics(&self) -> KernelCounters;
-    /// Returns whether dropping this object ends all writes to frames posted for reception. A
-    /// socket cannot guarantee that: it stays bound as long as, for example, a thread in `poll` or
-    /// a process being forked refers to its file.
-    fn ends_rx_writes_on_drop(&self) -> bool;
+    /// Returns whether the kernel stops writing to frames posted for reception once this object is
+    /// dropped. A socket cannot guarantee that: it stays bound as long as, for example, a thread in
+    /// `poll` or a process being forked refers to its file.
+    fn stops_writing_on_drop(&self) -> bool;
 }
 
 /// The user-space ends of the four rings of a port.
@@ -59,8 +59,8 @@ pub struct XskPort {
     filled: u32,
     /// Frames posted for transmission and not yet reclaimed.
     sending: u32,
-    /// Whether every `receive` that finds no packet wakes the kernel, even if the kernel did not
-    /// request it, to poll the device.
+    /// Whether every `receive` that finds no packet wakes the kernel to poll the device, even if
+    /// the kernel did not request a wake-up.
     busy_poll: bool,
     /// Whether the device accesses the frames directly.
     zero_copy: bool,
@@ -354,7 +354,7 @@ impl Port for XskPort {
         // Completed frames belong to user space again.
         self.reclaim(pool);
         let (umem, slot) = (self.umem.clone(), self.slot);
-        let reuse_fill_frames = self.kernel.ends_rx_writes_on_drop() && !self.zero_copy;
+        let reuse_fill_frames = self.kernel.stops_writing_on_drop() && !self.zero_copy;
         self.closed = true;
         // Drop the kernel side first: the fake kernel then no longer writes to frames posted for
         // reception. A device queue may still refer to frames posted for transmission, in copy mode

@@ -188,9 +188,9 @@ impl XskRsPort {
         self.sizes.tx.saturating_sub(self.tx.borrow_mut().nb_free_exact())
     }
 
-    /// Wakes the kernel, without a pause after a failure. `XskPort::wake_tx_until_done` explains
-    /// the errors. The wake-up of `xsk-rs` makes the same system call but does not distinguish
-    /// errors.
+    /// Wakes the kernel. Unlike `XskPort`, does not pause after a wake-up that had no effect.
+    /// `XskPort::wake_tx_until_done` explains the errors. The wake-up of `xsk-rs` makes the same
+    /// system call but does not distinguish errors.
     fn wake_tx(&mut self) {
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;

@@ -20,8 +20,8 @@ pub(crate) struct Host {
     links: Links,
     addresses: Vec<Address>,
     /// The addresses in the routing table `local`, by which the kernel decides which packets are
-    /// for this host. One of `addresses` is missing if duplicate address detection failed, or its
-    /// interface is down.
+    /// for this host. An element of `addresses` is missing here if duplicate address detection
+    /// failed, or if its interface is down.
     local: BTreeSet<IpAddr>,
 }
 

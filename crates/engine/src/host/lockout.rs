@@ -181,7 +181,7 @@ fn to_canonical(address: SocketAddr) -> SocketAddr {
 /// Reads `SSH_CONNECTION` from the environment of the process or, because sudo clears it, of an
 /// ancestor.
 fn session_of_process() -> Option<Session> {
-    /// Ample: more than three ancestors are rare.
+    /// Ample: the variable is rarely more than three ancestors away.
     const MAX_PROCESSES: usize = 16;
     let mut process = Process::myself().ok()?;
     for _ in 0..MAX_PROCESSES {

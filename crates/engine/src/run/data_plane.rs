@@ -43,8 +43,8 @@ pub struct DataPlane {
     pub(super) carried: CarriedCounters,
     /// Plans whose resources may still be in use, because a worker did not reply to a reload.
     pub(super) unreleased: Vec<Arc<Plan>>,
-    /// Faults of resources that reloads have released, such as a last write that failed. They stay
-    /// here until the end, because no plan reports them any more.
+    /// Faults of resources that reloads have released, such as a failed last write of a state file.
+    /// They stay here until the end, because no plan reports them any more.
     pub(super) faults_of_released: Vec<String>,
     /// The channel for row counters of stages that workers have replaced.
     pub(super) replaced: (mpsc::Sender<ReplacedStages>, mpsc::Receiver<ReplacedStages>),
@@ -159,14 +159,14 @@ impl DataPlane {
             answered += 1;
             inspect::add_rows(&mut counted, &rows);
         }
-        // Add the counters of replaced stages after the replies: by then, a worker that replaced
-        // its stages late has sent them.
+        // Add the counters of replaced stages after the replies: by then, even a worker that
+        // replaced its stages late has sent their counters.
         self.carry_from_stages();
         let tables = self.tables(counted);
         Listing { workers: self.workers.len(), answered, tables }
     }
 
-    /// Returns the inspection tables that have no row counters, without querying the workers.
+    /// Returns only the inspection tables without row counters. Queries no worker.
     pub fn inspect_plans(&self) -> Vec<inspect::TableReport> {
         inspect::tables_of_plans(&self.plan)
     }

@@ -121,7 +121,7 @@ fn verdict_bits(verdict: Option<Verdict>) -> u32 {
 }
 
 impl Image {
-    /// Constants that must equal those of the XDP program (`in_step` in `bpf/filter.h`).
+    /// Constants that must equal those of the XDP program: the array `in_step` in `bpf/filter.h`.
     pub const SHARED_CONSTANTS: [u32; 9] = [
         MAX_TUPLES as u32,
         MAX_LINEAR_RULES as u32,

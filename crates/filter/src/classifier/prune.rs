@@ -112,7 +112,8 @@ const FIRST_PART: u16 = 1 << 15;
 const MAX_PARTS: usize = 1024;
 
 impl AddressSets {
-    /// Each prefix consists of a set with only its tuple, the left-aligned address, and the length.
+    /// Each item of `prefixes` consists of a set that contains only the prefix's tuple, the
+    /// left-aligned address, and the prefix length.
     fn new(prefixes: impl Iterator<Item = (TupleSet, u64, u8)> + Clone) -> Self {
         // Tuples with a rule for all addresses.
         let mut everywhere = 0;

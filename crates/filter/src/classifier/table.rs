@@ -1,5 +1,6 @@
 //! A hash table that tests without a branch whether a hash is absent. In a tuple space, most
-//! lookups find nothing, but a branch would often be mispredicted.
+//! lookups find nothing, but enough of them find an entry that a branch would often be
+//! mispredicted.
 //!
 //! A group is a 64-bit word with four lanes of 16 bits each. A lane can contain a tag (14 bits of a
 //! hash), and a lookup compares all four tags at once. If the group of a new entry is full, it is

@@ -7,7 +7,8 @@
 //!
 //! - **Header first.** Signatures with the same conditions form a class. Before the scan, a
 //!   [`Classifier`] finds the classes that match the packet. If no class matches, the payload is
-//!   not scanned. A packet is compared with at most [`Scanner::MAX_CONDITIONS`] classes.
+//!   not scanned. A packet is compared with the conditions of at most [`Scanner::MAX_CONDITIONS`]
+//!   classes.
 //! - **Once per packet.** A pattern is a node, whose parent is the longest pattern that is a proper
 //!   suffix. The scan visits only nodes that can still give a result. After a node, the scan visits
 //!   its parent if that can still give a result, and so on. An occurrence that starts before the
@@ -62,7 +63,7 @@ struct Class {
     ends: Vec<u32>,
     /// At `n`, the largest of the first `n` values of `ends`.
     max_end_before: Vec<u32>,
-    /// At `n`, the largest value of `ends` from position `n` on.
+    /// At `n`, the largest value of `ends` from index `n` on.
     max_end_from: Vec<u32>,
 }
 
@@ -125,7 +126,7 @@ const NONE: u32 = u32::MAX;
 /// Bytes between two checks whether the scan can end.
 const CHUNK: usize = 64;
 
-/// Minimum bytes between two such checks for each class that matches the packet.
+/// Minimum distance of two such checks, in bytes per class that matches the packet.
 const BYTES_PER_CLASS: usize = 8;
 
 /// Working memory and results of [`Scanner::scan`], reused for each payload.
@@ -154,8 +155,9 @@ impl Scanner {
     /// Maximum steps of a scan of a payload of `length` bytes.
     ///
     /// A step is a transition of an automaton, the check of one signature whose pattern occurs, or
-    /// a visit of a class that matches the packet. Each class is visited once before the scan, once
-    /// at its beginning; later visits of all classes take at most one step per eight bytes.
+    /// a visit of a class that matches the packet. Each class is visited once before the scan and
+    /// once when the scan begins. Later visits of all classes together take at most one step per
+    /// eight bytes.
     pub fn max_steps(&self, length: usize) -> u64 {
         let automata = self.automata.iter().flatten().count() as u64;
         let classes = self.conditions.max_compared() as u64;
@@ -283,7 +285,7 @@ impl Scanner {
 
     /// Checks the signatures of a pattern that ends at the position `end`, and of its suffixes.
     fn visit(&self, mut node: u32, end: u32, memory: &mut Hits) {
-        // If the visit stops before a shorter pattern, the position from which that pattern needs a
+        // If the loop stops before it visits a parent, the position from which that parent needs a
         // visit.
         let mut wake = NONE;
         loop {

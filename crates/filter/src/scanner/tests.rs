@@ -83,7 +83,8 @@ fn signature() -> impl Strategy<Value = Signature> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Some payloads are longer than a chunk, so that the end of a scan is computed several times.
+    /// Some payloads are longer than [`CHUNK`], so the scan checks several times whether it can
+    /// end.
     #[test]
     fn scan_equals_naive_search_within_step_bound(
         signatures in prop::collection::vec(signature(), 0..40),
@@ -201,7 +202,8 @@ fn scan_reads_no_byte_that_cannot_change_the_outcome() {
         let lines = lines.iter().map(|line| (*line).to_owned());
         check(&signatures(lines), &payload)
     };
-    // A matching class takes one step before the scan, and one at each check for the end.
+    // A class, the signatures with the same conditions, takes one step before the scan if it
+    // matches the packet, and one step at each check whether the scan can end.
     assert_eq!(steps(&["drop dport 81 text \"a\""]), 0);
     assert_eq!(steps(&["drop text \"a\" depth 10", "drop dport 81 text \"a\""]), 10 + 3);
     assert_eq!(steps(&["drop text \"a\" offset 1000 depth 100"]), 100 + 4);
@@ -261,7 +263,7 @@ fn scanner_rejects_signatures_that_overlap_too_much() {
 /// Each pattern alone adds no step, but one packet can match all port ranges, even without a
 /// payload.
 #[test]
-fn scanner_rejects_more_conditions_than_one_packet_may_cost() {
+fn scanner_rejects_too_many_conditions_for_one_packet() {
     let ranges = |count: usize| {
         signatures((1..=count).map(|n| format!("drop proto udp dport {n}-65535 hex \"{n:06x}\"")))
     };

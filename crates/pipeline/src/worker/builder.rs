@@ -118,7 +118,7 @@ impl<C: Chain> WorkerBuilder<C> {
 
     /// Builds the worker.
     pub fn build(self) -> Result<Worker<C>, BuildError> {
-        // If this thread also runs the worker, loads of shared tables must not allocate on it.
+        // If this thread also runs the worker, reading a shared table must not allocate memory.
         shared_table::prepare_thread();
         let Self { umem, pool, number, first_queue, stride, ledger, ports, paths } = self;
         let port_count =

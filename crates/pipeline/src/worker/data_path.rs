@@ -32,8 +32,9 @@
 //! The kernel counts losses before `receive` and after `transmit`.
 //!
 //! **Cycles.** `ledger.book(task, packets)` takes a time stamp and adds the time since the previous
-//! stamp to a task. `ledger.stamp()` returns this time, for a stage's account. There is a stamp
-//! after each step of a batch, never per packet, and none while the ledger is off.
+//! stamp to a task. `ledger.stamp()` returns the time since the previous stamp, for a stage's
+//! account. There is a stamp after each step of a batch, never per packet, and none while the
+//! ledger is off.
 
 use xdpfwd_wire::Headers;
 use xdpfwd_xsk::{Batch, Frame, Pool};
@@ -72,7 +73,7 @@ impl<C: Chain> Worker<C> {
                 let packets =
                     self.port_queues[index].socket.receive(&mut self.batch, &mut self.pool);
                 if packets == 0 {
-                    self.ledger.book_empty_look();
+                    self.ledger.book_empty_check();
                 } else {
                     self.ledger.book(Task::Receive, packets);
                     received += packets;

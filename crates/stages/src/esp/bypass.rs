@@ -7,9 +7,8 @@ use super::state::Direction;
 use super::values::Bypassed;
 use xdpfwd_wire::{EtherType, Headers, IpProtocol, IpVersion, Status};
 
-/// The kinds of packets that pass, and the limits of these kinds: IKE passes only between the
-/// endpoints of SAs; if a selector contains an IP packet's source, only Neighbor Discovery
-/// passes.
+/// The kinds of packets that pass. IKE passes only between the endpoints of an SA. Of the IP
+/// packets whose source is inside the selector of an SA, only Neighbor Discovery passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Bypass {
     arp: bool,
@@ -68,7 +67,8 @@ impl Bypass {
         }
     }
 
-    /// Returns a warning if `ike` is configured, but IKE cannot pass between all endpoints.
+    /// Returns a warning if `ike` is configured, but no SA has endpoints, or an endpoint is inside
+    /// a selector.
     pub(super) fn warning(&self) -> Option<String> {
         if !self.ike {
             return None;
@@ -185,7 +185,8 @@ fn can_llc_carry_ip(payload: &[u8]) -> bool {
             [_, UI, 0x00, 0x80, 0xc2, ..] => true,
             [_, UI, _, _, _, high, low, rest @ ..] => {
                 let ethertype = u16::from_be_bytes([*high, *low]);
-                // In SNAP, a small value is a number of the organization, not a length.
+                // In SNAP, a small value is a protocol number that the organization assigns, not a
+                // length.
                 is_ip(ethertype) || ethertype >= MIN_ETHERTYPE && can_carry_ip(ethertype, rest)
             }
             _ => true,

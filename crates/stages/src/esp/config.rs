@@ -315,8 +315,8 @@ fn check_common_keys(
     errors: &mut Vec<PlanDiagnostic>,
 ) {
     if lab.is_none_or(|lab| !lab.get_ref()) {
-        let reason = "keys in files are static, which RFC 4106 (2) and RFC 8221 (4) allow only in \
-                   laboratories; set `lab = true` to confirm";
+        let reason = "keys in files are static, which RFC 4106 (2) and RFC 8221 (4) forbid; set \
+                   `lab = true` to confirm that you use them in a laboratory only";
         let message = match lab {
             Some(_) => format!("lab = false: must be true: {reason}"),
             None => format!("missing key `lab`: {reason}"),

@@ -99,7 +99,7 @@ impl StagePlan for Plan<Open> {
     }
 
     fn verdicts(&self) -> Verdicts {
-        Verdicts::Key(format!("opens by {:?}: {:?}", self.0.bypass, self.verdict_keys()))
+        Verdicts::Key(format!("esp-open, bypass {:?}: {:?}", self.0.bypass, self.verdict_keys()))
     }
 
     fn warnings(&self) -> &[PlanDiagnostic] {

@@ -117,7 +117,7 @@ impl StagePlan for Plan<Seal> {
 
     fn verdicts(&self) -> Verdicts {
         let Settings { bypass, direction: Seal { mtu, .. }, .. } = &*self.0;
-        Verdicts::Key(format!("seals by {bypass:?}, {mtu}: {:?}", self.verdict_keys()))
+        Verdicts::Key(format!("esp-seal, bypass {bypass:?}, mtu {mtu}: {:?}", self.verdict_keys()))
     }
 
     fn warnings(&self) -> &[PlanDiagnostic] {
@@ -436,7 +436,7 @@ impl Sealer {
             }
             packets_left -= 1;
             let number = numbers.next();
-            // A plan with ESN for this key may have used all 32-bit numbers.
+            // An earlier plan for this key, with ESN, may have used all 32-bit numbers.
             if !sa.sa.esn && number.is_some_and(|number| number > u64::from(u32::MAX)) {
                 drop_reason = drop_reason.or(Some(reasons::SA_LIMIT.reason()));
             }

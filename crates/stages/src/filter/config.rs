@@ -53,7 +53,7 @@ enum NotIpVerdict {
     Drop,
 }
 
-/// The action for a packet exception to which rules can apply. `Judge` applies the rules.
+/// The action for a [`PacketException`] to which rules can apply. `Judge` applies the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 enum VerdictOrRules {
@@ -209,7 +209,8 @@ impl StageConfig for FilterConfig {
         if longest > MAX_BUCKET {
             return Err(PlanError::new(format!(
                 "{longest} rules overlap so much that a lookup may compare all of them; at most \
-                 {MAX_BUCKET} are possible; give them different prefixes, protocols or single ports"
+                 {MAX_BUCKET} are possible; give them different prefixes, protocols or ports (no \
+                 ranges)"
             )));
         }
         let shadowed = if longest > LONG_BUCKET {
@@ -311,7 +312,7 @@ fn kernel_error(mut reasons: Vec<PlanDiagnostic>) -> PlanError {
         reason.message = format!("place = \"kernel\" is not possible: {}", reason.message);
     }
     if unnamed > 0 {
-        let message = format!("the XDP program does not support {unnamed} more rules");
+        let message = format!("{unnamed} more reasons why place = \"kernel\" is not possible");
         reasons.push(PlanDiagnostic { location: Location::Stage, message });
     }
     PlanError(reasons)

@@ -41,27 +41,27 @@ pub(super) struct Rate {
     fill_time: u128,
     /// Tokens that a worker draws in advance for later packets; only a fraction of the burst, so
     /// that other workers find some.
-    extra_draw: u64,
+    advance_tokens: u64,
 }
 
 impl Rate {
-    /// Creates a rate without extra draws.
+    /// Creates a rate with which workers draw no tokens in advance.
     pub(super) fn new(limit: &Limit, ticks: Ticks) -> Self {
         let fill_time = u128::from(limit.burst) * u128::from(ticks.per_second);
         Self {
             ticks_per_second: ticks.per_second,
             tokens_per_second: limit.rate,
             fill_time,
-            extra_draw: 0,
+            advance_tokens: 0,
         }
     }
 
-    /// Allows extra draws, for a bucket that `workers` workers share.
-    pub(super) fn with_extra_draw(self, limit: &Limit, workers: usize) -> Self {
+    /// Lets `workers` workers, which share a bucket, draw tokens in advance.
+    pub(super) fn with_advance_tokens(self, limit: &Limit, workers: usize) -> Self {
         // Draw at most the tokens of one millisecond in advance: if this worker becomes idle,
         // others cannot use them.
-        let extra_draw = (limit.burst / (8 * workers.max(1) as u64)).min(limit.rate / 1000);
-        Self { extra_draw, ..self }
+        let advance_tokens = (limit.burst / (8 * workers.max(1) as u64)).min(limit.rate / 1000);
+        Self { advance_tokens, ..self }
     }
 }
 
@@ -114,7 +114,7 @@ impl Meter {
             return true;
         }
         let missing = tokens - self.credit;
-        for draw in [missing + self.rate.extra_draw, missing] {
+        for draw in [missing + self.rate.advance_tokens, missing] {
             if self.bucket.draw(draw, &self.rate, now) {
                 self.credit = self.credit + draw - tokens;
                 return true;
@@ -170,7 +170,7 @@ impl SourceBuckets {
 
     fn with_seed(limit: &Limit, prefix_len: u8, ticks: Ticks, seed: u64) -> Self {
         let slots = (0..SLOTS).map(|_| Slot::default()).collect();
-        // No extra draws: workers take the tokens for each packet from the shared bucket.
+        // No tokens in advance: a worker takes the tokens for each packet from the shared bucket.
         Self { rate: Rate::new(limit, ticks), unit: limit.unit, prefix_len, seed, slots }
     }
 

@@ -7,7 +7,7 @@ fn limit(rate: u64, unit: Unit, burst: u64) -> Limit {
 
 /// Returns a worker's meter; its clock counts nanoseconds.
 fn meter(limit: &Limit, bucket: Arc<Bucket>, workers: usize) -> Meter {
-    let rate = Rate::new(limit, Ticks::NANOSECONDS).with_extra_draw(limit, workers);
+    let rate = Rate::new(limit, Ticks::NANOSECONDS).with_advance_tokens(limit, workers);
     Meter::new(rate, limit.unit, bucket)
 }
 
@@ -108,7 +108,7 @@ fn source_prefixes_have_separate_buckets() {
     assert_eq!((0..20).filter(|_| sources.passes(&v6(1 << 110), 60, at(0.0))).count(), 5);
 }
 
-/// Earlier, the hash had the IP version in bits that prefixes of /121 and longer use.
+/// In a fixed bug, the hash had the IP version in bits that prefixes of /121 and longer use.
 #[test]
 fn prefixes_of_different_ip_versions_have_separate_buckets() {
     let limit = limit(10, Unit::Packets, 5);
@@ -182,7 +182,7 @@ fn limit_with_largest_numbers_does_not_overflow() {
 }
 
 #[test]
-fn dry_run_replaces_the_same_source_prefixes_each_time() {
+fn dry_run_with_full_source_table_gives_same_verdicts_each_time() {
     let limit = limit(1, Unit::Packets, 1);
     let verdicts = || {
         let sources = SourceBuckets::for_dry_run(&limit, 32);
@@ -190,6 +190,6 @@ fn dry_run_replaces_the_same_source_prefixes_each_time() {
         (0..100_000).map(|source| sources.passes(&from(source), 60, 0)).collect::<Vec<_>>()
     };
     let first = verdicts();
-    assert!(first.contains(&false), "no set of the table is full: the test needs more sources");
+    assert!(first.contains(&false), "no full set of prefixes: the test needs more sources");
     assert_eq!(first, verdicts());
 }

@@ -103,7 +103,7 @@ impl Modifiers {
                 SharedLimit::Rule(bucket) => {
                     let rate = match limits.workers {
                         Some(workers) => {
-                            Rate::new(limit, Ticks::cycles()).with_extra_draw(limit, workers)
+                            Rate::new(limit, Ticks::cycles()).with_advance_tokens(limit, workers)
                         }
                         None => Rate::new(limit, Ticks::NANOSECONDS),
                     };

@@ -41,7 +41,7 @@ pub struct Outcome {
     pub drop: Option<Reason>,
     /// The rule that gave the verdict, or whose limit dropped the packet, if any.
     pub rule: Option<u32>,
-    /// The packet exception whose key in the configuration gave the verdict, if any.
+    /// The packet exception whose configuration key gave the verdict, if any.
     pub exception: Option<PacketException>,
 }
 
@@ -111,8 +111,8 @@ impl Filter {
                 let policy = &self.program.exceptions;
                 let (exception, verdict) = match (policy.verdict(exception), key) {
                     (Some(verdict), _) => (exception, verdict),
-                    // The first fragment of a GTP-U packet: it counts as a later fragment, but no
-                    // rule can match it.
+                    // The first fragment of a GTP-U packet has no key for the rules. Treat it as a
+                    // later fragment; drop it if the rules would judge later fragments.
                     (None, None) => {
                         let later = PacketException::LaterFragment;
                         (later, policy.verdict(later).unwrap_or(Verdict::Drop))

@@ -145,7 +145,7 @@ fn reload_keeps_numbers_and_window_of_same_sa() {
     let mut seen = Seen::default();
     let before_reload = sealing.forward(&packets);
     seen.check_and_add(&before_reload);
-    // All packets have the same content before ESP. This one arrives only after the reload.
+    // This frame arrives only after the reload. Before ESP, its packet equals all other packets.
     let late = before_reload[15].clone();
     let in_time: Vec<_> = before_reload.iter().filter(|frame| **frame != late).cloned().collect();
     assert_eq!(opening.forward(&in_time), &packets[1..]);

@@ -97,8 +97,8 @@ fn too_big_packet_is_answered_with_mtu_that_fits() {
     assert_eq!((mtus.next(), answered.len()), (None, 12 * 2 * 2));
 }
 
-/// RFCs forbid messages about such packets: RFC 1122, section 3.2.2; RFC 1812, section 4.3.2.7;
-/// RFC 4443, section 2.4 (e).
+/// RFCs forbid ICMP messages about the packets with `false`: RFC 1122, section 3.2.2; RFC 1812,
+/// section 4.3.2.7; RFC 4443, section 2.4 (e).
 #[test]
 fn forbidden_icmp_message_is_not_sent() {
     let payload = vec![0; 1500];

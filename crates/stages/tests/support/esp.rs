@@ -375,7 +375,8 @@ pub const TRANSFORMS: [&str; 5] =
     ["aes-128-gcm", "aes-256-gcm", "chacha20-poly1305", "null-aes-128-gmac", "null-aes-256-gmac"];
 
 /// Returns a stage's table. Creates a missing state file, and a key file for each SA, whose key
-/// depends on its index and transform. `other_keys` is empty or begins with a comma.
+/// depends on its index and transform. `other_keys` are further keys of the table, each after a
+/// comma.
 pub fn table(folder: &Folder, state: &str, sas: &[&str], other_keys: &str) -> String {
     if !folder.join(state).exists() {
         folder.state(state);

@@ -38,7 +38,7 @@ fn upper(bytes: &[u8]) -> Result<Upper, Error> {
     Packet::new_checked(bytes).unwrap().upper()
 }
 
-/// `extensions` are the skipped headers, without segments left.
+/// `extensions` are the extension headers of the packet, without segments left.
 fn upper_of(
     protocol: IpProtocol,
     offset: usize,
@@ -94,7 +94,7 @@ fn upper_walks_eight_extensions_and_rejects_nine() {
 }
 
 #[test]
-fn upper_stops_at_esp_no_next_header_and_unknown_protocol() {
+fn upper_stops_at_esp_unknown_protocol_and_no_next_header() {
     for last in [IpProtocol::ESP, IpProtocol::NO_NEXT_HEADER, IpProtocol(253)] {
         let found = upper(&packet_of(&[IpProtocol::ROUTING], last)).unwrap();
         assert_eq!(found, upper_of(last, 48, None, &[IpProtocol::ROUTING]));

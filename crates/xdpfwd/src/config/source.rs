@@ -22,7 +22,7 @@ pub(crate) struct Source {
     max_excerpt: usize,
 }
 
-/// Maximum characters of an excerpt if the file is not a configuration.
+/// Maximum characters of an excerpt if the file is not a configuration: it may be secret.
 const MAX_FOREIGN_EXCERPT: usize = 3;
 
 /// Maximum letters of a word that is shown even if the file is not a configuration: the word

@@ -110,8 +110,9 @@ struct Unclosed {
     closing: &'static str,
 }
 
-/// Returns the innermost list, table or string that is still open at the first text that it cannot
-/// contain, or at the end of the file. For valid TOML, the result may be wrong.
+/// Reads up to the first text that the innermost open list, table or string cannot contain, or to
+/// the end of the file, and returns this list, table or string. For valid TOML, the result may be
+/// wrong.
 fn unclosed(text: &str) -> Option<Unclosed> {
     let list = |start| Unclosed { start, opening: "[", closing: "]" };
     let table = |start| Unclosed { start, opening: "{", closing: "}" };

@@ -10,7 +10,7 @@ pub(crate) struct Finding {
     /// The name of the check, which never changes, so that scripts can rely on it. docs/doctor.md
     /// lists all checks.
     pub(crate) check: &'static str,
-    /// An interface, or `host` (not a `Subject`).
+    /// The name of an interface, or `host`.
     pub(crate) subject: String,
     pub(crate) level: Level,
     pub(crate) finding: String,

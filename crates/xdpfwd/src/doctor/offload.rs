@@ -298,8 +298,8 @@ impl VethPeer {
         Some(peer.map_or(Self::Elsewhere, |peer| Self::Here(peer.name.clone(), peer.index)))
     }
 
-    /// Checks that the peer has NAPI and sends frames with complete checksums and VLAN tags: the
-    /// interface `name` adds neither.
+    /// Checks that the peer has NAPI, and that it completes checksums and inserts VLAN tags before
+    /// it sends a frame: the interface `name` does neither for received frames.
     fn examine(&self, name: &str) -> Finding {
         let (peer, index) = match self {
             Self::Here(peer, index) => (peer, index),

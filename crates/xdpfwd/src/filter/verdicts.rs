@@ -21,7 +21,7 @@ struct PacketVerdict<'a> {
     verdict: &'static str,
     /// From 0; null if no rule decided.
     rule: Option<u32>,
-    /// The drop reason, or the packet exception that a configuration key accepts.
+    /// The drop reason, or the packet exception whose configuration key accepted the packet.
     reason: Option<&'static str>,
     /// Why the packet was skipped.
     #[serde(skip_serializing_if = "Option::is_none")]

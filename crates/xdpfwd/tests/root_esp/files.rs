@@ -334,7 +334,8 @@ fn keys_are_in_no_output_and_no_core_dump() {
     for text in &texts {
         assert!(text.len() > 20 && keys.iter().all(|key| !contains_key(text, key)), "{text}");
     }
-    // The check above needs output about the keys: `ctl sa` must print their fingerprints.
+    // The check above proves something only if the texts are about the keys: `ctl sa` must print
+    // the fingerprints of the keys.
     let state = texts.last().unwrap();
     let fingerprints: Vec<_> = state
         .lines()

@@ -64,8 +64,8 @@ impl Case {
         let sender = lab.start_one(&setup, 0);
         let frames = encapsulate(&lab, &sender, 1, 200);
         stop(sender);
-        let other = format!("{:?}", lab.state_file(1));
-        let config = setup.config(&lab, 1).replace(&other, &format!("{state:?}"));
+        let default_path = format!("{:?}", lab.state_file(1));
+        let config = setup.config(&lab, 1).replace(&default_path, &format!("{state:?}"));
         Self { lab, config, frames }
     }
 
@@ -163,7 +163,7 @@ fn failed_write_is_reported_everywhere_and_refuses_next_start() {
     let running = case.start();
     assert_eq!(socket.query("status")["faults"], serde_json::json!([]));
     assert_eq!(drops_of(&case.lab, &running, &case.frames[..20]), drop_counts([]));
-    // Now xdpfwd can write only the header of the file, which contains the mark of a failed write.
+    // Now xdpfwd can write only the header of the file, in which it marks a failed write.
     limit_file_size(&running, "4096");
     let next = inject_until_refused(&case, &running, 20);
     let expected =

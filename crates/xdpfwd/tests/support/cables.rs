@@ -293,8 +293,8 @@ impl FrameSender {
     ///
     /// The RSS hash is linear: with two queues, the parity of some bits of a flow's port selects its
     /// queue. A random key, which igb draws at boot, selects these bits. 64 successive ports differ in 6
-    /// bits; one key in 64 selects none of them, so all flows have the same queue. Ports that are
-    /// 1007 apart differ in all 16 bits.
+    /// bits; one key in 64 selects none of them, so all flows have the same queue. With ports that
+    /// are 1007 apart, each of the 16 bits varies.
     const PORT_STEP: u32 = 1007;
 
     fn new(namespace: &Namespace, interface: &str, size: u16) -> Self {
@@ -304,8 +304,9 @@ impl FrameSender {
         let (socket, address) = packet_socket(namespace, interface, None);
         let sender = NEXT_SENDER.fetch_add(1, Ordering::Relaxed);
         // Each sender has flows of its own. If xdpfwd sends packets of a flow on a queue of m0, the
-        // host's tap device delivers later packets of the same flow to that queue of m0, also
-        // packets of the other sender, which so overtake packets on the earlier queue.
+        // host's tap device delivers later packets of that flow to the same queue of m0. If both
+        // senders used the flow, the packets of one sender would move the flow of the other sender
+        // to another queue, where later packets could overtake earlier ones.
         let source = Ipv4Addr::from_bits(SENDERS.to_bits() + sender as u32);
         Self {
             socket,

@@ -231,9 +231,9 @@ impl PortModel {
             }
             Step::Alloc(len) => self.alloc(len),
             Step::Edit(held, edit) => {
-                let fill = self.held.len() as u8;
+                let fill_byte = self.held.len() as u8;
                 if let Some((frame, shadow)) = pick(&mut self.held, held) {
-                    shadow.edit(frame, edit, fill);
+                    shadow.edit(frame, edit, fill_byte);
                 }
             }
             Step::Enqueue { port, count } => self.enqueue(port, count),
@@ -580,8 +580,8 @@ fn pick(held: &mut VecDeque<(Frame, Shadow)>, index: usize) -> Option<&mut (Fram
     held.get_mut(index)
 }
 
-/// Panics if the frame counts disagree with the ownership record, not exactly `held` frames are
-/// held, or a chunk is lost or closed.
+/// Panics if the frame counts disagree with the ownership record, if the number of held frames is
+/// not `held`, or if a chunk is lost or closed.
 #[track_caller]
 pub fn assert_conserved(umem: &Umem, pool: &Pool, ports: &[&XskPort], held: usize) {
     assert_conserved_except(umem, pool, ports, held, 0, 0);

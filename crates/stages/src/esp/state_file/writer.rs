@@ -14,8 +14,9 @@ use super::shared::{Entry, Shared};
 use super::slots::{Slots, Storage};
 use crate::esp::state::{SaState, SequenceState, State};
 
-/// Time between writes of the progress of inbound SAs, if it has changed. A write may then take the
-/// rest of [`MAX_UNWRITTEN`](super::numbers::MAX_UNWRITTEN) before SAs refuse packets.
+/// Time between writes of the progress of inbound SAs, if it has changed. SAs refuse packets when
+/// received numbers stay unwritten for [`MAX_UNWRITTEN`](super::numbers::MAX_UNWRITTEN), so a write
+/// may take the difference of the two times.
 pub(super) const INBOUND_INTERVAL: Duration = Duration::from_millis(250);
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// Time after which a failure that persists is logged again.
@@ -78,7 +79,7 @@ impl<S: Storage> Writer<S> {
                 retry_at = (!succeeded).then(|| Instant::now() + RETRY_AFTER);
             }
             if is_tick {
-                // After a failed write, retry at the next tick.
+                // After a failed write, the next tick is the retry.
                 tick = retry_at.unwrap_or(now + INBOUND_INTERVAL);
             }
             if is_last {
@@ -122,8 +123,8 @@ impl<S: Storage> Writer<S> {
         self.shared.lock().write_started = Some(Instant::now());
         let failure = self.slots.write(&snapshot.state).err();
         if failure.is_none() && is_last {
-            // Write the other slot, too, so that both slots have the same state. This write may
-            // fail, because the first one has stored the state.
+            // Write the other slot, too, so that both slots have the same state. Ignore a failure:
+            // the first slot already has the state.
             let _ = self.slots.write(&snapshot.state);
         }
         let mark_failure = failure.as_ref().and_then(|_| self.slots.mark_failed().err());
@@ -153,7 +154,7 @@ impl<S: Storage> Writer<S> {
                 self.logged_at = Some(Instant::now());
             }
             (None, Some(_)) => {
-                tracing::info!(%state_file, "the state file is written again");
+                tracing::info!(%state_file, "writes of the state file succeed again");
                 self.logged_at = None;
             }
             (None, None) => {}

@@ -142,7 +142,7 @@ fn plan(
                     break;
                 }
                 removed_keys.extend(removed.iter().map(|(key, _)| key.clone()));
-                // Errors about a ` field ` concern a key inside of the value.
+                // Errors that contain " field `" are about a key inside of the value.
                 let message = match &removed {
                     Some((key, value))
                         if value.span() == at && !error.message().contains(" field `") =>

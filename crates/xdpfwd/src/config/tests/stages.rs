@@ -55,7 +55,7 @@ fn error_for_kind_missing_from_build_names_cargo_feature() {
         "x.toml:12:8: kind = \"esp-seal\": not built into this program; build it with the cargo \
          feature `esp` of xdpfwd\n"
     );
-    // `custom` lacks built-in stages.
+    // `custom` has no built-in stage at all.
     let custom = Registry::default().with_fn("custom", |_: CustomConfig, _| {
         Ok(PlanFn::new(|_| |_: &mut View<'_>, _: &mut Cx<'_>| ()))
     });

@@ -24,14 +24,16 @@ pub(super) fn to_ethernet(link_type: u32, data: &[u8]) -> Result<Vec<u8>, Skip> 
             Some(4) => (IPV4, data),
             Some(6) => (IPV6, data),
             _ => {
-                return Err(Skip::counted(format!("link type {link_type}: neither IPv4 nor IPv6")));
+                return Err(Skip::from_reason(format!(
+                    "link type {link_type}: neither IPv4 nor IPv6"
+                )));
             }
         },
         228 => (IPV4, data),
         229 => (IPV6, data),
         0 | 108 => loopback(link_type, data)?,
         113 | 276 => cooked(link_type, data)?,
-        _ => return Err(Skip::counted(format!("link type {link_type}"))),
+        _ => return Err(Skip::from_reason(format!("link type {link_type}"))),
     };
     Ok([&[0; 12][..], &ethertype.to_be_bytes(), payload].concat())
 }
@@ -40,7 +42,7 @@ pub(super) fn to_ethernet(link_type: u32, data: &[u8]) -> Result<Vec<u8>, Skip> 
 /// order (link type 0) or in network byte order (108).
 fn loopback(link_type: u32, data: &[u8]) -> Result<(u16, &[u8]), Skip> {
     let Some((family, payload)) = data.split_first_chunk::<4>() else {
-        return Err(Skip::counted(format!("link type {link_type}: truncated header")));
+        return Err(Skip::from_reason(format!("link type {link_type}: truncated header")));
     };
     // Every family is below 65536. A greater number was read in the wrong byte order.
     let family = u32::from_be_bytes(*family);
@@ -49,7 +51,7 @@ fn loopback(link_type: u32, data: &[u8]) -> Result<(u16, &[u8]), Skip> {
         2 => Ok((IPV4, payload)),
         // AF_INET6 has a different value on Linux, on NetBSD and OpenBSD, on FreeBSD, and on macOS.
         10 | 24 | 28 | 30 => Ok((IPV6, payload)),
-        _ => Err(Skip::counted(format!("link type {link_type}: neither IPv4 nor IPv6"))),
+        _ => Err(Skip::from_reason(format!("link type {link_type}: neither IPv4 nor IPv6"))),
     }
 }
 
@@ -67,7 +69,7 @@ fn cooked(link_type: u32, data: &[u8]) -> Result<(u16, &[u8]), Skip> {
     let (header_len, hardware_type_at, protocol_at) =
         if link_type == 113 { (16, 2, 14) } else { (20, 8, 0) };
     let Some((header, payload)) = data.split_at_checked(header_len) else {
-        return Err(Skip::counted(format!("link type {link_type}: truncated header")));
+        return Err(Skip::from_reason(format!("link type {link_type}: truncated header")));
     };
     let field = |offset: usize| u16::from_be_bytes([header[offset], header[offset + 1]]);
     let hardware_type = field(hardware_type_at);

@@ -55,8 +55,8 @@ impl Clock {
         } else if exponent <= 9 {
             time * 10_u128.pow(9 - exponent)
         } else {
-            // If the power overflows, the unit is so short that 64 bits of it are less than one
-            // nanosecond.
+            // If the power overflows, the unit is so short that even the largest time is less than
+            // one nanosecond.
             10_u128.checked_pow(exponent - 9).map_or(0, |divisor| time / divisor)
         };
         nanoseconds as i128 + i128::from(self.offset) * 1_000_000_000
@@ -128,9 +128,9 @@ impl Section<'_> {
             ENHANCED_PACKET => self.read_packet(body, self.order.u32_at(body, 0)),
             OBSOLETE_PACKET => self.read_packet(body, self.order.u16_at(body, 0).into()),
             SIMPLE_PACKET => self.read_simple_packet(body),
-            kind if NUMBERED.contains(&kind) => {
-                Some(Record::Skipped(Skip::counted(format!("block type {kind:#x}: not a packet"))))
-            }
+            kind if NUMBERED.contains(&kind) => Some(Record::Skipped(Skip::from_reason(format!(
+                "block type {kind:#x}: not a packet"
+            )))),
             _ => return Ok(()),
         };
         let damaged = || {
@@ -195,7 +195,7 @@ fn undescribed(interface: u32) -> Record {
 impl Interface {
     fn record(&self, time: Option<i128>, data: &[u8], original: u32) -> Record {
         if self.is_damaged {
-            return Record::Skipped(Skip::counted("damaged interface block"));
+            return Record::Skipped(Skip::from_reason("damaged interface block"));
         }
         record(self.layer, time, data, original)
     }

@@ -50,7 +50,7 @@ pub(super) fn record(
 ) -> Record {
     let original_len = (original_len as usize).max(data.len());
     if original_len > MAX_PACKET_BYTES {
-        return Record::Skipped(Skip::counted(format!(
+        return Record::Skipped(Skip::from_reason(format!(
             "packet longer than {MAX_PACKET_BYTES} bytes"
         )));
     }

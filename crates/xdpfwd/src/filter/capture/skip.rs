@@ -16,9 +16,9 @@ impl Skip {
         Self { text, reason: reason.into() }
     }
 
-    /// Uses `text` as reason. A capture must have few different texts.
-    pub(super) fn counted(text: impl Into<Cow<'static, str>>) -> Self {
-        let reason = text.into();
+    /// Uses the reason as text. A capture must have few different reasons.
+    pub(super) fn from_reason(reason: impl Into<Cow<'static, str>>) -> Self {
+        let reason = reason.into();
         Self { text: reason.clone().into_owned(), reason }
     }
 }

@@ -93,7 +93,7 @@ fn packet(time: i128, bytes: &[u8]) -> Record {
 }
 
 fn skipped(text: &str) -> Record {
-    Record::Skipped(Skip::counted(text.to_owned()))
+    Record::Skipped(Skip::from_reason(text.to_owned()))
 }
 
 fn skipped_as(reason: &'static str, text: &str) -> Record {
@@ -262,7 +262,7 @@ fn packets_without_ethernet_header_become_ethernet_frames() {
     for link_type in [12, 14, 101] {
         assert_eq!(link::to_ethernet(link_type, ipv4), frame(&v4, ipv4));
         assert_eq!(link::to_ethernet(link_type, ipv6), frame(&v6, ipv6));
-        let error = Err(Skip::counted(format!("link type {link_type}: neither IPv4 nor IPv6")));
+        let error = Err(Skip::from_reason(format!("link type {link_type}: neither IPv4 nor IPv6")));
         assert_eq!(link::to_ethernet(link_type, &[0x15]), error);
         assert_eq!(link::to_ethernet(link_type, &[]), error);
     }
@@ -285,7 +285,7 @@ fn packets_without_ethernet_header_become_ethernet_frames() {
     assert_eq!(link::to_ethernet(276, &sll2), frame(&v4, ipv4));
     assert_eq!(
         link::to_ethernet(113, &sll[..15]),
-        Err(Skip::counted("link type 113: truncated header"))
+        Err(Skip::from_reason("link type 113: truncated header"))
     );
     let netlink = [&[0, 4, 3, 0x38][..], &[0; 12]].concat();
     assert_eq!(
@@ -447,9 +447,9 @@ fn section_with_too_many_interfaces_is_damaged() {
     assert!(error.contains("a section with more than 65536 interfaces"), "{error}");
 }
 
-/// Otherwise, a block of 32 bytes could allocate 256 KiB.
+/// With memory for the missing bytes, a block of 32 bytes could allocate 256 KiB.
 #[test]
-fn packet_without_captured_bytes_is_not_filled() {
+fn packet_without_captured_bytes_allocates_nothing() {
     let writer = Writer::new(ByteOrder::Little).section().interface(1, 0, &[]);
     let records = read_all(&writer.packet(0, 0, &[], MAX_PACKET_BYTES as u32).bytes);
     let Record::Packet(packet) = &records[1] else { panic!("{records:?}") };
