@@ -172,7 +172,7 @@ fn measure(
     Ok((packets / seconds, cycles))
 }
 
-/// The tasks, in the order of the table's columns. `look`: checking empty rings.
+/// The tasks of the ledger (docs/report.md), in the order of the table's columns.
 const TASKS: [&str; 10] = [
     "receive", "parse", "stages", "scatter", "transmit", "wake", "reclaim", "look", "control",
     "stamps",
@@ -189,7 +189,7 @@ fn table(runs: &[Run], paths: &[Path], arguments: &Arguments) -> String {
     for task in TASKS {
         let _ = write!(text, " {task:>8}");
     }
-    let _ = writeln!(text, " {:>8} {:>20}", "all", "stages [95 %]");
+    let _ = writeln!(text, " {:>8} {:>20}", "all", "stages, 95 % CI");
     for &size in &arguments.sizes {
         for path in paths {
             let path_runs: Vec<&Run> =

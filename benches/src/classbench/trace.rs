@@ -121,8 +121,8 @@ fn random_header(random: &mut Random) -> Header {
     }
 }
 
-/// A line of a ClassBench trace without flags: decimal addresses, ports, protocol, and index of the
-/// rule or -1. `dpdk-test-acl --tracef` reads the first five columns.
+/// A line of a ClassBench trace, without ClassBench's column of TCP flags: decimal addresses, ports,
+/// protocol, and index of the rule or -1. `dpdk-test-acl --tracef` reads the first five columns.
 impl fmt::Display for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, destination, source_port, destination_port, protocol, drawn_from } =

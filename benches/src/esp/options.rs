@@ -34,16 +34,16 @@ pub(crate) struct Arguments {
     /// Passes of each variant in a round
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(super) passes: usize,
-    /// Number of packets in a pass (a multiple of 64) and in dpdk-test-crypto-perf (at least 1024)
-    // For dpdk-test-crypto-perf, this is the pool size; see `dpdk_packets`.
+    /// Packets in a pass (a multiple of 64); also the pool size of dpdk-test-crypto-perf, which
+    /// needs at least 1024
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub(super) frames: usize,
     /// Packets per size and round for dpdk-test-crypto-perf. It reports a mean, which
     /// interrupts distort in long runs
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(super) dpdk_packets: usize,
-    /// Core of the measurement; dpdk-test-crypto-perf waits on another core
-    // Only its main thread waits there.
+    /// Core of the measurement; the main thread of dpdk-test-crypto-perf, which only waits, runs on
+    /// another core
     #[arg(long, default_value_t = 1)]
     pub(super) core: usize,
     /// Print one line of JSON for each row of the table

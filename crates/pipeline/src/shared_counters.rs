@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// `N` counters, each with a cell per worker, for counts per session, user or tunnel.
+/// `N` counters of one object, such as the packets and bytes of one session or tunnel (`N` = 2).
+/// Each counter has a cell per worker.
 ///
 /// Each worker writes only its own cells, so counting is a load and a store without a locked
 /// instruction, and workers share no cache line. Any thread can read the sums. Up to eight counters

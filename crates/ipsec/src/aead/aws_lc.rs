@@ -67,7 +67,7 @@ impl AwsLc {
                 tag,
             )
         } else {
-            // GMAC encrypts nothing: the whole text is authenticated data.
+            // GMAC encrypts nothing. Here, `text` contains all authenticated data, from the SPI on.
             self.key.seal_in_place_scatter(
                 Nonce::from(&*nonce),
                 Aad::from(&*text),

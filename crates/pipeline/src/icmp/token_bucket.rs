@@ -25,7 +25,8 @@ impl TokenBucket {
         Self { tokens: max_tokens, max_tokens, tokens_per_cycle, last_refill: 0 }
     }
 
-    /// Returns the number of tokens in the bucket at the last call of [`Self::has_token`].
+    /// Returns the number of tokens, without those that have arrived since the last
+    /// [`Self::has_token`].
     pub(super) fn tokens(&self) -> f64 {
         self.tokens
     }

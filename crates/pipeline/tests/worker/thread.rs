@@ -6,7 +6,7 @@ use xdpfwd_pipeline::{Idle, Stopped, mailbox};
 use xdpfwd_testkit::wires::{cross_connect, numbers, packet};
 
 #[test]
-fn worker_thread_forwards_replies_and_stops() {
+fn worker_thread_forwards_then_replies_then_stops() {
     for idle in [Idle::Poll, Idle::Spin] {
         let (remote, mailbox) = mailbox::<()>().unwrap();
         let thread = std::thread::spawn(move || {
@@ -27,8 +27,8 @@ fn worker_thread_forwards_replies_and_stops() {
     }
 }
 
-/// A command (each `ask`) ends at most two waits early: the current one, and the next if the
-/// command runs before the wake-up arrives. Every other wait lasts at least 1 ms.
+/// Each `ask` sends a command. A command cuts at most two waits short: the current one, and the
+/// next if the command runs before the wake-up arrives. Every other wait lasts at least 1 ms.
 #[test]
 fn idle_worker_waits_again_after_each_command() {
     let (remote, mailbox) = mailbox::<()>().unwrap();

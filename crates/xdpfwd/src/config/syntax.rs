@@ -63,7 +63,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Returns the index of the line with a byte offset.
+    /// Returns the index of the line that contains the byte at `offset`.
     fn index(&self, offset: usize) -> usize {
         self.starts.partition_point(|&start| start <= offset).saturating_sub(1)
     }

@@ -116,6 +116,7 @@ pub(super) fn cell(value: &Value) -> String {
     }
 }
 
+/// Formats the answer to a `ctl` command that a program based on `xdpfwd::App` has added.
 pub(super) fn custom_answer(answer: &Value) -> String {
     match answer {
         Value::Null => String::new(),

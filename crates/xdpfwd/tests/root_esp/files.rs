@@ -159,6 +159,7 @@ fn invalid_key_or_state_file_is_rejected() {
     let valid = fs::read_to_string(&path).unwrap();
     fs::remove_file(&path).unwrap();
     assert_rejected(&lab, &config, 1, &[name, "xdpfwd esp new-state"]);
+    // Neither checksum in the file matches any more.
     let damaged = valid.replace("epoch = ", "epoch  = ");
     for invalid in
         ["", "garbage", &valid[..valid.len() / 2], "version = 3\nepoch = 1\n# end\n", &damaged]

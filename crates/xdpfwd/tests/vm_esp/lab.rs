@@ -66,7 +66,8 @@ impl Lab {
             .join(format!("esp-{}-{id}", std::process::id()));
         fs::DirBuilder::new().mode(0o700).create(&folder).unwrap();
         let keys = [(); 2].map(|()| random_hex(case.transform.key_len));
-        let _udp = case.udp.then(|| start_udp_decapsulation(namespaces.sink(), case.versions()[1]));
+        let [_inner_version, outer_version] = case.versions();
+        let _udp = case.udp.then(|| start_udp_decapsulation(namespaces.sink(), outer_version));
         let lab = Self { case, namespaces, folder, keys, _udp };
         lab.write("out.key", &lab.keys[0]);
         lab.write("in.key", &lab.keys[1]);

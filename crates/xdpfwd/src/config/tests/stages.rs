@@ -155,7 +155,7 @@ impl StageConfig for NestedConfig {
 }
 
 #[test]
-fn errors_inside_stage_table_have_position_of_the_mistake() {
+fn errors_inside_stage_table_have_position_of_key_or_table() {
     let diagnose = |stage: &str| {
         let text = format!("{MINIMAL}\n[stage.a-1]\n{stage}");
         let registry = xdpfwd_stages::builtin().with::<NestedConfig>();

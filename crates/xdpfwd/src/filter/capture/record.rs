@@ -22,7 +22,8 @@ pub(crate) struct CapturedPacket {
     pub(crate) time: Option<i128>,
     /// The captured bytes of an Ethernet frame.
     pub(crate) bytes: Vec<u8>,
-    /// The length of the whole frame in bytes. Zeros stand for the bytes that the capture omits.
+    /// The length of the whole frame in bytes. If `bytes` is shorter, `filter test` treats the
+    /// missing bytes as zeros.
     pub(crate) length: usize,
 }
 

@@ -2,8 +2,8 @@
 
 use super::lab::Lab;
 
-/// Outer addresses of side 0 and 1. No interface needs them: xdpfwd leaves the MAC addresses
-/// unchanged.
+/// Outer addresses of side 0 and 1. No interface has them. Nobody resolves them by ARP either,
+/// because xdpfwd keeps the MAC addresses of the inner packet's frame.
 pub const OUTER_4: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 pub const OUTER_6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
 
