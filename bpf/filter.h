@@ -124,7 +124,7 @@ static __always_inline __u32 exception_result(enum reason reason, bool is_arp)
  */
 static __always_inline enum status read_l4(const struct frame *frame, const struct upper *upper, __u64 *word)
 {
-	__u32 offset = any_offset(upper->l4), remaining = upper->end - upper->l4;
+	__u32 offset = hide_from_verifier(upper->l4), remaining = upper->end - upper->l4;
 
 	word[0] = (__u64)upper->protocol << 24;
 	if (upper->fragment == LATER_FRAGMENT) {
@@ -182,8 +182,8 @@ static __always_inline enum status read_l4(const struct frame *frame, const stru
 /*
  * Returns ACCEPTED or REASON_POLICY from the calling function: the verdict of the first matching
  * rule with a verdict, or the default action. Counts the packet for this rule or the default
- * action, and for each matching rule without a verdict before. `from` is the smallest decision of
- * the rules that are still to be searched.
+ * action, and for each matching rule without a verdict before. `from` is where the next search
+ * starts: the smallest decision (rule number and action, see classify.h) that it may return.
  */
 #define APPLY_RULES(first_rule, key)                                  \
 	__u32 from = 0;                                               \
@@ -228,7 +228,7 @@ static __always_inline __u32 filter_ipv4(struct xdp_md *ctx, __u32 l3, __u64 vla
 	const struct iphdr *ip;
 	struct upper upper;
 
-	l3 = any_offset(l3);
+	l3 = hide_from_verifier(l3);
 	ip = bytes_at(&frame, l3, sizeof(*ip));
 	key.word[2] = vlans;
 	if (!ip || read_ipv4(&frame, l3, ip, &upper) != PARSED || read_l4(&frame, &upper, &key.word[1]) != PARSED)
@@ -260,7 +260,7 @@ __noinline int filter_ipv6(struct xdp_md *ctx, __u32 l3, __u64 vlans)
 	struct upper upper;
 	enum status status;
 
-	l3 = any_offset(l3);
+	l3 = hide_from_verifier(l3);
 	ip = bytes_at(&frame, l3, sizeof(*ip));
 	key.word[5] = vlans;
 	status = ip ? read_ipv6(&frame, l3, ip, &upper) : INVALID;
@@ -268,7 +268,7 @@ __noinline int filter_ipv6(struct xdp_md *ctx, __u32 l3, __u64 vlans)
 		return exception_result(REASON_EXTENSION_CHAIN, false);
 	if (status != PARSED || read_l4(&frame, &upper, &key.word[4]) != PARSED)
 		return exception_result(REASON_MALFORMED, false);
-	if (upper.routed && filter.exception[REASON_ROUTING_HEADER] != EXCEPTION_MATCH_RULES)
+	if (upper.has_segments_left && filter.exception[REASON_ROUTING_HEADER] != EXCEPTION_MATCH_RULES)
 		return exception_result(REASON_ROUTING_HEADER, false);
 	if (upper.fragment == LATER_FRAGMENT && filter.exception[REASON_LATER_FRAGMENT] != EXCEPTION_MATCH_RULES)
 		return exception_result(REASON_LATER_FRAGMENT, false);

@@ -86,8 +86,8 @@ struct upper {
 	__u8 fragment; /* enum fragment */
 	/* Protocol in the fragment header. Differs from `protocol` if extension headers follow. */
 	__u8 fragment_protocol;
-	/* True if a routing header has segments left: the destination is then not the final one. */
-	bool routed;
+	/* Whether a routing header has segments left: the destination is then not the final one. */
+	bool has_segments_left;
 	__u8 extensions; /* bits of the IPv6 extension headers, from `extension_bits` */
 };
 
@@ -105,12 +105,12 @@ static __always_inline const void *bytes_at(const struct frame *frame, __u32 off
 }
 
 /*
- * Returns the offset unchanged, but the verifier then knows only that it is at most OFFSET_MASK.
+ * Returns the offset unchanged. The verifier knows only that the result is at most OFFSET_MASK.
  * Otherwise the verifier would check each path through a loop separately. The mask changes no
  * offset: read_ipv6 refuses packets that end after OFFSET_MASK, and no other header is that far
  * from the start of the frame.
  */
-static __always_inline __u32 any_offset(__u32 offset)
+static __always_inline __u32 hide_from_verifier(__u32 offset)
 {
 	asm volatile("" : "+r"(offset));
 	return offset & OFFSET_MASK;
@@ -211,7 +211,7 @@ static __always_inline enum status read_ipv6(const struct frame *frame, __u32 l3
 		__u8 extension = extension_bits[upper->protocol];
 		__u32 length;
 
-		upper->l4 = at = any_offset(at);
+		upper->l4 = at = hide_from_verifier(at);
 		upper->extensions |= extension;
 		if (!extension || upper->fragment == LATER_FRAGMENT)
 			return PARSED;
@@ -227,7 +227,7 @@ static __always_inline enum status read_ipv6(const struct frame *frame, __u32 l3
 				return INVALID;
 			break;
 		case EXTENSION_ROUTING:
-			upper->routed |= header->bytes[1]; /* segments left */
+			upper->has_segments_left |= header->bytes[1];
 			break;
 		case EXTENSION_FRAGMENT:
 			if (has_fragment_header)

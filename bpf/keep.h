@@ -128,7 +128,7 @@ static __always_inline bool are_options_valid(const struct frame *frame, __u32 o
 	for (int i = 0; i < 40; i++) {
 		const __u8 *kind, *length;
 
-		offset = any_offset(offset);
+		offset = hide_from_verifier(offset);
 		if (offset >= end)
 			return true;
 		kind = bytes_at(frame, offset, 1);
@@ -281,7 +281,7 @@ static __always_inline bool is_kept_ip(const struct frame *frame, const struct k
 /*
  * is_kept_ipv4 and is_kept_ipv6 return whether a rule keeps an IP packet that starts at offset
  * `l3`. `vlan_kept` states whether a rule names the frame's VLAN. Both are global functions, so the
- * verifier checks them once instead of once per path.
+ * verifier checks them once instead of once per execution path.
  */
 __noinline int is_kept_ipv4(struct xdp_md *ctx, __u32 l3, __u32 vlan_kept)
 {
@@ -291,7 +291,7 @@ __noinline int is_kept_ipv4(struct xdp_md *ctx, __u32 l3, __u32 vlan_kept)
 	struct datagram datagram = { .version = 4 };
 	struct upper upper;
 
-	l3 = any_offset(l3);
+	l3 = hide_from_verifier(l3);
 	ip = bytes_at(&frame, l3, sizeof(*ip));
 	if (!rules || !ip || !is_own_ipv4(&ip->daddr, OWN_DESTINATION) || read_ipv4(&frame, l3, ip, &upper) != PARSED)
 		return false;
@@ -311,7 +311,7 @@ __noinline int is_kept_ipv6(struct xdp_md *ctx, __u32 l3, __u32 vlan_kept)
 	struct upper upper;
 	bool to_own;
 
-	l3 = any_offset(l3);
+	l3 = hide_from_verifier(l3);
 	ip = bytes_at(&frame, l3, sizeof(*ip));
 	if (!rules || !ip)
 		return false;
@@ -319,7 +319,7 @@ __noinline int is_kept_ipv6(struct xdp_md *ctx, __u32 l3, __u32 vlan_kept)
 	/* Return early for most packets: only packets to this host and multicast can match. */
 	if (!to_own && ip->daddr.s6_addr[0] != 0xff)
 		return false;
-	if (read_ipv6(&frame, l3, ip, &upper) != PARSED || upper.routed)
+	if (read_ipv6(&frame, l3, ip, &upper) != PARSED || upper.has_segments_left)
 		return false;
 	if ((vlan_kept || rules->rules & KEEP_ND) && is_own_nd(&frame, ip, &upper, to_own))
 		return true;

@@ -21,10 +21,11 @@ struct V(entry) {
 const volatile struct space V(space) SEC(SPACE_SECTION);
 
 /*
- * Sets of tuples by the first 16 address bits after the skipped bits. For each value of these bits:
- * the number of an entry of `sets` or, if longer prefixes start with the value, of `parts`. The
- * upper 8 of the 16 bits select an entry of this map: the first 256 entries are for the source, the
- * other 256 for the destination. The lower 8 bits select a number in the entry.
+ * Finds the set of tuples for an address by 16 of its bits: the first after the leading bits that
+ * all prefixes share (`skip` in struct space). Each value of the 16 bits has the number of an entry
+ * of `sets` or, if longer prefixes start with the value, of `parts`. The upper 8 of the 16 bits
+ * select an entry of this map: the first 256 entries are for the source, the other 256 for the
+ * destination. The lower 8 bits select a number in the entry.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -57,6 +58,7 @@ struct {
 	__type(value, __u64);
 } V(tags) SEC(".maps");
 
+/* For each tag, the index in `entries` of the first entry of the tag's bucket. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -143,7 +145,7 @@ __noinline __u32 V(search_groups)(const struct V(key) *key, __u64 hash_value, __
 	return found;
 }
 
-/* Returns the smallest matching decision in tuples that is at least `from`, or NO_RULE. */
+/* Searches the tuples. Returns the smallest matching decision from `from` on, or NO_RULE. */
 __noinline __u32 V(search_tuples)(const struct V(key) *key, __u32 from)
 {
 	const volatile struct space *space = &V(space);
