@@ -1,8 +1,9 @@
 //! Scans an arbitrary payload for arbitrary signatures. The result must equal that of a search of
 //! every position, and the steps must stay within the scanner's bound.
 //!
-//! Each fraction of the bound that a scan reaches is a branch of its own, so that the fuzzer keeps
-//! inputs that need more steps than all before, and searches for the most expensive ones.
+//! For each fraction of the bound that a scan exceeds, the macro `branches` takes one more branch.
+//! So the fuzzer keeps inputs that need more steps than all before, and searches for the most
+//! expensive ones.
 #![no_main]
 
 use std::hint::black_box;
@@ -95,7 +96,7 @@ libfuzzer_sys::fuzz_target!(|input: Input| {
         udp,
         L4::Ports { source: 1, destination: input.port.into() },
     );
-    let mut memory = scanner.hits();
+    let mut memory = scanner.hits(); // working memory, still without hits
     let found: Vec<u32> = scanner.scan(&key, &input.payload, &mut memory).collect();
     let mut expected = Vec::new();
     for (number, signature) in (0..).zip(&signatures) {

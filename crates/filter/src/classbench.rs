@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::language::{Problem, start_of, without_foreign_text};
+use crate::language::{Problem, redact_other_file, start_of};
 use crate::rule::{Match, Rule, Verdict, Version};
 
 /// The rules of a ClassBench file.
@@ -20,7 +20,8 @@ pub struct ClassBench {
 }
 
 /// Parses a ClassBench file; all rules get `verdict`. Ignores empty lines and text after `#`.
-/// Returns one error for each invalid line, but only the first if no line begins with `@`.
+/// Returns one error for each invalid line. If no line begins with `@`, the text is probably not a
+/// ClassBench file, so returns only the first error, to reveal little of the text.
 ///
 /// The prefix `0.0.0.0/0` and the port range `0 : 65535` are no conditions: such port ranges
 /// also match packets without ports.
@@ -44,7 +45,7 @@ pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<ClassBench, Vec<
         Ok(ClassBench { rules, rules_with_extra_columns })
     } else {
         let has_rules = text.lines().any(|line| line.trim_start().starts_with('@'));
-        Err(without_foreign_text(problems, has_rules))
+        Err(redact_other_file(problems, has_rules))
     }
 }
 

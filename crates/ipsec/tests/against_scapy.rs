@@ -94,7 +94,7 @@ fn esp_interoperates_with_scapy_in_both_directions() {
             assert_eq!(&bytes[outcome.payload], &inner[header_len..], "{line}");
             opened += 1;
 
-            // Seal the same content; scapy opens the packet below.
+            // Seal the same content. At the end of the test, scapy opens all sealed packets.
             let payload = &inner[header_len..];
             let mut bytes = [
                 &inner[header_len - PREFIX_LEN..header_len],

@@ -46,6 +46,7 @@ impl StagePlan for TtlPlan {
     }
 
     fn verdicts(&self) -> Verdicts {
+        // All stages of this kind drop the same packets.
         Verdicts::Key("ttl".into())
     }
 

@@ -58,7 +58,8 @@ impl<'c, const N: usize> SpaceMatches<'c, N> {
     /// matches. `first` is the index of the bucket's first entry.
     fn add_bucket(&mut self, first: u32, from: u32) {
         let Some(entry) = self.space.next_match(&self.key, first, from) else { return };
-        // The tags of several tuples can be equal and lead to the same bucket.
+        // Buckets are found by 16-bit hash tags. The hashes of several tuples can have equal tags,
+        // and so lead to the same bucket.
         if self.count < MAX_TUPLES && !self.entries[..self.count].contains(&entry) {
             self.entries[self.count] = entry;
             self.rules[self.count] = self.space.entries[entry as usize].rule;

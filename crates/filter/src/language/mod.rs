@@ -11,11 +11,12 @@ use crate::rule::Rule;
 use reader::{RULE_KEYWORDS, Reader};
 
 pub use problem::Problem;
-pub(crate) use problem::{start_of, without_foreign_text};
+pub(crate) use problem::{redact_other_file, start_of};
 pub use signature::{parse_signature, parse_signatures};
 
 /// Returns the rules with their line numbers, from 1. Ignores empty lines and text after `#`.
-/// Returns one error for each invalid line, but only the first if no line begins with a verdict.
+/// Returns one error for each invalid line. If no line begins with a verdict, the text is probably
+/// not a file of rules, so returns only the first error, to reveal little of the text.
 pub fn parse(text: &str) -> Result<Vec<(usize, Rule)>, Vec<Problem>> {
     let (mut rules, mut problems) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
@@ -28,7 +29,7 @@ pub fn parse(text: &str) -> Result<Vec<(usize, Rule)>, Vec<Problem>> {
     if problems.is_empty() {
         return Ok(rules);
     }
-    Err(without_foreign_text(problems, text.lines().any(Reader::has_verdict)))
+    Err(redact_other_file(problems, text.lines().any(Reader::has_verdict)))
 }
 
 /// Parses one rule; returns `None` for an empty line or a comment. Errors have line number 1.

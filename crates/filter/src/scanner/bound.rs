@@ -4,8 +4,9 @@
 //! patterns, each a suffix of the one before. Visiting a pattern costs one step for each of its
 //! blocks except the first, and one step for each signature that is checked, in total at least one.
 //! The first step of a chain is free; all its other steps are *extra* steps. One packet can contain
-//! all patterns, and the scan visits each pattern once, and once more for each offset of its
-//! signatures. So the limit applies to the extra steps of all these visits together:
+//! all patterns. However often a pattern occurs, the scan visits it at most once, and once more for
+//! each `offset` of its signatures or of those of its suffixes. So the limit applies to the extra
+//! steps of all these visits together:
 //!
 //! steps ≤ 2 · automata · bytes + [`Scanner::MAX_EXTRA_STEPS`]
 //!
@@ -43,20 +44,20 @@ impl OverlapBound<'_> {
         entries: &[Entry],
     ) -> (u64, usize) {
         let (mut total, mut worst) = (0_u64, (0, 0));
-        // For each node, summed over it and its suffixes: the steps of one visit, and the entries
-        // with an offset, each of which can cause another visit.
+        // For each node, two sums over the node and its suffixes: the maximum number of steps, and
+        // the number of entries with an offset, each of which can cause another visit.
         let mut chains = vec![(0_u64, 0_u64); self.nodes.len()];
         for &index in self.by_length {
             let node = &self.nodes[index];
             let [first, end] = node.blocks.map(|block| block as usize);
             let blocks = &blocks[first..end];
-            let lengths = |block: &Block| {
+            let slots_of = |block: &Block| {
                 let first = block.first_slot as usize;
                 slots[first..first + block.classes.count_ones() as usize].iter()
             };
             let mut lengths: Vec<u64> = blocks
                 .iter()
-                .flat_map(lengths)
+                .flat_map(slots_of)
                 .map(|slot| u64::from(slot.entries[1] - slot.entries[0]))
                 .collect();
             let classes: Vec<u32> = blocks
@@ -68,7 +69,7 @@ impl OverlapBound<'_> {
             // Every visit checks at least one entry of each slot. It checks the other entries of a
             // slot only once per packet.
             let visit = (blocks.len() + lengths.len()).saturating_sub(1).max(1) as u64;
-            let entry_count: u64 = lengths.iter().map(|length| length.saturating_sub(1)).sum();
+            let other_entries: u64 = lengths.iter().map(|length| length.saturating_sub(1)).sum();
             let first_slot = blocks.first().map_or(0, |block| block.first_slot as usize);
             let own = slots.get(first_slot..first_slot + classes.len()).unwrap_or_default();
             let with_offset = own
@@ -82,9 +83,9 @@ impl OverlapBound<'_> {
             let beyond_free = |steps: u64| steps.saturating_sub(FREE_STEPS);
             let visit_extra = beyond_free(parent_steps + visit) - beyond_free(parent_steps);
             let after_visit = parent_steps + visit;
-            let entries_extra = beyond_free(after_visit + entry_count) - beyond_free(after_visit);
+            let entries_extra = beyond_free(after_visit + other_entries) - beyond_free(after_visit);
             let extra = visit_extra.saturating_mul(1 + offsets).saturating_add(entries_extra);
-            chains[index] = (after_visit.saturating_add(entry_count), offsets);
+            chains[index] = (after_visit.saturating_add(other_entries), offsets);
             total = total.saturating_add(extra);
             worst = worst.max((extra, index));
         }
@@ -93,8 +94,8 @@ impl OverlapBound<'_> {
 
     /// Returns an upper bound of how many of these classes one packet can match.
     fn max_overlap(&self, classes: &[u32]) -> usize {
-        // Comparing more classes with each other would take too long. Assume that all overlap; the
-        // signatures are then rejected.
+        // Comparing more classes with each other would take too long. Assume that all overlap: then
+        // the bound exceeds `MAX_EXTRA_STEPS`, and `Scanner::new` rejects the signatures.
         const MAX_COMPARED: usize = 4096;
         if classes.len() > MAX_COMPARED {
             return classes.len();

@@ -40,6 +40,7 @@ fn address<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &Value) -> Option<T
 }
 
 /// Checks that at least `min` cases have an answer over IPv4, `min` over IPv6, and `min` no answer.
+/// The field `kind` of a case is the IP version.
 fn assert_all_outcomes_occur(cases: &[Value], min: usize) {
     for version in ["v4", "v6"] {
         let count = cases

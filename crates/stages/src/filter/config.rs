@@ -76,7 +76,7 @@ impl From<VerdictOrRules> for ExceptionAction {
     fn from(verdict: VerdictOrRules) -> Self {
         match verdict {
             VerdictOrRules::Drop => Self::Drop,
-            VerdictOrRules::Judge => Self::Judge,
+            VerdictOrRules::Judge => Self::MatchRules,
             VerdictOrRules::Accept => Self::Accept,
         }
     }

@@ -94,7 +94,7 @@ impl PacketException {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ExceptionAction {
     /// Matches them against the rules.
-    Judge,
+    MatchRules,
     Accept,
     /// Accepts ARP, and drops all other packets that are not IP.
     AcceptArp,
@@ -105,7 +105,7 @@ impl ExceptionAction {
     /// Returns the value in the configuration.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Judge => "judge",
+            Self::MatchRules => "judge",
             Self::Accept => "accept",
             Self::AcceptArp => "arp",
             Self::Drop => "drop",
@@ -121,7 +121,7 @@ impl ExceptionPolicy {
     /// Returns the verdict; `None` if rules apply.
     pub(super) fn verdict(&self, exception: PacketException) -> Option<Verdict> {
         match self.0[exception.position()] {
-            ExceptionAction::Judge => None,
+            ExceptionAction::MatchRules => None,
             ExceptionAction::Accept => Some(Verdict::Accept),
             ExceptionAction::AcceptArp if exception == PacketException::Arp => {
                 Some(Verdict::Accept)

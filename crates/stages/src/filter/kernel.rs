@@ -81,7 +81,8 @@ pub(super) fn image(
     }))
 }
 
-/// Returns the contents of the maps of `bpf/classify.h`. `space` has the tables of fixed size.
+/// Returns the contents of the maps of `bpf/classify.h`. For each IP version, `SpaceImage::space`
+/// contains the tables of fixed size, and each other field the content of one map.
 pub fn map_contents(image: Image) -> XdpTables {
     let mut tables = XdpTables::default();
     for (version, space) in [("v4", image.v4), ("v6", image.v6)] {
@@ -110,7 +111,7 @@ fn filter_struct(rules: &[Rule], default: Verdict, exceptions: ExceptionPolicy) 
     let has_continue = rules.iter().any(|rule| rule.verdict.is_none());
     // The values of `enum exception_action`.
     let action = |action: ExceptionAction| match action {
-        ExceptionAction::Judge => 0,
+        ExceptionAction::MatchRules => 0,
         ExceptionAction::Accept => 1,
         ExceptionAction::Drop => 2,
         ExceptionAction::AcceptArp => 3,

@@ -12,7 +12,8 @@ pub enum Inspection {
     /// An ordinary packet: the fields that rules match.
     Key(Key),
     /// A packet exception, with a key if rules can apply nevertheless. `IpOptions`, `RoutingHeader`
-    /// and `LaterFragment` lack a key only for the first fragment of a GTP-U packet.
+    /// and `LaterFragment` have a key, except for the first fragment of a GTP-U packet, which
+    /// [`inspect_gtpu`] reports as one of them.
     Exception(PacketException, Option<Key>),
 }
 

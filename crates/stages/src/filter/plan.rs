@@ -72,7 +72,8 @@ impl StagePlan for FilterPlan {
 
     fn settings(&self) -> Vec<(&'static str, &'static str)> {
         let actions = self.program.exceptions.0.map(ExceptionAction::name);
-        PacketException::WITH_KEY.map(PacketException::key).into_iter().zip(actions).collect()
+        let configuration_keys = PacketException::WITH_KEY.map(PacketException::key);
+        configuration_keys.into_iter().zip(actions).collect()
     }
 
     fn needs_vlan_tags(&self) -> bool {

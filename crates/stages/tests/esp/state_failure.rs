@@ -69,7 +69,7 @@ fn release_reports_last_write_that_fails() {
     let fault = owner.fault().expect("a fault");
     assert!(fault.contains("cannot be written: No such file or directory"), "{fault}");
     assert!(
-        fault.contains("cannot record this failure either (it is no longer at its path)")
+        fault.contains("cannot record this failure either (the file is no longer at its path)")
             && fault.contains("the next start does not know of it: create new keys"),
         "{fault}"
     );

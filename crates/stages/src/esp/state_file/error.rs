@@ -201,7 +201,7 @@ pub(super) enum WriteFailure {
     Io(Arc<io::Error>),
     #[error("another file is at its path")]
     Replaced,
-    #[error("it is no longer at its path")]
+    #[error("the file is no longer at its path")]
     Missing,
 }
 

@@ -1,5 +1,5 @@
-//! The order of writes: to the two slots of a state file in turn, in blocks that the file already
-//! has.
+//! Writes the state to the two slots of a state file in turn. Overwrites disk blocks that the file
+//! already has, so that a full disk cannot prevent a write.
 
 use std::io;
 
@@ -12,7 +12,7 @@ pub(super) trait Storage {
     /// Returns whether the file is at its path, with the expected length.
     fn condition(&self, len: usize) -> io::Result<Condition>;
 
-    /// Writes to blocks that the file has already.
+    /// Overwrites bytes of the file; needs no new disk blocks.
     fn write_at(&mut self, offset: usize, bytes: &[u8]) -> io::Result<()>;
 
     /// Once this function returns `Ok`, earlier writes survive a crash.
@@ -67,8 +67,8 @@ impl<S: Storage> Slots<S> {
         self.position.map_or(0, |position| layout::capacity(position.slot_len))
     }
 
-    /// Replaces the file by one with room for `sas` SAs. After a failure, the file needs no
-    /// mark, because the old or new one has the state.
+    /// Replaces the file by one with room for `sas` SAs. After a failure, the file needs no mark:
+    /// the old or the new file is at the path, and both have a valid state.
     pub(super) fn grow(&mut self, state: &State, sas: usize) -> Result<(), WriteFailure> {
         let is_missing = match self.condition()? {
             Condition::Replaced => return Err(WriteFailure::Replaced),
