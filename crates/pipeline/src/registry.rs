@@ -73,10 +73,10 @@ impl<F: TableFormat> Registry<F> {
         self
     }
 
-    /// Adds or replaces a kind whose stages a closure plans. The stages can share values that the
-    /// closure captures, such as a session table. `C` is the stage's table in the configuration
-    /// file, without `kind`. The closure runs on the control thread, once per stage at the start
-    /// and at each reload.
+    /// Adds or replaces a kind of stages with a closure that creates their plans. The stages can
+    /// share values that the closure captures, such as a session table. `C` is the stage's table in
+    /// the configuration file, without `kind`. The closure runs on the control thread, once per
+    /// stage at the start and at each reload.
     ///
     /// ```
     /// use std::sync::Arc;

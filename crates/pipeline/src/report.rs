@@ -72,8 +72,8 @@ pub struct FrameCounts {
     pub fill: u64,
     /// Received by the kernel, waiting in an RX ring.
     pub rx: u64,
-    /// In egress queues or held by stages, according to the UMEM's record of frame owners. Frames
-    /// whose `Frame` value a stage has lost are not included.
+    /// In egress queues or held by stages, according to the UMEM's record of frame owners. Does not
+    /// include frames whose `Frame` value was dropped; those count as `leaked`.
     pub in_flight: u64,
     /// Posted for transmission and not completed.
     pub tx: u64,

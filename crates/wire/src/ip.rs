@@ -43,8 +43,8 @@ pub enum Addresses {
     V6 {
         /// Source address.
         source: Ipv6Addr,
-        /// Destination address. With a routing header, a pseudo header needs the final destination
-        /// (RFC 8200, section 8.1).
+        /// Destination address. In the pseudo header of a packet with a routing header, this must
+        /// be the final destination (RFC 8200, section 8.1).
         destination: Ipv6Addr,
     },
 }

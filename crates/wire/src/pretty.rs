@@ -13,8 +13,9 @@ use layer::{Layer, Lines};
 /// A frame to be printed with [`Display`](fmt::Display), one line for each layer.
 ///
 /// It prints Ethernet, VLAN tags, ARP, IPv4, IPv6 with its extension headers, TCP, UDP, SCTP, ICMP,
-/// ICMPv6, ESP and GTP-U. Packets inside GTP-U, IPv4 and IPv6 are indented by their depth, at most
-/// [`MAX_DEPTH`](Self::MAX_DEPTH). The last line reports a truncated or malformed layer.
+/// ICMPv6, ESP and GTP-U. Packets inside GTP-U, IPv4 and IPv6 are indented by their depth, and not
+/// printed below [`MAX_DEPTH`](Self::MAX_DEPTH). The last line reports a truncated or malformed
+/// layer.
 ///
 /// Only the checksum of IPv4 headers is verified, because a NIC or the kernel may compute the
 /// others later. GTP-U and ESP in UDP are recognized by their ports, 2152 and 4500.

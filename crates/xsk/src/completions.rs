@@ -11,9 +11,9 @@ use crate::umem::Umem;
 /// has no access to the pool, so it puts them into this list, and
 /// [`Port::reclaim`](crate::Port::reclaim) moves them to the pool.
 ///
-/// They are recorded as owned by the port (`tx`), which counts them in
-/// [`PortFrameCounts::completion`](crate::PortFrameCounts::completion). The port must not send more
-/// frames than [`room`](Self::room) returns.
+/// The UMEM records their owner as `tx`, like that of frames in transmission. But the port counts
+/// them in [`PortFrameCounts::completion`](crate::PortFrameCounts::completion), not in `tx`. The
+/// port must not send more frames than [`room`](Self::room) returns.
 pub struct Completions {
     umem: Umem,
     slot: PortSlot,

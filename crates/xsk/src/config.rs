@@ -55,8 +55,8 @@ pub enum HugePages {
     Off,
 }
 
-/// Returns the number of used huge pages, which the kernel's pool (`vm.nr_hugepages`) also counts;
-/// 0 if unknown.
+/// Returns the number of huge pages in use; 0 if unknown. `vm.nr_hugepages` is the number of free
+/// and used pages together.
 fn pages_in_use() -> usize {
     let number = |file: &str| {
         let text = fs::read_to_string(format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{file}"));
@@ -98,7 +98,7 @@ pub enum UmemError {
     HugePages {
         /// Bytes requested.
         bytes: usize,
-        /// Number of huge pages required, by all workers.
+        /// Number of huge pages required. The engine's errors state those of all workers together.
         pages: usize,
         /// The kernel's error.
         source: io::Error,

@@ -3,8 +3,8 @@
 
 use crate::slots::put_into_slots;
 
-/// A stack of fixed capacity, not a `Vec`: a loop that pushes to a `Vec` could call the function
-/// that grows it, so the compiler would keep the length in memory.
+/// A stack of fixed capacity, not a `Vec`. In a loop that pushes to a `Vec`, the compiler does not
+/// keep the length in a register, because a push may call the function that grows the `Vec`.
 pub(crate) struct FreeList<T> {
     items: Box<[T]>,
     len: usize,

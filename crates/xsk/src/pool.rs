@@ -44,7 +44,7 @@ impl Umem {
     /// # Safety
     /// The configured number of bytes at `base` is readable and writable for as long as `owner`
     /// lives, and is accessed only through the UMEM and through descriptors of frames that the UMEM
-    /// gave up.
+    /// handed over to a port.
     #[cfg(feature = "xsk-rs")]
     pub(crate) unsafe fn in_mapping(
         config: &UmemConfig,
@@ -53,7 +53,8 @@ impl Umem {
         owner: Box<dyn Any>,
     ) -> Result<(Self, Pool), UmemError> {
         config.check()?;
-        // SAFETY: guaranteed by the caller. Needs `unsafe`: the mapping relies on it.
+        // SAFETY: guaranteed by the caller. Needs `unsafe`: the compiler cannot check this
+        // guarantee, on which the mapping relies.
         let memory = unsafe { Mapping::with_owner(base, config.bytes(), owner) };
         Ok(Self::with_pool(config, memory, None, huge))
     }

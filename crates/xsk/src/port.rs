@@ -7,8 +7,8 @@ use crate::{Batch, EgressQueue, Pool, Umem};
 
 /// One queue of one interface, as workers use it. No method blocks.
 ///
-/// The pool and the egress queue must belong to the port's UMEM. Otherwise, an implementation that
-/// hands frames to the kernel panics.
+/// The pool and the egress queue must belong to the port's UMEM. Implementations that hand frames
+/// to the kernel check this, and panic if the UMEMs differ.
 pub trait Port {
     /// Returns the UMEM of the accepted frames; `None` if the port copies packets and accepts any
     /// frame.
@@ -45,9 +45,9 @@ pub trait Port {
     /// Returns the kernel's counters. Makes a system call: not for the data path.
     fn kernel_counters(&self) -> KernelCounters;
 
-    /// Closes the port and moves completed frames to the pool. Returns the number of retired
-    /// frames, which are never reused: a device or the kernel may still access a posted frame, for
-    /// example because a thread in `poll` keeps the socket bound.
+    /// Closes the port and moves completed frames to the pool. Returns the number of the port's
+    /// other frames, which are never reused: a device or the kernel may still access a posted
+    /// frame, for example because a thread in `poll` keeps the socket bound.
     fn close(self: Box<Self>, pool: &mut Pool) -> usize;
 }
 

@@ -10,8 +10,8 @@ fn missing_map(name: &str) -> libbpf_rs::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("the XDP program has no map {name}")).into()
 }
 
-/// Checks the constants that a program was compiled with against `image`, sizes its maps, and
-/// writes its read-only data.
+/// Checks that a program was compiled with the constants of `image`, sizes its maps, and writes its
+/// read-only data.
 pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), libbpf_rs::Error> {
     for (name, expected) in &image.constants {
         change_map(open, name, |map| {

@@ -107,8 +107,8 @@ mod tests {
     }
 
     fn id(name: &str) -> StageId {
-        let (path, earlier_stages) = (0, 0);
-        (path, name.to_owned(), earlier_stages, TypeId::of::<()>())
+        let (path, earlier_stages_with_name) = (0, 0);
+        (path, name.to_owned(), earlier_stages_with_name, TypeId::of::<()>())
     }
 
     fn carried_counters(carried: &CarriedCounters, stage: &str, rows: &[&str]) -> Vec<u64> {

@@ -1,5 +1,5 @@
-//! Rate limits of ICMP errors: one for each source prefix, so that one host cannot use up the
-//! messages of other hosts, and one for all prefixes together.
+//! Rate limits of ICMP errors: one for each source prefix (an IPv4 address or an IPv6 /64), so that
+//! one host cannot use up the messages of other hosts, and one for all prefixes together.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;

@@ -39,8 +39,8 @@ impl<C: Chain> Worker<C> {
     /// Repeats iterations, with commands from the mailbox between them, until
     /// [`Remote::stop`](super::Remote::stop).
     pub fn run(&mut self, mailbox: &Mailbox<C>, idle: Idle) {
-        // `WorkerBuilder::build` may have run on another thread, and has prepared only that thread
-        // for loads of shared tables.
+        // `WorkerBuilder::build` has prepared its thread to read shared tables. It may have run on
+        // another thread, so prepare this thread too.
         shared_table::prepare_thread();
         let mut wait_set = WaitSet::new(self.descriptors().chain([mailbox.fd()]));
         let mut budget = SpinBudget::new(clock::cycles());

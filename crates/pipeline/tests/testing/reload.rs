@@ -33,6 +33,7 @@ fn reload_keeps_counters_and_state() {
     assert_eq!(bench.counters("DropOdd"), [("seen", 2)]);
 
     let result = bench.reload((DropOdd::default(), Count(0)));
+    // `afresh` names the new stages that do not continue the state of an old stage.
     assert_eq!(result.afresh, Vec::<String>::new());
     bench.send("lan", &frame(0));
     assert_eq!(bench.counters("DropOdd"), [("seen", 3)]);

@@ -48,7 +48,8 @@ fn only_advance_fills_token_bucket() {
 #[test]
 fn clock_is_stopped_even_with_ledger_off() {
     let mut bench = TestBench::new(TokenBucket { full_at: 0 });
-    // Without the ledger of CPU cycles, a worker outside the bench reads the clock for `Cx::now`.
+    // With the ledger on, `Cx::now` is the ledger's last time stamp; with the ledger off, a new
+    // reading of the clock. The bench must stop both.
     bench.worker().switch_ledger(false);
     let now = bench.now();
     assert!(bench.send("lan", &frame(0)).sent_frame().is_some());

@@ -49,7 +49,8 @@ fn emitted_packet_leaves_on_queue_of_current_batch() {
     let (wan0, wan0_wire) = ports.pop().unwrap();
     let (lan1, lan1_wire) = ports.pop().unwrap();
     let (lan0, lan0_wire) = ports.pop().unwrap();
-    // Worker 1 of two workers serves queues 1 and 3 of each port: lan0 and lan1, wan0 and wan1.
+    // Worker 1 of two workers serves two queues of each port: queue 1 (`lan0`, `wan0`) and queue 3
+    // (`lan1`, `wan1`).
     let mut worker = Worker::builder(umem, pool)
         .queues(1, 2)
         .port(vec![Box::new(lan0), Box::new(lan1)])

@@ -77,6 +77,7 @@ fn swap_named_keeps_packets_counters_and_state() {
         vec![named("other", CountPackets::default()), named("count", CountPackets::default())],
     );
     let result = result.unwrap();
+    // `afresh` names the new stages that do not continue the state of an old stage.
     assert_eq!(result.afresh, Vec::<String>::new());
     assert_eq!(result.row_counters, [vec![10, 0], vec![]], "wrong row counters of the old stages");
     for n in 10..20 {
