@@ -45,8 +45,9 @@ struct {
 // A frame uses the slot (sequence number mod WINDOW). A slot holds the sequence number + 1 of the
 // frame that used it last. Unlike a bit in a sliding bitmap, a slot identifies a frame: the sink
 // finds every duplicate that is less than WINDOW sequence numbers late, and takes no other frame
-// for a duplicate. Frames of different flows use the same slots, perhaps on two cores at the same
-// time, so check_sequence exchanges the contents of a slot atomically.
+// for a duplicate. A generator numbers the frames of all its flows in one sequence. So frames of
+// different flows share the slots, perhaps on two cores at the same time, and check_sequence
+// exchanges the contents of a slot atomically.
 #define WINDOW (1 << 18)
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

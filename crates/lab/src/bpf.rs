@@ -13,7 +13,8 @@ static SINK: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), 
 
 const HINT: &str = "needs root with CAP_BPF, and Linux 5.18 or later";
 
-/// Loads the generator. `packets` is an array of `struct packet` for a flood, otherwise empty.
+/// Loads the generator. `packets` is an array of `struct packet` for a
+/// [flood](crate::Traffic::flood), otherwise empty.
 pub(crate) fn load_generator(config: &[u8], packets: &[u8]) -> Result<Object, Error> {
     let description = "the generator's BPF program";
     let count = (packets.len() / PACKET_SIZE) as u32;

@@ -9,8 +9,8 @@ const BITS: u32 = 36;
 /// `LATENCY_BUCKETS` of bpf/sink.bpf.c.
 const BUCKETS: usize = 1024;
 
-/// A histogram of durations in nanoseconds; those above 68.7 s count as 68.7 s. A bucket is at most
-/// 1/32 (3.1 %) of its lower end wide, or 1 ns.
+/// A histogram of durations in nanoseconds; those above 68.7 s count as 68.7 s. The width of a
+/// bucket is at most 1/32 (3.1 %) of its lower end, or 1 ns if that is larger.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Histogram(Box<[u64; BUCKETS]>);
 

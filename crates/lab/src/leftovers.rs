@@ -80,8 +80,8 @@ impl BpfObjects {
     }
 }
 
-/// Detects when the kernel has freed a network namespace. A socket keeps its namespace alive, even
-/// if no process has the socket open any more.
+/// Detects when the kernel has freed a network namespace. A socket keeps its namespace alive until
+/// the kernel frees the socket, which may be some time after the last process has closed it.
 ///
 /// The guard connects a second namespace by a veth pair. The kernel removes one end together with
 /// the guarded namespace, and then the other end too.
@@ -146,14 +146,15 @@ pub fn pinned_pages() -> Result<u64, Error> {
     })
 }
 
-/// Polls until `awaited` returns `None` instead of the awaited event.
+/// Polls `pending` until it returns `None`. Until then, `pending` describes the awaited event, for
+/// the error after `deadline`.
 fn poll_until_gone(
     deadline: Duration,
     hint: &str,
-    mut awaited: impl FnMut() -> Result<Option<String>, Error>,
+    mut pending: impl FnMut() -> Result<Option<String>, Error>,
 ) -> Result<(), Error> {
     let start = Instant::now();
-    while let Some(event) = awaited()? {
+    while let Some(event) = pending()? {
         if start.elapsed() > deadline {
             return Err(Error::Timeout {
                 event,

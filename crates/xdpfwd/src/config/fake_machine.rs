@@ -10,11 +10,13 @@ use super::machine::{HugePageCounts, Interface, Machine, Memory};
 pub(crate) struct FakeMachine {
     pub(crate) cores: Vec<usize>,
     pub(crate) interfaces: BTreeMap<&'static str, Interface>,
+    /// SSH sessions and default routes that a start cuts off.
     pub(crate) lockouts: Vec<Lockout>,
     /// Interfaces whose driver removes VLAN tags.
     pub(crate) without_vlan_tags: Vec<&'static str>,
     /// Interfaces with kernel IP forwarding enabled.
     pub(crate) forwarding: Vec<&'static str>,
+    /// The limit on file descriptors, if it is too low.
     pub(crate) too_few_descriptors: Option<TooFewDescriptors>,
     /// Whether `io = "xsk-rs"` is built in.
     pub(crate) xsk_rs: bool,

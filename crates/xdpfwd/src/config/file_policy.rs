@@ -27,7 +27,7 @@ impl FilePolicy {
 
     /// Returns the policy of commands that only read the files and do nothing that needs root.
     #[cfg_attr(not(feature = "filter"), expect(dead_code, reason = "only `filter test` uses it"))]
-    pub(crate) fn of_reading() -> Self {
+    pub(crate) fn of_read_only_command() -> Self {
         if Uid::effective().is_root() { Self::Warn } else { Self::Accept }
     }
 

@@ -7,7 +7,7 @@ use xdpfwd_pipeline::Cell;
 /// A selection of rows. Without options, all rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(crate) struct Window {
-    /// `rules` and `inspect`: list the rows from this number on (from 0)
+    /// `rules` and `inspect`: list the rows from this number on; the first row has number 0
     #[arg(long, value_name = "N")]
     from: Option<usize>,
 

@@ -21,14 +21,18 @@ use capture::Record;
 use verdicts::Judge;
 
 pub(crate) fn test(arguments: &FilterTest, registry: &Registry) -> ExitCode {
-    let (plan, warnings) =
-        match config::load(&arguments.config, registry, &NoMachine, FilePolicy::of_reading()) {
-            Ok(loaded) => loaded,
-            Err(errors) => {
-                errors.emit(LogFormat::Text);
-                return ExitCode::from(crate::cli::USAGE);
-            }
-        };
+    let (plan, warnings) = match config::load(
+        &arguments.config,
+        registry,
+        &NoMachine,
+        FilePolicy::of_read_only_command(),
+    ) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            errors.emit(LogFormat::Text);
+            return ExitCode::from(crate::cli::USAGE);
+        }
+    };
     warnings.emit(LogFormat::Text);
     let selected = select_filter(&plan, arguments.stage.as_deref())
         .map_err(|error| (crate::cli::USAGE, error));
@@ -69,7 +73,7 @@ fn as_filter(stage: &StageOnPath) -> Option<&FilterPlan> {
     plan.downcast_ref()
 }
 
-/// Maximum number of interfaces with unreadable packets named on stderr.
+/// Maximum number of the capture's interfaces that stderr reports as unreadable.
 const MAX_NAMED: u64 = 20;
 
 fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {

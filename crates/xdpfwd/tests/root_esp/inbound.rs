@@ -15,8 +15,8 @@ use crate::{
 };
 
 /// Sends `count` packets through xdpfwd 0, and returns the ESP frames, captured on tap0. Call
-/// `Lab::cut_wire` before, so that the ESP frames do not reach xdpfwd 1. `first` must be the next
-/// sequence number of the SA.
+/// `Lab::separate_taps` before, so that the ESP frames do not reach xdpfwd 1. `first` must be the
+/// next sequence number of the SA.
 pub(super) fn encapsulate(lab: &Lab, xdpfwd_0: &Running, first: u64, count: u64) -> Vec<Vec<u8>> {
     let before = received(xdpfwd_0, "fwd0");
     let tap = Tap::start(&lab.wire, "tap0");
@@ -33,9 +33,9 @@ pub(super) fn encapsulate(lab: &Lab, xdpfwd_0: &Running, first: u64, count: u64)
 }
 
 /// Starts both xdpfwds in a lab whose hosts send nothing by themselves. The wire is cut.
-fn lab_with_wire_cut(setup: &Setup) -> (Lab, [Running; 2], Sink) {
+fn lab_with_separate_taps(setup: &Setup) -> (Lab, [Running; 2], Sink) {
     let lab = Lab::with_silent_hosts(1);
-    lab.cut_wire();
+    lab.separate_taps();
     let instances = lab.start(setup);
     let sink = Sink::builder().check(true).attach(lab.namespaces.sink(), "sink0").unwrap();
     (lab, instances, sink)
@@ -67,7 +67,7 @@ fn replayed_and_late_packets_are_dropped() {
             },
         ),
     ] {
-        let (lab, [xdpfwd_0, xdpfwd_1], sink) = lab_with_wire_cut(&setup);
+        let (lab, [xdpfwd_0, xdpfwd_1], sink) = lab_with_separate_taps(&setup);
         let arrived = || sink.seen().unwrap().arrived.packets;
         let frames = encapsulate(&lab, &xdpfwd_0, 1, COUNT);
         assert_eq!(drops_of(&lab, &xdpfwd_1, &frames), drop_counts([]));
@@ -123,7 +123,7 @@ fn corrupted_packets_are_dropped_and_do_not_move_window() {
         Setup { transform: "null-aes-256-gmac", transport: true, ..base() },
         Setup { transform: "null-aes-128-gmac", esn: false, ..base() },
     ] {
-        let (lab, [xdpfwd_0, xdpfwd_1], sink) = lab_with_wire_cut(&setup);
+        let (lab, [xdpfwd_0, xdpfwd_1], sink) = lab_with_separate_taps(&setup);
         let frames = encapsulate(&lab, &xdpfwd_0, 1, COUNT);
         let mut corrupted = vec![];
         for frame in frames.iter().cycle().take(3 * frames.len()) {
@@ -170,7 +170,7 @@ fn corrupted_packets_are_dropped_and_do_not_move_window() {
 fn inbound_sa_accepts_packets_only_on_configured_queue() {
     const COUNT: u64 = 100;
     let lab = Lab::with_silent_hosts(2);
-    lab.cut_wire();
+    lab.separate_taps();
     let sink = Sink::builder().check(true).attach(lab.namespaces.gen_(), "gen0").unwrap();
     let mut outcomes = vec![];
     for queue in [0, 1] {

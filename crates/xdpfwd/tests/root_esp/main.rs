@@ -23,8 +23,8 @@ use serde_json::Value;
 use support::esp::{Lab, Setup, drops, inject, latest, received};
 use support::{FinalReport, Running, until};
 
-/// A line of an outbound SA's table. Only the test's packets match, so the kernel's packets use no
-/// sequence numbers.
+/// A line of an outbound SA's table. Only the test's packets match, so packets that the hosts'
+/// kernels send on their own, such as Neighbor Discovery, use no sequence numbers.
 const SELECT_10_77: &str = "selector = [\"10.77.0.0/16\"]\n";
 
 fn for_both_sides(lines: &str) -> [String; 2] {

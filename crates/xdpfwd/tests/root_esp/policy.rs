@@ -89,7 +89,7 @@ fn packets_without_sa_pass_only_with_bypass() {
     ];
     let all: Vec<_> = frames.iter().map(|(_, frame)| frame.clone()).collect();
     let lab = Lab::with_silent_hosts(1);
-    lab.cut_wire();
+    lab.separate_taps();
     let base = || Setup { bypass: "[]", seal_sa: for_both_sides(SELECT_10_77), ..Setup::default() };
     let instances = lab.start(&base());
     for bypass in ["", "arp", "nd", "ike", "not-ip", "unmatched"] {

@@ -73,7 +73,7 @@ fn rekeying_under_load_loses_no_packet() {
     }
     assert_eq!(latest.map(|(spi, _)| spi), [0, 1].map(|side| spi(side, GENERATIONS)));
     // The anti-replay window survives reloads.
-    lab.cut_wire();
+    lab.separate_taps();
     let last_sa: Vec<_> =
         frames.iter().filter(|frame| Kind::expect_esp(frame).spi == spi(0, GENERATIONS)).collect();
     let count = last_sa.len() as u64;

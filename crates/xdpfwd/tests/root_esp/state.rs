@@ -59,7 +59,7 @@ impl Case {
             ..Setup::default()
         };
         let lab = Lab::with_silent_hosts(1);
-        lab.cut_wire();
+        lab.separate_taps();
         let state = state(&lab);
         let sender = lab.start_one(&setup, 0);
         let frames = encapsulate(&lab, &sender, 1, 200);

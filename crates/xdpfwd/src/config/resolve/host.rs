@@ -11,8 +11,8 @@ use crate::config::machine::{Interface, Machine};
 use crate::config::parsed::{PathTable, PortTable, Tables};
 use crate::host_checks::{competing_users, path_mtu};
 
-/// Warns of problems that a plan has on this host. The plan must have no errors, so that its ports
-/// and paths have the order of their tables.
+/// Warns of problems that a plan has on this host. The plan must have no errors: then each of its
+/// ports and paths has the same index as its table.
 pub(super) fn check(
     plan: &Plan,
     ports: &Tables<PortTable>,
@@ -55,7 +55,7 @@ fn warn_of_lockouts(
             ports::warn_of_lockouts(ports, &lockouts.found, findings);
             if let Some(error) = lockouts.sessions_error {
                 let message = format!(
-                    "cannot check whether a port takes an SSH session from this host: {error}"
+                    "cannot check whether a port cuts off an SSH session of this host: {error}"
                 );
                 findings.warning(&(0..0), message);
             }

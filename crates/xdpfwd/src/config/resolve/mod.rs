@@ -51,8 +51,8 @@ pub(super) fn resolve(
     let workers = workers::resolve(&engine.cores, context.machine, findings);
     let interfaces = ports::interfaces(&ports, context.machine, findings);
     if !is_empty && !ports::check(&ports, &interfaces, findings) {
-        // One of two ports with the same name may be meant to have an undefined name that a path
-        // uses, so report none.
+        // If two ports have the same name, one of the names may be a mistake for a name that a path
+        // uses. So report no undefined port names.
         ports.is_complete = false;
     }
     ports::check_io(&ports, &engine, context.machine, findings);

@@ -71,7 +71,7 @@ fn too_few_descriptors_are_warning() {
 }
 
 #[test]
-fn huge_pages_with_xsk_rs_must_be_filled() {
+fn packet_memory_of_xsk_rs_must_be_multiple_of_huge_page() {
     let check = |frames: u32, io: &str, huge_pages: &str| {
         let umem = format!("[umem]\nframes = {frames}\nhuge_pages = \"{huge_pages}\"\n");
         let ports = MINIMAL.replace("interface", &format!("io = \"{io}\"\ninterface"));

@@ -79,7 +79,7 @@ impl Lab {
     }
 
     /// Stops forwarding between both xdpfwds. Each tap still receives the frames of its xdpfwd.
-    pub fn cut_wire(&self) {
+    pub fn separate_taps(&self) {
         sh(&self.wire, "for tap in tap0 tap1; do ip link set $tap nomaster; done");
     }
 
