@@ -13,8 +13,8 @@ use xdpfwd_pipeline::PlanError;
 pub(crate) struct Limits {
     /// Index of the rule, configured limit, buckets.
     all: Vec<(u32, Limit, SharedLimit)>,
-    /// Number of workers: the more there are, the fewer tokens each of them takes in advance. `None`
-    /// in a dry run, which takes no tokens in advance.
+    /// Number of workers: the more there are, the fewer tokens each takes in advance. `None` in a
+    /// dry run, which takes no tokens in advance.
     workers: Option<usize>,
     log: LogWriter,
 }
