@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::language::{Problem, start_of, without_foreign_text};
+use crate::language::{Problem, only_first_if_no_rules, start_of};
 use crate::rule::{Match, Rule, Verdict, Version};
 
 /// The rules of a ClassBench file.
@@ -44,7 +44,7 @@ pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<ClassBench, Vec<
         Ok(ClassBench { rules, rules_with_extra_columns })
     } else {
         let has_rules = text.lines().any(|line| line.trim_start().starts_with('@'));
-        Err(without_foreign_text(problems, has_rules))
+        Err(only_first_if_no_rules(problems, has_rules))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::rule::Rule;
 use reader::{RULE_KEYWORDS, Reader};
 
 pub use problem::Problem;
-pub(crate) use problem::{start_of, without_foreign_text};
+pub(crate) use problem::{only_first_if_no_rules, start_of};
 pub use signature::{parse_signature, parse_signatures};
 
 /// Returns the rules with their line numbers, from 1. Ignores empty lines and text after `#`.
@@ -28,7 +28,7 @@ pub fn parse(text: &str) -> Result<Vec<(usize, Rule)>, Vec<Problem>> {
     if problems.is_empty() {
         return Ok(rules);
     }
-    Err(without_foreign_text(problems, text.lines().any(Reader::has_verdict)))
+    Err(only_first_if_no_rules(problems, text.lines().any(Reader::has_verdict)))
 }
 
 /// Parses one rule; returns `None` for an empty line or a comment. Errors have line number 1.

@@ -26,8 +26,8 @@ pub(crate) fn start_of(word: &str) -> String {
 }
 
 /// Removes all problems except the first if no line of the text begins like a rule (`has_rules` is
-/// false): then the text is probably foreign, that is, not meant to be rules.
-pub(crate) fn without_foreign_text(mut problems: Vec<Problem>, has_rules: bool) -> Vec<Problem> {
+/// false): the text was probably not meant to be rules.
+pub(crate) fn only_first_if_no_rules(mut problems: Vec<Problem>, has_rules: bool) -> Vec<Problem> {
     if !has_rules && problems.len() > 1 {
         problems.truncate(1);
         for problem in &mut problems {

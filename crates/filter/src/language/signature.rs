@@ -1,6 +1,6 @@
 //! The signature language: each line is a rule with a byte pattern.
 
-use super::problem::{Problem, without_foreign_text};
+use super::problem::{Problem, only_first_if_no_rules};
 use super::reader::{RULE_KEYWORDS, Reader, number};
 use super::words::Word;
 use crate::signature::Signature;
@@ -23,7 +23,7 @@ pub fn parse_signatures(text: &str) -> Result<Vec<(usize, Signature)>, Vec<Probl
     if problems.is_empty() {
         return Ok(signatures);
     }
-    Err(without_foreign_text(problems, text.lines().any(Reader::has_verdict)))
+    Err(only_first_if_no_rules(problems, text.lines().any(Reader::has_verdict)))
 }
 
 /// Like [`parse_rule`](crate::parse_rule), for a signature.
