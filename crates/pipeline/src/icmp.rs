@@ -22,8 +22,8 @@ impl IcmpErrors {
     /// Creates a sender. `per_second` is the limit for the messages that all workers together send
     /// to one source prefix, an IPv4 address or an IPv6 /64. Each worker may send an equal share,
     /// and at least one per second unless `per_second` is 0. All prefixes together get at most 16
-    /// times as many. The messages have the source address in `sources`, otherwise that of the path's
-    /// ingress interface or, if unknown, the destination of the packet.
+    /// times as many. The messages have the source address in `sources`, otherwise that of the
+    /// path's ingress interface or, if unknown, the destination of the packet.
     pub fn new(per_second: u32, sources: Sources, cx: &BuildCx<'_>) -> Self {
         let ingress = cx.from_port();
         Self {
