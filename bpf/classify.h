@@ -120,7 +120,7 @@ static __always_inline __u64 fold(__u64 a, __u64 b)
 
 /*
  * Returns the tuples that may have a rule for an address. The address begins at the highest bit of
- * `address`. `root`, `parts` and `sets` are maps; `root` is the map V(first) in space.h.
+ * `address`. `root`, `parts` and `sets` are maps of space.h; `root` is `first_v4` or `first_v6`.
  */
 static __always_inline __u64 tuples_of_address(void *root, void *parts, void *sets, const volatile struct space *space,
 					       enum side side, __u64 address)

@@ -192,7 +192,9 @@ static __always_inline enum status read_ipv4(const struct frame *frame, __u32 l3
 	return PARSED;
 }
 
-/* Parses an IPv6 header and at most MAX_EXTENSION_HEADERS extension headers (RFC 8200, 4). */
+/*
+ * Parses an IPv6 header and at most MAX_EXTENSION_HEADERS extension headers (RFC 8200, section 4).
+ */
 static __always_inline enum status read_ipv6(const struct frame *frame, __u32 l3, const struct ipv6hdr *ip, struct upper *upper)
 {
 	__u32 at = l3 + sizeof(*ip), end = at + read_length(ip->payload_len);

@@ -29,7 +29,8 @@ fn config_without_wakeup() -> FakeKernelConfig {
     FakeKernelConfig { wants_tx_wakeup: false, ..FakeKernelConfig::default() }
 }
 
-/// Runs only the fake kernel, which every other scenario includes.
+/// Runs only the fake kernel, which every other scenario includes. `pretend_user` replaces the work
+/// of user space on the rings.
 fn kernel(rounds: u64) {
     let (umem, mut pool) = umem();
     let (_port, kernel) =

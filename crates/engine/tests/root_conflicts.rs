@@ -65,7 +65,8 @@ fn error_names_program_on_bridge_of_port() {
     ip(lab.fwd(), "link add br0 type bridge");
     ip(lab.fwd(), "link set dev fwd0 master br0");
     ip(lab.fwd(), &format!("link set dev br0 xdpgeneric obj {OBJECT} sec xdp"));
-    // /sys shows another network namespace; rtnetlink finds the bridge nevertheless.
+    // `run` enters the network namespace, but /sys still shows the original one. So `start` finds
+    // the bridge over rtnetlink.
     let error = lab.fwd().run(start).unwrap().unwrap_err();
     let StartError::AttachedAlready { program: Some(program), .. } = error else {
         panic!("{error}")

@@ -75,6 +75,7 @@ fn fault_of_stage_that_reload_removes_stays_in_reports() {
         assert_eq!(data_plane.report().faults, [of_first, of_second]);
         data_plane.reload(cross_connect(1, FailingRelease::stage("third"))).unwrap();
         let of_third = "the last write of third has failed";
+        // The report lists faults of the current stages before those of removed stages.
         assert_eq!(stop(data_plane).faults, [of_third, of_first, of_second]);
     };
     lab.fwd().run(run).unwrap();

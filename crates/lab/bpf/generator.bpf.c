@@ -36,7 +36,7 @@ struct state {
 	__u64 last;  // send time of the last frame
 	__u64 start; // start of the schedule
 	__u64 due;   // time from `start` to the next frame, nanoseconds, << FRACTION_BITS
-	__u64 flow;  // flow of the next frame; in a flood, index of the next packet
+	__u64 flow;  // flow of the next frame; in `flood` and `inject`, next index in `packets`
 };
 
 SEC(".data.state") struct state state = {};

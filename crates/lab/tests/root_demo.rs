@@ -87,7 +87,7 @@ fn demo_with_correct_report_balances() {
 }
 
 #[test]
-fn demo_text_names_every_loss() {
+fn demo_text_lists_loss_locations_and_leaks() {
     let output = demo("readable", "0 0", &["--size", "1514"]);
     let stdout = text(&output.stdout);
     assert!(output.status.success(), "{stdout}{}", text(&output.stderr));

@@ -83,7 +83,7 @@ impl Inbox {
     pub(crate) fn received(&self) -> impl Iterator<Item = Received> + '_ {
         self.headers.iter().zip(self.controls.iter()).map(|(header, control)| {
             let Control { header: control_header, aux, .. } = control;
-            // The kernel has written all fields before `padding`.
+            // The control data is valid if the kernel has written all fields before `padding`.
             let has_aux = header.msg_hdr.msg_controllen >= mem::offset_of!(Control, padding)
                 && (control_header.cmsg_level, control_header.cmsg_type)
                     == (libc::SOL_PACKET, libc::PACKET_AUXDATA);

@@ -36,8 +36,8 @@ impl Cx<'_> {
         self.worker
     }
 
-    /// Returns the number of the queue on which the batch arrived and emitted frames leave; in
-    /// `tick` and `retire`, the worker's first queue.
+    /// Returns the number of the queue on which the batch arrived, and on which emitted frames
+    /// leave; in `tick` and `retire`, the worker's first queue.
     pub fn queue(&self) -> u16 {
         self.queue
     }

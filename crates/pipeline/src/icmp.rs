@@ -19,11 +19,11 @@ pub struct IcmpErrors {
 }
 
 impl IcmpErrors {
-    /// Creates a sender. `per_second` limits the messages of all workers together to
-    /// each source prefix, an IPv4 address or an IPv6 /64; each worker may send an equal share, and
-    /// at least one per second unless `per_second` is 0. All prefixes together get at most 16 times
-    /// as many. The messages have the source address in `sources`, otherwise that of the path's
-    /// ingress interface or, if unknown, the destination of the packet.
+    /// Creates a sender. `per_second` is the limit for the messages that all workers together send
+    /// to one source prefix, an IPv4 address or an IPv6 /64. Each worker may send an equal share,
+    /// and at least one per second unless `per_second` is 0. All prefixes together get at most 16
+    /// times as many. The messages have the source address in `sources`, otherwise that of the
+    /// path's ingress interface or, if unknown, the destination of the packet.
     pub fn new(per_second: u32, sources: Sources, cx: &BuildCx<'_>) -> Self {
         let ingress = cx.from_port();
         Self {
@@ -39,7 +39,7 @@ impl IcmpErrors {
     /// [`Cx::now`](crate::Cx::now).
     ///
     /// Returns false and leaves the packet unchanged if:
-    /// - the rate limit of the source or of all sources is reached;
+    /// - the rate limit of the packet's source prefix, or that of all prefixes, is reached;
     /// - no message may be sent about the packet, see [`ErrorMessage::about`];
     /// - the packet was decrypted on its path: a message would quote it in clear text;
     /// - the frame has too little headroom: 28 bytes for IPv4, 48 for IPv6.

@@ -27,7 +27,8 @@ pub use ttl::{Ttl, TtlConfig};
 
 use xdpfwd_pipeline::{Registry, TableFormat};
 
-/// Returns the stage kinds in this build. The format `F` must support `serde_spanned::Spanned`.
+/// Returns the stage kinds in this build. The configuration format `F` must support
+/// `serde_spanned::Spanned`.
 ///
 /// With the feature `esp`, also registers the drop reasons of ESP, so that every report lists them.
 pub fn builtin<F: TableFormat>() -> Registry<F> {

@@ -26,7 +26,7 @@ fn compare(set_count: usize) {
     let seed = xdpfwd_testkit::random_filter::seed();
     let mut rng = SplitMix64::new(seed);
     // `mangled` packets were truncated, overwritten or extended.
-    let (mut cases, mut by_rule, mut mangled, mut max_tuples) = (0, 0, 0, 0);
+    let (mut cases, mut by_rule, mut mangled, mut max_tables) = (0, 0, 0, 0);
     for set in 0..set_count {
         let max_continue_rules = usize::MAX;
         let rule_set = RuleSet::draw(&mut rng, max_continue_rules);
@@ -68,10 +68,11 @@ fn compare(set_count: usize) {
                 );
             }
         }
-        max_tuples = max_tuples.max(classifier.shape().v4.len());
+        max_tables = max_tables.max(classifier.shape().v4.len());
     }
     println!(
-        "{cases} packets, {by_rule} decided by a rule, {mangled} mangled; up to {max_tuples} tuples"
+        "{cases} packets, {by_rule} decided by a rule, {mangled} mangled; up to {max_tables} hash \
+         tables for IPv4"
     );
     // A million packets per 1024 sets.
     assert!(cases >= set_count * 1_000_000 / 1024);

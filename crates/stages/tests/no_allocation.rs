@@ -37,7 +37,8 @@ fn worker_does_not_allocate_per_packet() {
         let plan = xdpfwd_testkit::plan("filter", &table, &cx).unwrap();
         NamedStage::build("filter", &*plan, &BuildCx::default())
     };
-    // Nested patterns of the packet's bytes, from different offsets on.
+    // Patterns of 1 to 19 zeros, each a prefix of the next, with three different offsets. The
+    // payload of `udp()` contains them.
     let payload = || {
         let signatures: String = (1..20)
             .map(|n| format!("'continue hex \"{}\" offset {}',", "00".repeat(n), n % 3))
@@ -117,7 +118,8 @@ fn esp_does_not_allocate_per_packet() {
             for packet in packets.iter().cycle().take(60) {
                 bench.wires.lan.deliver(packet).unwrap();
             }
-            // The stage answers a packet that is too big by ICMP, and drops one that is not IP.
+            // This IPv4 packet is too big: the stage answers with an ICMP error. The packet of
+            // zeros is not IP: the stage drops it.
             bench
                 .wires
                 .lan

@@ -46,7 +46,7 @@ fn set_mac_sets_configured_addresses() {
 }
 
 #[test]
-fn invalid_table_error_states_accepted_values() {
+fn invalid_table_error_names_the_problem() {
     let error = |kind, table| plan(kind, table).err().unwrap().to_string();
     assert!(error("mac-swap", "{ port = 1 }").contains("unknown field `port`"));
     assert!(error("ttl", "{ by = 2 }").contains("unknown field `by`"));

@@ -45,8 +45,8 @@ pub(crate) fn test_binary(suite: &Suite) -> Result<PathBuf> {
     })
 }
 
-/// Fails if the test binary lacks one of the tests. Otherwise, the binary would skip a renamed test
-/// silently.
+/// Fails if the test binary lacks one of the tests. Without this check, a renamed test would be
+/// skipped silently.
 pub(crate) fn require_tests(binary: &Path, tests: &[&str]) -> Result<()> {
     let test_list = tool::text(Command::new(binary).args(["--list", "--format", "terse"]))?;
     match first_missing(&test_list, tests) {

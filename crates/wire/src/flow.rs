@@ -2,7 +2,8 @@
 //! bits.
 //!
 //! The hash has no key, so an attacker who chooses addresses and ports can make flows collide:
-//! limit the probes in a table that outsiders can fill. Hash values may change with any release.
+//! in a hash table that outsiders can fill, limit the slots that a lookup reads. Hash values may
+//! change with any release.
 
 use crate::ip::{Addresses, IpProtocol};
 use crate::mac::MacAddr;

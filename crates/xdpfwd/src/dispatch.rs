@@ -74,7 +74,7 @@ fn run(app: &App, arguments: impl IntoIterator<Item = impl Into<OsString> + Clon
     if cli.check {
         return check::run(&cli, &plan, &warnings, &machine);
     }
-    crate::run::run(plan, machine.has_missed_interface(), &cli, app)
+    crate::run::run(plan, machine.has_missing_interface(), &cli, app)
 }
 
 /// Prints a help text or a usage error.

@@ -40,14 +40,14 @@ impl fmt::Display for InvalidConfiguration {
 
 impl Error for InvalidConfiguration {}
 
-/// Runs until a signal arrives, `--duration` ends, or forwarding fails. `missed_interface` states
-/// that an interface did not exist when the configuration was checked.
-pub(crate) fn run(plan: Plan, missed_interface: bool, cli: &Run, app: &App) -> ExitCode {
+/// Runs until a signal arrives, `--duration` ends, or forwarding fails. `interface_was_missing`
+/// states that an interface did not exist when the configuration was checked.
+pub(crate) fn run(plan: Plan, interface_was_missing: bool, cli: &Run, app: &App) -> ExitCode {
     // This copy of the plan serves to diagnose a failed start. It lacks the stages, because copies
     // of their plans would keep resources (files, keys) open.
     let mut without_stages = plan.clone();
     without_stages.paths.iter_mut().for_each(|path| path.stages.clear());
-    match run_until_stopped(plan, missed_interface, cli, app) {
+    match run_until_stopped(plan, interface_was_missing, cli, app) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<InvalidConfiguration>() => ExitCode::from(USAGE),
         Err(error) => {
@@ -99,7 +99,7 @@ fn print_start_problems(plan: &Plan, cli: &Run) {
 
 fn run_until_stopped(
     mut plan: Plan,
-    mut missed_interface: bool,
+    mut interface_was_missing: bool,
     cli: &Run,
     app: &App,
 ) -> anyhow::Result<()> {
@@ -113,11 +113,11 @@ fn run_until_stopped(
             printer.print(Report::not_started(&plan).into_final());
             return printer.finish();
         }
-        if !missed_interface {
+        if !interface_was_missing {
             break;
         }
         // The checks of the interface that was missing have not run yet.
-        (plan, missed_interface) = load_again(cli, app)?;
+        (plan, interface_was_missing) = load_again(cli, app)?;
     }
     let data_plane = DataPlane::start(plan, &control)?;
     tracing::info!(version = app.version, "{} has started", app.name);
@@ -154,7 +154,7 @@ fn load_again(cli: &Run, app: &App) -> Result<(Plan, bool), InvalidConfiguration
     match config::load(cli.config(), &app.registry, &machine, cli.file_policy()) {
         Ok((plan, warnings)) => {
             warnings.emit(cli.log_format);
-            Ok((plan, machine.has_missed_interface()))
+            Ok((plan, machine.has_missing_interface()))
         }
         Err(errors) => {
             errors.emit(cli.log_format);

@@ -1,5 +1,5 @@
-//! The four rings of a port, without frames, ownership record or packets. Benchmarks compare them
-//! with C (`benches/peers/ring_twin.c`).
+//! The four rings of a port, with descriptors, but without `Frame` values, a record of frame owners
+//! or packet bytes. Benchmarks compare them with C (`benches/peers/ring_twin.c`).
 
 use crate::abi::Descriptor;
 use crate::batch::Batch;
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn pretend_user_lets_fake_kernel_deliver_and_complete_again() {
+    fn pretend_user_call_replaces_receive_transmit_and_reclaim() {
         let config =
             UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (umem, _pool) = Umem::new(&config).unwrap();

@@ -1,4 +1,4 @@
-//! Generic netlink. The kernel numbers families, so they are opened by name.
+//! Generic netlink. The kernel assigns family IDs at run time, so families are opened by name.
 
 use std::io;
 

@@ -121,7 +121,8 @@ impl Monitor {
         Ok(Self(socket))
     }
 
-    /// Discards all pending notifications. Callers then read everything, so losses do not matter.
+    /// Discards all pending notifications. Callers then read all links and addresses,
+    /// so a lost notification does no harm.
     pub(crate) fn drain(&self) {
         const ENOBUFS: i32 = 105; // the kernel lost notifications; reading clears this error
         while self

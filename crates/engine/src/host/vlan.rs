@@ -18,7 +18,8 @@ pub struct VlanTagLoss {
     pub cause: String,
     /// The remedy.
     pub fix: String,
-    /// Whether only packets that the other end of a veth sends with tags in the metadata lose them.
+    /// Whether the loss depends on the other end of a veth: only packets that it sends with the tag
+    /// in the metadata are affected.
     pub depends_on_sender: bool,
 }
 
@@ -63,8 +64,9 @@ impl VlanTagLoss {
     }
 
     /// `peer` is the name of the other end and its enabled features; `None` if the other end is in
-    /// another network namespace. A veth passes packets on with their metadata, so the `RECEIVE`
-    /// features here have no effect: they show whether somebody has disabled them to keep tags.
+    /// another network namespace. The `RECEIVE` features of a veth have no effect: it passes
+    /// packets on with their metadata. Disabled `RECEIVE` features only show that somebody has run
+    /// the commands of `fix`, one of which makes the other end leave tags in frames.
     fn of_veth(
         name: &str,
         enabled: &BTreeSet<String>,

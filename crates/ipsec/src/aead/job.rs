@@ -15,7 +15,7 @@ pub trait Aead: Send + Sync {
 /// The cryptographic work on one packet.
 ///
 /// The order of the fields matters: backends load the nonce and the AAD, of 12 bytes each, with
-/// 16-byte loads. Such a load stalls if the 4 bytes after these 12 were stored just before.
+/// 16-byte loads. Such a load stalls if a recent store wrote the 4 bytes after these 12.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Job<'a> {

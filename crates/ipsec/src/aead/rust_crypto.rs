@@ -55,6 +55,7 @@ fn seal(cipher: &impl EspCipher, encrypts: bool, jobs: &mut [Job<'_>]) {
             let computed = if encrypts {
                 cipher.encrypt_in_place_detached(nonce, aad.bytes(), text)
             } else {
+                // Authenticates the text as additional data and encrypts nothing.
                 cipher.encrypt_in_place_detached(nonce, text, &mut [])
             };
             computed.map(|computed| tag.copy_from_slice(&computed)).is_ok()

@@ -103,9 +103,9 @@ pub(super) fn as_text(traffic: &TrafficArguments, outcome: &Outcome) -> String {
         let basis = match (loss.basis, loss.veth) {
             (LossBasis::Counted, _) => "its counter".into(),
             (LossBasis::Difference, Some(veth)) => {
-                format!("counters before − after (veth driver: {})", grouped(veth))
+                format!("counters on both sides (veth driver: {})", grouped(veth))
             }
-            (LossBasis::Difference, None) => "counters before − after".to_owned(),
+            (LossBasis::Difference, None) => "counters on both sides".to_owned(),
         };
         text += &format!(
             "  {:<40}{:>14}{:>13}   {basis}\n",

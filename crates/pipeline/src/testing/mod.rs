@@ -30,7 +30,7 @@
 //!     }
 //! }
 //!
-//! TOO_LONG.register()?; // the plan of a stage does this
+//! TOO_LONG.register()?; // in a program, the stage's plan registers the reason
 //! let mut bench = TestBench::new(MaxLength(100));
 //! assert_eq!(bench.send("lan", &[0; 60]), Disposition::sent("wan", [0; 60]));
 //! assert_eq!(bench.send("lan", &[0; 101]), Disposition::dropped(&TOO_LONG));
@@ -65,9 +65,9 @@
 //! # Ok::<(), xdpfwd_pipeline::testing::TestBenchError>(())
 //! ```
 //!
-//! [`TestBenchBuilder::plans`] builds stages from [`StagePlan`](crate::StagePlan)s, which know the
-//! ports. To test a whole configuration file, use `App::test_bench` of the crate `xdpfwd`, with its
-//! feature `testing`.
+//! [`TestBenchBuilder::plans`] builds stages from [`StagePlan`](crate::StagePlan)s, which can read
+//! the ports' properties. To test a whole configuration file, use `App::test_bench` of the crate
+//! `xdpfwd`, with its feature `testing`.
 //!
 //! # Time
 //!

@@ -52,8 +52,8 @@ impl Plans {
         })
     }
 
-    /// Removes the old plans of the path from a port: all but its last `new_plans` plans. Releases
-    /// their resources.
+    /// Removes the old plans of the path that starts at port `from`: all plans but the last
+    /// `new_plans`. Releases the resources of the removed plans.
     pub(super) fn release_replaced(&mut self, from: PortId, new_plans: usize) {
         let on_path = self.0.iter().filter(|(port, _)| *port == from).count();
         let mut replaced = on_path.saturating_sub(new_plans);

@@ -78,7 +78,7 @@ mod tests {
     use crate::reason::Reason;
 
     #[test]
-    fn first_event_of_chunk_decides() {
+    fn events_of_other_packets_in_same_chunk_are_ignored() {
         let mut tracked = TrackedBatch::new([1, 2, 3]);
         let dropped = FrameEvent::Dropped(Reason::POLICY);
         tracked.record_events(vec![(1, dropped), (1, FrameEvent::Freed), (9, FrameEvent::Freed)]);

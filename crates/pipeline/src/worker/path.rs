@@ -17,8 +17,7 @@ pub(super) struct Path<C> {
     pub(super) chain: C,
     pub(super) names: Vec<String>,
     pub(super) accounts: Vec<StageAccount>,
-    /// For each stage, the sum of the final counters of the old stages that it continues after
-    /// reloads.
+    /// For each stage, the sum of the final counters of its predecessors, which reloads replaced.
     pub(super) inherited: Vec<Counters>,
     pub(super) needs_headers: bool,
     /// Whether the stages are retired: they process no more packets, and only their counters are

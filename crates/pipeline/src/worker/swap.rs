@@ -22,8 +22,8 @@ pub struct SwapResult {
 }
 
 impl<C: Chain> Worker<C> {
-    /// Replaces the stages of the path from a port. Retires the old stages, so that they give up
-    /// the frames that they hold, and returns them.
+    /// Replaces the stages of the path from a port. Returns the old stages, after retiring them, so
+    /// that they give up the frames that they hold.
     ///
     /// A new stage continues the [`StageAccount`] and the [counters](crate::Stage::counters) of the
     /// old stage with the same name, but not its state; [`swap_named`](Worker::swap_named) also

@@ -108,6 +108,7 @@ fn frame_lost_by_stage_is_reported_as_leaked() {
     let frames = worker.frames();
     assert_eq!((frames.leaked, frames.in_flight), (20, 0), "{frames:?}");
     assert_eq!(worker.umem().lost(), 20);
+    // The egress queues are empty, so these are the frames that count toward the hold quota.
     assert_eq!(
         worker.frames_in_user_space(),
         20,
@@ -122,7 +123,7 @@ fn frame_lost_by_stage_is_reported_as_leaked() {
 }
 
 #[test]
-fn report_and_swap_after_loss_return_each_lost_frame_to_quota_once() {
+fn report_and_swap_release_hold_quota_of_lost_frames_only_once() {
     let (mut worker, wires) = cross_connect((LoseHeld,), (LoseHeld,));
     (0..20).for_each(|n| wires.lan.deliver(&packet(n)).unwrap());
     worker.poll_once();

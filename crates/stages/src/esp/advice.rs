@@ -11,17 +11,17 @@ use super::bypass::Bypass;
 use super::state_file::{StateFile, StateFileError, StateFileProblem};
 use super::values::Bypassed;
 
-/// Returns the warnings about a stage. `kinds` is its key `bypass`, and `addresses` are all
-/// addresses of its SAs.
+/// Returns the warnings about a stage. `bypass_key` is the value of the stage's configuration key
+/// `bypass`, `bypass` is created from this value, and `addresses` are all addresses of the SAs.
 pub(super) fn warnings(
-    kinds: &[Bypassed],
+    bypass_key: &[Bypassed],
     bypass: &Bypass,
     addresses: impl IntoIterator<Item = IpAddr>,
     state_path: &Path,
 ) -> Vec<PlanDiagnostic> {
     let warning = |message| PlanDiagnostic { location: Location::Stage, message };
     let state = missing_state_file(state_path).or_else(|| failed_write(state_path));
-    let neighbors = dropped_neighbor_packets(kinds, addresses);
+    let neighbors = dropped_neighbor_packets(bypass_key, addresses);
     state.into_iter().chain(neighbors).chain(bypass.warning()).map(warning).collect()
 }
 
@@ -42,8 +42,8 @@ fn failed_write(state_path: &Path) -> Option<String> {
     StateFile::has_failed_write(state_path).then(|| {
         format!(
             "state_file: {path} records a failed write, so xdpfwd does not start with it; create \
-             new keys and a new state file, or accept that received packets could be accepted \
-             again: xdpfwd esp accept-state {path}"
+             new keys and a new state file, or take the risk that replayed packets are accepted: \
+             xdpfwd esp accept-state {path}"
         )
     })
 }
@@ -80,7 +80,7 @@ mod tests {
     use xdpfwd_testkit::Folder;
 
     #[test]
-    fn missing_bypass_of_neighbor_protocol_is_warned_of_by_ip_version() {
+    fn warning_about_missing_arp_or_nd_bypass_depends_on_ip_versions() {
         use Bypassed::{Arp, Nd, NotIp, Unmatched};
         let lacking = |bypass: &[Bypassed], addresses: &[&str]| {
             let addresses = addresses.iter().map(|address| address.parse().unwrap());

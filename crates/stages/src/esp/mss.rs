@@ -5,8 +5,8 @@ use xdpfwd_wire::{Fragment, Headers, IpProtocol, tcp};
 /// Lowers the maximum segment size in a TCP SYN or SYN-ACK to at most `max_mss` (RFC 9293, 3.7.1).
 /// Returns whether the segment changed. `headers` are those of the frame, or of a packet in it.
 ///
-/// A SYN without the MSS option stays unchanged: its MSS is the default of 536 or 1220 bytes. So do
-/// later fragments and segments with malformed options.
+/// A SYN without the MSS option stays unchanged: its MSS is the default of 536 or 1220 bytes. Later
+/// fragments and segments with malformed options stay unchanged, too.
 pub(super) fn clamp(frame: &mut [u8], headers: &Headers, max_mss: u16) -> bool {
     if headers.protocol != Some(IpProtocol::TCP) || headers.fragment == Fragment::Later {
         return false;
@@ -126,8 +126,9 @@ mod tests {
     }
 
     proptest! {
-        /// Replaces the frame from the TCP header's data offset on by random bytes, truncates it,
-        /// and calls `clamp` with the headers of the original and the changed frame.
+        /// Replaces the bytes from the data offset field of the TCP header to the frame's end by
+        /// random bytes, truncates the frame, and calls `clamp` with the headers of the original
+        /// and the changed frame.
         #[test]
         fn clamp_of_random_bytes_returns_whether_it_changed_the_frame(
             tcp_end in prop::collection::vec(any::<u8>(), 0..90),

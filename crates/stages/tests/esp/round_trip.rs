@@ -13,6 +13,7 @@ use super::support::*;
 fn invalid_ip_checksum_stays_invalid() {
     let folder = Folder::new();
     for mode in ["tunnel", "transport"] {
+        // In transport mode, an SA needs no addresses, so `OPEN` also suits `esp-seal`.
         let seal =
             if mode == "tunnel" { SEAL.to_owned() } else { format!("{OPEN}, mode = 'transport'") };
         let open = format!("{OPEN}, mode = '{mode}'");

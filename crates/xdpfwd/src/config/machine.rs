@@ -139,14 +139,14 @@ impl Machine for NoMachine {
 #[derive(Debug, Default)]
 pub(crate) struct ThisMachine {
     links: OnceCell<io::Result<Links>>,
-    has_missed_interface: Cell<bool>,
+    has_missing_interface: Cell<bool>,
 }
 
 impl ThisMachine {
     /// Returns whether an interface that was looked up did not exist, so that its checks did not
     /// run.
-    pub(crate) fn has_missed_interface(&self) -> bool {
-        self.has_missed_interface.get()
+    pub(crate) fn has_missing_interface(&self) -> bool {
+        self.has_missing_interface.get()
     }
 
     fn links(&self) -> Result<&Links, &io::Error> {
@@ -171,7 +171,7 @@ impl Machine for ThisMachine {
 
     fn interface(&self, name: &str) -> Option<Interface> {
         let Ok(index) = if_nametoindex(name) else {
-            self.has_missed_interface.set(true);
+            self.has_missing_interface.set(true);
             return None;
         };
         let mut interface = Interface { index, ..Interface::default() };
@@ -318,7 +318,7 @@ mod tests {
         assert!(loopback.mtu.is_some() && loopback.state.is_some(), "{loopback:?}");
         // The number of queues is unknown if /sys shows another network namespace.
         assert_eq!(loopback.queues.is_none(), !loopback.unchecked.is_empty(), "{loopback:?}");
-        assert!(!machine.has_missed_interface());
+        assert!(!machine.has_missing_interface());
     }
 
     #[test]
@@ -345,7 +345,7 @@ mod tests {
         for name in ["", ".", "..", "xdpfwd-none", "../lo", "a\0b", &"x".repeat(1000)] {
             let machine = ThisMachine::default();
             assert_eq!(machine.interface(name), None, "{name:?}");
-            assert!(machine.has_missed_interface());
+            assert!(machine.has_missing_interface());
         }
     }
 }

@@ -136,7 +136,7 @@ pub(super) fn describe(error: serde_json::Error) -> anyhow::Error {
         return anyhow::Error::new(io::Error::from(error)).context("cannot read the response");
     }
     if error.is_eof() {
-        return anyhow!("the response ends early: the program has ended, or stopped to answer");
+        return anyhow!("the response ends early: the program has ended or no longer answers");
     }
     // The message can quote the response.
     anyhow!("the response is not JSON: {}", escape::line(&error.to_string()))

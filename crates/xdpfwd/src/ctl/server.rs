@@ -80,8 +80,8 @@ impl Server {
 
 type WriteAnswer = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
 
-/// Returns a closure that writes the answer to `rules` or `inspect`, outside the control thread.
-/// Returns `None` if the request is another command.
+/// Returns a closure that writes the answer to the command `rules` or `inspect`, outside the
+/// control thread. Returns `None` if the request is another command.
 fn listing(request: &Request, handle: &Handle) -> Option<Result<WriteAnswer, String>> {
     let write = match Command::named(&request.command)? {
         Command::Rules => views::write_rules,

@@ -29,7 +29,11 @@ pub(crate) fn competing_users(
     };
     let problems = host_checks::competing_users(&subject.plan, id, &links.users(index));
     if problems.is_empty() {
-        return vec![Finding::ok(CHECK, name, "no other interface loses its packets")];
+        return vec![Finding::ok(
+            CHECK,
+            name,
+            "no bridge, bond or the like loses packets to xdpfwd",
+        )];
     }
     let (found, fixes): (Vec<_>, Vec<_>) =
         problems.into_iter().map(|problem| (problem.found, problem.fix)).unzip();

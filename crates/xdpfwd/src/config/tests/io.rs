@@ -68,9 +68,9 @@ fn error_for_io_missing_from_build_names_build_command() {
 }
 
 #[test]
-fn vlan_rules_need_interfaces_that_keep_tags() {
+fn vlan_rules_need_interfaces_that_leave_tags_in_frames() {
     let mut machine = FakeMachine::new();
-    machine.without_vlan_tags = vec!["eth1"];
+    machine.without_vlan_tags = vec!["eth1", "eth2"];
     let with_rule = |interface: &str, port: &str, rule: &str| {
         let ports = two_ports("", port, "").replace("\"eth1\"", &format!("{interface:?}"));
         format!(
@@ -82,17 +82,20 @@ fn vlan_rules_need_interfaces_that_keep_tags() {
         ("eth1", "", "drop vlan 7"),
         ("eth1", "", "drop inner-vlan 7"),
         ("eth1", "keep = [\"arp\", \"vlan/7\"]", "drop"),
+        // The machine cannot tell whether `opaque` removes tags.
         ("opaque", "", "drop vlan 7"),
     ];
     let texts: String = cases
         .map(|(interface, port, rule)| diagnose_on(&machine, &with_rule(interface, port, rule)))
         .concat();
     assert_snapshot!(texts);
-    // These rules cause no error. A rule about VLAN tags concerns only the port at which its path
-    // starts, and a packet socket receives removed tags as metadata.
+    // These cases cause no error.
     for (interface, port, rule) in [
+        // A packet socket receives removed tags as metadata.
         ("eth1", PACKET_MMSG, "drop vlan 7"),
+        // No rule compares tags.
         ("eth1", "keep = [\"arp\"]", "drop proto tcp"),
+        // `multi1` leaves tags in frames. `eth2` removes tags, but is only the egress of the path.
         ("multi1", "", "drop vlan 7"),
     ] {
         let text = diagnose_on(&machine, &with_rule(interface, port, rule));

@@ -56,8 +56,8 @@ fn loopback(link_type: u32, data: &[u8]) -> Result<(u16, &[u8]), Skip> {
 }
 
 /// Returns whether the protocol field of every packet with this hardware type (ARPHRD_*) is an
-/// EtherType. It is not for Frame Relay (770), IEEE 802.11 and 802.15.4 (801 to 805), Netlink (824)
-/// and vsock monitors (826).
+/// EtherType. The field has another meaning for Frame Relay (770), IEEE 802.11 and 802.15.4 (801 to
+/// 805), Netlink (824) and vsock monitors (826).
 fn has_ethertype(hardware_type: u16) -> bool {
     !matches!(hardware_type, 770 | 801..=805 | 824 | 826)
 }

@@ -25,8 +25,8 @@ pub(super) fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Calls `handle` for each packet and each interface of the capture, up to its end or the first
-/// error.
+/// Calls `handle` for each record of the capture (a packet, or the description of an interface), up
+/// to its end or the first error.
 pub(super) fn read(path: &Path, mut handle: impl FnMut(Record) -> Result<()>) -> Result<()> {
     let (name, source): (String, Box<dyn Read>) = if is_stdin(path) {
         ("standard input".to_owned(), Box::new(io::stdin().lock()))
@@ -72,7 +72,7 @@ fn compression(magic: [u8; 4]) -> Option<&'static str> {
 }
 
 impl End {
-    /// A judged packet has a verdict of the filter.
+    /// Returns the error message about the capture `name`.
     fn describe(self, name: &str) -> anyhow::Error {
         match self {
             Self::Empty => anyhow!("{name} is empty: expected a capture in pcap or pcapng format"),
@@ -84,11 +84,12 @@ impl End {
                 crate::program::name()
             ),
             Self::Truncated => anyhow!(
-                "{name} is truncated: it ends in the middle of a packet; all packets before were \
-                 judged"
+                "{name} is truncated: it ends in the middle of a packet; the filter judged all \
+                 packets before"
             ),
             Self::Damaged { offset, what } => anyhow!(
-                "{name} is damaged after {offset} bytes: {what}; all packets before were judged"
+                "{name} is damaged after {offset} bytes: {what}; the filter judged all packets \
+                 before"
             ),
             Self::Read(error) => anyhow!("cannot read {name}: {error}"),
             Self::Handler(error) => error,

@@ -13,7 +13,7 @@ use super::record::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Format {
     order: ByteOrder,
-    /// The unit of a record's second time field: 1000 for microseconds, 1 for nanoseconds.
+    /// Nanoseconds per unit of `RecordHeader::units`: 1000 for microseconds, 1 for nanoseconds.
     nanoseconds_per_unit: u32,
     /// Number of additional bytes after the file header. They are skipped, as in tshark.
     extra_file_header: usize,
@@ -41,16 +41,16 @@ impl Format {
     }
 }
 
-/// Values of `extra_record_header` of variants that share the magic of another variant; only tshark
-/// reads them. Instead of 0 (pcap): 8 (Red Hat 6.1) or 4 (Nokia). Instead of 8 (Kuznetzov): 12
-/// (SuSE 6.3).
+/// Other values of `extra_record_header` for the same magic number: some variants use the magic
+/// number of another variant, and only tshark reads them. Instead of 0 (pcap): 8 (Red Hat 6.1) or 4
+/// (Nokia). Instead of 8 (Kuznetzov): 12 (SuSE 6.3).
 const OTHER_EXTRA_BYTES: [(usize, &[usize]); 2] = [(0, &[8, 4]), (8, &[12])];
 
 impl Format {
-    /// Returns the variant that fits `start`, the first bytes after the file header. `is_whole`: the
-    /// file may end after `start`.
-    fn detect_variant(self, start: &[u8], length_order: LengthOrder, is_whole: bool) -> Self {
-        let fits = |format: &Self| format.fits(start, length_order, is_whole);
+    /// Returns the variant that fits `start`, the first bytes after the file header. `may_end` is
+    /// whether the file may end after `start`.
+    fn detect_variant(self, start: &[u8], length_order: LengthOrder, may_end: bool) -> Self {
+        let fits = |format: &Self| format.fits(start, length_order, may_end);
         if fits(&self) {
             return self;
         }
@@ -63,7 +63,7 @@ impl Format {
         variant.unwrap_or(self)
     }
 
-    fn fits(&self, start: &[u8], length_order: LengthOrder, is_whole: bool) -> bool {
+    fn fits(&self, start: &[u8], length_order: LengthOrder, may_end: bool) -> bool {
         let mut rest = start;
         let mut last_seconds = None;
         while let Some((header, data)) = rest.split_first_chunk::<RECORD_HEADER>() {
@@ -84,7 +84,7 @@ impl Format {
             const DAY: u32 = 86_400;
             self.order.u32_at(rest, 0).abs_diff(last) <= DAY
         });
-        rest.is_empty() || !is_whole || is_record
+        rest.is_empty() || !may_end || is_record
     }
 }
 
@@ -93,6 +93,7 @@ const RECORD_HEADER: usize = 16;
 
 struct RecordHeader {
     seconds: u32,
+    /// Fraction of a second.
     units: u32,
     captured: u32,
     original: u32,
@@ -129,6 +130,7 @@ pub(super) fn read(
     let header: [u8; FILE_HEADER] = input.read_array()?;
     let version = (order.u16_at(&header, 4), order.u16_at(&header, 6));
     let length_order = match version {
+        // DG/UX tcpdump writes the version 543.0.
         (2, 0..=2) | (543, 0) => LengthOrder::OriginalFirst,
         (2, 3) => LengthOrder::Unknown,
         _ => LengthOrder::CapturedFirst,
@@ -147,8 +149,8 @@ pub(super) fn read(
     if let Some(header) = input.peek(RECORD_HEADER)?.first_chunk() {
         first_record += RecordHeader::new(header, order, length_order).captured as usize;
     }
-    let (start, is_whole) = input.buffered(first_record)?;
-    let format = format.detect_variant(start, length_order, is_whole);
+    let (start, may_end) = input.buffered(first_record)?;
+    let format = format.detect_variant(start, length_order, may_end);
     loop {
         let offset = input.offset();
         let mut header = [0; RECORD_HEADER];

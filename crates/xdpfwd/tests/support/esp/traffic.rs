@@ -123,7 +123,7 @@ impl Sender {
     }
 }
 
-/// A process `iperf3 --server` in the namespace of the host sink, killed on drop.
+/// A process `iperf3 --server` on the receiving host (namespace sink), killed on drop.
 pub struct Iperf3Server(Child);
 
 impl Iperf3Server {
