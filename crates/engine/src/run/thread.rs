@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, OnceLock};
 
 use core_affinity::CoreId;
-use xdpfwd_packet::{MmsgPort, PacketSocket};
+use xdpfwd_packet::{MmapPort, MmsgPort, PacketSocket, PortError, SinglePort};
 use xdpfwd_pipeline::{BuildCx, Idle, Mailbox, NamedStage, PortId, Ports, Remote, Worker, mailbox};
 use xdpfwd_xsk::{BindMode, Builder, Fallback, OpenError, OpenPorts, Pool, Port, Umem};
 
@@ -242,15 +242,25 @@ fn open_ports(setup: &Setup) -> Result<WorkerPorts, StartError> {
         let queues: Vec<Box<dyn Port>> = if port.io.uses_xdp() {
             opened.by_ref().take(queues_of(worker, plan, port).count()).collect()
         } else {
-            let open_queue = |socket: &PacketSocket| match MmsgPort::new(socket.clone(), &umem) {
-                Ok(port) => Ok(Box::new(port) as Box<dyn Port>),
-                Err(error) => Err(StartError::Worker { worker, what: error.to_string() }),
+            let open_queue = |socket: &PacketSocket| {
+                open_packet_port(port.io, socket.clone(), &umem).map_err(|error| {
+                    let what = format!("{}: {error}", port.interface);
+                    StartError::Worker { worker, what }
+                })
             };
             sockets.iter().map(open_queue).collect::<Result<_, _>>()?
         };
         ports.push(queues);
     }
     Ok(WorkerPorts { umem, pool, ports, zero_copy, fallback })
+}
+
+fn open_packet_port(io: Io, socket: PacketSocket, umem: &Umem) -> Result<Box<dyn Port>, PortError> {
+    Ok(match io {
+        Io::Packet => Box::new(SinglePort::new(socket, umem)?),
+        Io::PacketMmap => Box::new(MmapPort::new(socket, umem)?),
+        Io::PacketMmsg | Io::AfXdp | Io::XskRs => Box::new(MmsgPort::new(socket, umem)?),
+    })
 }
 
 fn boxed<P: Port + 'static>(opened: OpenPorts<P>) -> OpenPorts<Box<dyn Port>> {
