@@ -95,7 +95,7 @@ fn slow_tcp_conversation_is_not_delayed() {
 #[test]
 fn iperf3_moves_data_both_ways() {
     on_one_and_two_queues(|lab| {
-        let received_bytes = transfer_both_ways(lab, 2);
+        let received_bytes = transfer_both_ways(lab, ["--time", "2"]);
         assert!(received_bytes.iter().all(|&bytes| bytes > 1_000_000), "{received_bytes:?} bytes");
     });
 }

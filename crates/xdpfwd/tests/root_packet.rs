@@ -31,12 +31,14 @@ fn received_by_interface(lab: &Chain) -> u64 {
 fn ping_and_tcp_pass_both_ways() {
     for io in METHODS {
         let lab = build_lab(Chain::builder().addresses(true));
+        // docs/configuration.md: GRO joins packets into longer ones.
+        sh(lab.fwd(), "ethtool -K fwd0 gro off; ethtool -K fwd1 gro off");
         let running = Running::start(&lab, &cross_connect_io(io, io, 1, ""));
         for (from, to) in [(lab.gen_(), SINK_ADDRESS), (lab.sink(), GEN_ADDRESS)] {
             ping(from, to, &["-c100", "-f", "-s1472"]);
         }
-        let received_bytes = transfer_both_ways(&lab, 1);
-        assert!(received_bytes.iter().all(|&bytes| bytes > 1_000_000), "{io}: {received_bytes:?}");
+        let received_bytes = transfer_both_ways(&lab, ["--bytes", "8M"]);
+        assert!(received_bytes.iter().all(|&bytes| bytes > 8_000_000), "{io}: {received_bytes:?}");
         let (exit, final_report) = running.stop();
         assert!(exit.status.success(), "{io}: {exit:?}");
         final_report.assert_frames_and_packets_add_up();
@@ -49,7 +51,7 @@ fn packet_socket_overflow_is_counted() {
         let lab = build_lab(Chain::builder());
         let running = Running::start(&lab, &cross_connect_io(io, io, 1, "cores = [1]"));
         let before = received_by_interface(&lab);
-        let traffic = Traffic::new().size(60).flows(16).core(0).count(2_000_000);
+        let traffic = Traffic::new().size(60).flows(16).core(0).count(1_000_000);
         traffic.start(lab.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
         let after = received_by_interface(&lab);
         // Stopped at once: the last packets are still in the kernel.
@@ -115,7 +117,7 @@ fn forwarded(line: &str) -> Option<u64> {
 /// The counts of system calls that docs/configuration.md states.
 #[test]
 fn system_calls_per_packet_match_method() {
-    const PACKETS: u64 = 20_000;
+    const PACKETS: u64 = 5_000;
     let mut syscalls = BTreeMap::new();
     for io in METHODS {
         let lab = build_lab(Chain::builder());
@@ -140,11 +142,11 @@ fn system_calls_per_packet_match_method() {
 /// With `qdisc = "use"`, packets pass through the queueing discipline, which counts them.
 #[test]
 fn qdisc_of_port_is_used_or_bypassed() {
-    for io in METHODS {
+    for io in ["packet", "packet-mmap"] {
         let lab = build_lab(Chain::builder());
         sh(lab.fwd(), "tc qdisc replace dev fwd1 root pfifo limit 1000");
         let mut counted = Vec::new();
-        for qdisc in ["", "qdisc = \"bypass\"", "qdisc = \"use\""] {
+        for qdisc in ["", "qdisc = \"use\""] {
             let config = cross_connect_io(io, io, 1, "")
                 .replace("interface = \"fwd1\"", &format!("interface = \"fwd1\"\n{qdisc}"));
             let running = Running::start(&lab, &config);
@@ -158,6 +160,6 @@ fn qdisc_of_port_is_used_or_bypassed() {
             let qdiscs: Value = serde_json::from_str(&text).unwrap();
             counted.push(qdiscs[0]["packets"].as_u64().unwrap());
         }
-        assert_eq!(counted, [0, 0, 1000], "{io}");
+        assert_eq!(counted, [0, 1000], "{io}");
     }
 }

@@ -12,9 +12,9 @@ use super::TIMEOUT;
 pub const GEN_ADDRESS: &str = "10.77.0.1";
 pub const SINK_ADDRESS: &str = "10.77.0.2";
 
-/// Runs iperf3 in both directions, one after the other, with four connections. Returns the received
-/// bytes.
-pub fn transfer_both_ways(lab: &Chain, seconds: u32) -> [u64; 2] {
+/// Runs iperf3 in both directions, one after the other, with four connections, for an amount such as
+/// `["--time", "2"]`. Returns the received bytes.
+pub fn transfer_both_ways(lab: &Chain, amount: [&str; 2]) -> [u64; 2] {
     let mut server = lab.sink().command("iperf3");
     let mut server = server
         .args(["--server", "--port", "5301"])
@@ -24,10 +24,10 @@ pub fn transfer_both_ways(lab: &Chain, seconds: u32) -> [u64; 2] {
         .unwrap();
     wait_for_server(lab.gen_());
     let received_bytes = [&[][..], &["--reverse"]].map(|direction| {
-        let time = seconds.to_string();
         let mut client = lab.gen_().command("iperf3");
         client
-            .args(["--client", SINK_ADDRESS, "--port", "5301", "--time", &time])
+            .args(["--client", SINK_ADDRESS, "--port", "5301"])
+            .args(amount)
             .args(["--parallel", "4", "--json"])
             .args(direction);
         let output = client.output().unwrap();
