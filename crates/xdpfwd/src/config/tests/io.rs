@@ -128,7 +128,9 @@ fn vlan_rules_need_interfaces_that_keep_tags() {
     // These rules cause no error. A rule about VLAN tags concerns only the port at which its path
     // starts, and a packet socket receives removed tags as metadata.
     for (interface, port, rule) in [
+        ("eth1", PACKET, "drop vlan 7"),
         ("eth1", PACKET_MMSG, "drop vlan 7"),
+        ("eth1", PACKET_MMAP, "drop vlan 7"),
         ("eth1", "keep = [\"arp\"]", "drop proto tcp"),
         ("multi1", "", "drop vlan 7"),
     ] {
