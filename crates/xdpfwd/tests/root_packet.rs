@@ -51,7 +51,7 @@ fn packet_socket_overflow_is_counted() {
         let lab = build_lab(Chain::builder());
         let running = Running::start(&lab, &cross_connect_io(io, io, 1, "cores = [1]"));
         let before = received_by_interface(&lab);
-        let traffic = Traffic::new().size(60).flows(16).core(0).count(1_000_000);
+        let traffic = Traffic::new().size(60).flows(16).core(0).count(2_000_000);
         traffic.start(lab.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
         let after = received_by_interface(&lab);
         // Stopped at once: the last packets are still in the kernel.

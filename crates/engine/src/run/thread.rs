@@ -239,28 +239,31 @@ fn open_ports(setup: &Setup) -> Result<WorkerPorts, StartError> {
     let mut opened = ports.into_iter();
     let mut ports = Vec::with_capacity(plan.ports.len());
     for (port, sockets) in plan.ports.iter().zip(sockets) {
-        let queues: Vec<Box<dyn Port>> = if port.io.uses_xdp() {
-            opened.by_ref().take(queues_of(worker, plan, port).count()).collect()
-        } else {
-            let open_queue = |socket: &PacketSocket| {
-                open_packet_port(port.io, socket.clone(), &umem).map_err(|error| {
-                    let what = format!("{}: {error}", port.interface);
-                    StartError::Worker { worker, what }
-                })
-            };
-            sockets.iter().map(open_queue).collect::<Result<_, _>>()?
+        let queues = match port.io {
+            Io::AfXdp | Io::XskRs => {
+                Ok(opened.by_ref().take(queues_of(worker, plan, port).count()).collect())
+            }
+            Io::Packet => packet_ports(sockets, &umem, SinglePort::new),
+            Io::PacketMmsg => packet_ports(sockets, &umem, MmsgPort::new),
+            Io::PacketMmap => packet_ports(sockets, &umem, MmapPort::new),
         };
+        let queues = queues.map_err(|error| {
+            let what = format!("{}: {error}", port.interface);
+            StartError::Worker { worker, what }
+        })?;
         ports.push(queues);
     }
     Ok(WorkerPorts { umem, pool, ports, zero_copy, fallback })
 }
 
-fn open_packet_port(io: Io, socket: PacketSocket, umem: &Umem) -> Result<Box<dyn Port>, PortError> {
-    Ok(match io {
-        Io::Packet => Box::new(SinglePort::new(socket, umem)?),
-        Io::PacketMmap => Box::new(MmapPort::new(socket, umem)?),
-        Io::PacketMmsg | Io::AfXdp | Io::XskRs => Box::new(MmsgPort::new(socket, umem)?),
-    })
+/// Creates a port for each socket.
+fn packet_ports<P: Port + 'static>(
+    sockets: &[PacketSocket],
+    umem: &Umem,
+    new: impl Fn(PacketSocket, &Umem) -> Result<P, PortError>,
+) -> Result<Vec<Box<dyn Port>>, PortError> {
+    let open = |socket: &PacketSocket| Ok(Box::new(new(socket.clone(), umem)?) as Box<dyn Port>);
+    sockets.iter().map(open).collect()
 }
 
 fn boxed<P: Port + 'static>(opened: OpenPorts<P>) -> OpenPorts<Box<dyn Port>> {

@@ -102,7 +102,8 @@ impl ReceiveRing {
         self.invalid
     }
 
-    /// Reads the header at an offset; `None` if the header or the packet does not end before `end`.
+    /// Reads the header at an offset; `None` if the header or the packet does not end before `end`,
+    /// or if the next header would overlap this one.
     #[inline]
     fn packet_at(&mut self, offset: usize, end: usize) -> Option<RingPacket> {
         if offset.checked_add(size_of::<PacketHeader>())? > end {
@@ -114,6 +115,9 @@ impl ReceiveRing {
             return None;
         }
         self.step = header.tp_next_offset as usize;
+        if self.unread > 1 && self.step < size_of::<PacketHeader>() {
+            return None;
+        }
         Some(RingPacket {
             start,
             len,

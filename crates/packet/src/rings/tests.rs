@@ -163,12 +163,14 @@ fn receive_ring_reports_vlan_tag_and_truncation() {
 #[test]
 fn receive_ring_skips_block_with_invalid_header() {
     type Change = fn(&mut PacketHeader);
-    let changes: [Change; 5] = [
+    let changes: [Change; 7] = [
         |header| header.tp_snaplen = u32::MAX,
         |header| header.tp_snaplen = 4000,
         |header| header.tp_mac = u16::MAX,
         |header| header.tp_next_offset = u32::MAX,
         |header| header.tp_next_offset = 4090,
+        |header| header.tp_next_offset = 0,
+        |header| header.tp_next_offset = 8,
     ];
     for (case, change) in changes.into_iter().enumerate() {
         let (mut ring, mut kernel) = receive_ring();
