@@ -8,14 +8,13 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use support::iperf3::{GEN_ADDRESS, SINK_ADDRESS, transfer_both_ways};
 use support::{Running, TIMEOUT, build_lab, cross_connect, run_with_grants};
-use xdpfwd_lab::{Chain, Namespace, Sink, Traffic};
+use xdpfwd_lab::{Chain, Sink, Traffic};
 use xdpfwd_testkit::lab::ping;
 use xdpfwd_testkit::process::run;
 
