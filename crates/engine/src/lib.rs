@@ -6,7 +6,9 @@
 //! use std::sync::Arc;
 //! use std::time::{Duration, Instant};
 //!
-//! use xdpfwd_engine::{Control, DataPlane, Io, Keep, Mode, PathPlan, Plan, PortPlan, Qdisc, wait_until_up};
+//! use xdpfwd_engine::{
+//!     Control, DataPlane, Io, Keep, Mode, PathPlan, Plan, PortPlan, Qdisc, wait_until_up,
+//! };
 //! use xdpfwd_pipeline::{Idle, PortId};
 //!
 //! let port = |name: &str, interface: &str| PortPlan {

@@ -55,14 +55,14 @@ pub enum PortError {
     )]
     TooManyPorts,
     /// The rings of the socket could not be mapped.
-    #[error("cannot map the rings of a packet socket into memory: {0}; check `ulimit -v`")]
+    #[error("cannot map the rings of a packet socket into memory: {0}")]
     Map(io::Error),
 }
 
 impl<M: Method> PacketPort<M> {
     /// Creates a port that uses this socket and frames of this UMEM. An
-    /// [`MmapPort`](crate::MmapPort) needs a socket with
-    /// [`rings`](crate::SocketConfig::rings), which belong to one port.
+    /// [`MmapPort`](crate::MmapPort) needs a socket with [`rings`](crate::SocketConfig::rings) that no
+    /// port has used before.
     pub fn new(socket: PacketSocket, umem: &Umem) -> Result<Self, PortError> {
         let completions = Completions::new(umem, MAX_COMPLETIONS).ok_or(PortError::TooManyPorts)?;
         let method = M::open(&socket).map_err(PortError::Map)?;

@@ -8,6 +8,7 @@ use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::abi::{BPF_RET, TpacketStats};
 use crate::rings::{RingLayout, RingMemory};
@@ -24,7 +25,14 @@ pub struct PacketSocket {
     fd: Arc<OwnedFd>,
     /// Index of the interface; 0 if the socket is bound to none.
     ifindex: u32,
-    rings: Option<RingLayout>,
+    rings: Option<Rings>,
+}
+
+#[derive(Clone, Debug)]
+struct Rings {
+    layout: RingLayout,
+    /// Whether a port has mapped the rings. Two ports would write to the same memory.
+    is_mapped: Arc<AtomicBool>,
 }
 
 /// Options for [`PacketSocket::open_queues`].
@@ -32,7 +40,7 @@ pub struct PacketSocket {
 pub struct SocketConfig {
     /// How sent packets reach the interface.
     pub qdisc: Qdisc,
-    /// The frame size of the UMEM, if the sockets shall have the rings of an
+    /// The frame size of the UMEM (2048 or 4096), if the sockets shall have the rings of an
     /// [`MmapPort`](crate::MmapPort). Rings take 4 MiB per socket for reception, and 512 times the
     /// frame size for transmission.
     pub rings: Option<u32>,
@@ -66,7 +74,7 @@ pub enum OpenError {
     /// The kernel could not allocate the rings.
     #[error(
         "cannot allocate {} KiB of kernel memory for the rings of a packet socket: {source}; \
-         use fewer queues, or packet sockets without rings",
+         use fewer queues, or packet sockets without rings (io = \"packet-mmsg\")",
         .bytes / 1024
     )]
     Rings {
@@ -150,7 +158,11 @@ impl PacketSocket {
         if let Some(frame_size) = config.rings {
             // Before the socket joins a fanout group: creating a ring removes it from the group and
             // adds it again at the end.
-            socket.create_rings(RingLayout::new(frame_size))?;
+            let layout = RingLayout::new(frame_size).ok_or_else(|| OpenError::Call {
+                call: "creating rings",
+                source: io::Error::other("the frame size must be 2048 or 4096"),
+            })?;
+            socket.create_rings(layout)?;
         }
         socket.ifindex = ifindex;
         socket.bind(ifindex).map_err(|error| OpenError::new("bind", error))?;
@@ -168,15 +180,19 @@ impl PacketSocket {
             self.set(libc::SOL_PACKET, option, &request)
                 .map_err(|source| OpenError::Rings { bytes: layout.len(), source })?;
         }
-        self.rings = Some(layout);
+        self.rings = Some(Rings { layout, is_mapped: Arc::default() });
         Ok(())
     }
 
-    /// Maps the rings. Fails if the socket has none.
+    /// Maps the rings. Fails if the socket has none, or if they have been mapped before.
     pub(crate) fn map_rings(&self) -> io::Result<(RingLayout, RingMemory)> {
-        let layout =
-            self.rings.ok_or_else(|| io::Error::other("the socket was opened without rings"))?;
-        Ok((layout, RingMemory::map(self.fd(), layout.len())?))
+        let Some(Rings { layout, is_mapped }) = &self.rings else {
+            return Err(io::Error::other("the socket was opened without rings"));
+        };
+        if is_mapped.swap(true, Ordering::Relaxed) {
+            return Err(io::Error::other("another port has used the rings of this socket"));
+        }
+        Ok((*layout, RingMemory::map(self.fd(), layout.len())?))
     }
 
     /// Makes the kernel take requests from the transmit ring. Never blocks.

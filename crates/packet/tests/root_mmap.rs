@@ -167,6 +167,30 @@ fn rings_carry_identical_packets_both_ways_and_wrap_around() {
 }
 
 #[test]
+fn second_port_on_same_rings_and_port_without_rings_are_errors() {
+    let lab = lab();
+    let open = |config| {
+        let open = move || {
+            PacketSocket::open_queues(if_nametoindex("fwd0").unwrap(), 1, &config)
+                .unwrap()
+                .remove(0)
+        };
+        lab.fwd().run(open).unwrap()
+    };
+    let (umem, _pool) = Umem::new(&UmemConfig::default()).unwrap();
+    let error = |socket| MmapPort::new(socket, &umem).unwrap_err().to_string();
+    let socket = open(RINGS);
+    let first = MmapPort::new(socket.clone(), &umem).unwrap();
+    assert!(error(socket.clone()).contains("another port has used the rings"));
+    drop(first);
+    assert!(error(socket).contains("another port has used the rings"));
+    assert!(error(open(SocketConfig::default())).contains("opened without rings"));
+    let config = SocketConfig { rings: Some(0), ..RINGS };
+    let error = lab.fwd().run(move || PacketSocket::open_queues(1, 1, &config).unwrap_err());
+    assert!(error.unwrap().to_string().contains("must be 2048 or 4096"));
+}
+
+#[test]
 fn lone_packet_arrives_before_sender_sends_next() {
     let lab = lab();
     let (mut ring, mut plain) = ends(&lab, RINGS);

@@ -29,16 +29,16 @@ pub(crate) struct RingLayout {
 }
 
 impl RingLayout {
-    /// Returns the layout for packets of a UMEM with this frame size. A slot has the size of a
+    /// Returns the layout for packets of a UMEM with this frame size: 2048 or 4096. A slot has the size of a
     /// frame. Its header takes less than the headroom, so each packet that fits the MTU of an
     /// interface fits into a slot.
-    pub(crate) fn new(frame_size: u32) -> Self {
-        Self {
+    pub(crate) fn new(frame_size: u32) -> Option<Self> {
+        matches!(frame_size, 2048 | 4096).then_some(Self {
             block_len: BLOCK_LEN as usize,
             blocks: BLOCKS as usize,
             slot_len: frame_size as usize,
             slots: SLOTS as usize,
-        }
+        })
     }
 
     pub(crate) fn receive_len(&self) -> usize {

@@ -305,8 +305,9 @@ fn transmit_ring_takes_back_requests_that_kernel_refused() {
 
 #[test]
 fn layout_satisfies_kernel_and_holds_longest_frames() {
+    assert!([0, 47, 2000, 8192, u32::MAX].into_iter().all(|size| RingLayout::new(size).is_none()));
     for frame_size in [2048, 4096] {
-        let layout = RingLayout::new(frame_size);
+        let layout = RingLayout::new(frame_size).unwrap();
         for request in [layout.receive_request(), layout.transmit_request()] {
             // The conditions of `packet_set_ring`.
             assert!(request.tp_block_size.is_multiple_of(4096));

@@ -14,9 +14,9 @@ impl<C: Chain> Worker<C> {
     ///
     /// Runs iterations. As soon as no packet has arrived for 5 ms, or for the
     /// [`receive_delay`](xdpfwd_xsk::Port::receive_delay) of a port if that is longer, retires the
-    /// stages, which makes them emit the frames that they hold. Stops when, after that, all frames are sent and
-    /// reclaimed, or after `timeout`. At the end, retires the stages that are not retired yet, and
-    /// drops packets in egress queues as [`Reason::SHUTDOWN`].
+    /// stages, which makes them emit the frames that they hold. Stops when, after that, all frames
+    /// are sent and reclaimed, or after `timeout`. At the end, retires the stages that are not
+    /// retired yet, and drops packets in egress queues as [`Reason::SHUTDOWN`].
     pub fn drain(&mut self, timeout: Duration) {
         const QUIET: Duration = Duration::from_millis(5);
         let delays = self.port_queues.iter().map(|port_queue| port_queue.socket.receive_delay());
