@@ -38,11 +38,13 @@ pub(crate) enum ForwarderKind {
 
 /// In the order of the table and of the runs. xdpfwd and the bare loop run directly one after the
 /// other, because their ratio is the main result.
-pub(crate) const ALL: [ForwarderKind; 10] = [
+pub(crate) const ALL: [ForwarderKind; 12] = [
     ForwarderKind::Xdpfwd { io: "af_xdp", idle: "poll" },
     ForwarderKind::BareLoop,
     ForwarderKind::Xdpfwd { io: "xsk-rs", idle: "poll" },
+    ForwarderKind::Xdpfwd { io: "packet", idle: "poll" },
     ForwarderKind::Xdpfwd { io: "packet-mmsg", idle: "poll" },
+    ForwarderKind::Xdpfwd { io: "packet-mmap", idle: "poll" },
     ForwarderKind::Testpmd { busy_poll: true },
     ForwarderKind::Testpmd { busy_poll: false },
     ForwarderKind::Bridge,
@@ -86,7 +88,9 @@ impl ForwarderKind {
         match self {
             Self::Xdpfwd { io: "af_xdp", idle: "spin" } => "xdpfwd-spin",
             Self::Xdpfwd { io: "xsk-rs", .. } => "xdpfwd-xsk-rs",
+            Self::Xdpfwd { io: "packet", .. } => "xdpfwd-packet",
             Self::Xdpfwd { io: "packet-mmsg", .. } => "xdpfwd-packet-mmsg",
+            Self::Xdpfwd { io: "packet-mmap", .. } => "xdpfwd-packet-mmap",
             Self::Xdpfwd { .. } => "xdpfwd",
             Self::BareLoop => "bare-loop",
             Self::Testpmd { busy_poll: true } => "testpmd",
@@ -98,12 +102,16 @@ impl ForwarderKind {
         }
     }
 
+    fn uses_packet_sockets(self) -> bool {
+        matches!(self, Self::Xdpfwd { io: "packet" | "packet-mmsg" | "packet-mmap", .. })
+    }
+
     /// Describes how the forwarder's conditions differ from xdpfwd's.
     ///
     /// For a forwarder in the kernel, the text always says what happens to the MAC addresses.
     pub(crate) fn differences(self) -> &'static str {
         match self {
-            Self::Xdpfwd { io: "packet-mmsg", .. } => "the kernel also processes every frame",
+            _ if self.uses_packet_sockets() => "the kernel also processes every frame",
             Self::Xdpfwd { .. } | Self::BareLoop => "",
             Self::Testpmd { .. } => {
                 "its main thread, which prints a line per second, runs on the generator's core"
@@ -271,7 +279,8 @@ impl ForwarderKind {
     /// Returns the interfaces that have an XDP program when the forwarder is ready.
     fn xdp_interfaces(self) -> &'static [&'static str] {
         match self {
-            Self::Bridge | Self::IpForward | Self::Xdpfwd { io: "packet-mmsg", .. } => &[],
+            Self::Bridge | Self::IpForward => &[],
+            _ if self.uses_packet_sockets() => &[],
             Self::XdpRedirect | Self::XdpRedirectCpu => &["fwd0"],
             _ => &["fwd0", "fwd1"],
         }

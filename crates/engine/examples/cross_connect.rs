@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         queues: 1,
         keep: Keep::new(),
         promiscuous: true,
+        qdisc: xdpfwd_engine::Qdisc::Bypass,
     };
     let path = |from, to| PathPlan {
         from: PortId(from),

@@ -6,7 +6,9 @@
 //! use std::sync::Arc;
 //! use std::time::{Duration, Instant};
 //!
-//! use xdpfwd_engine::{Control, DataPlane, Io, Keep, Mode, PathPlan, Plan, PortPlan, wait_until_up};
+//! use xdpfwd_engine::{
+//!     Control, DataPlane, Io, Keep, Mode, PathPlan, Plan, PortPlan, Qdisc, wait_until_up,
+//! };
 //! use xdpfwd_pipeline::{Idle, PortId};
 //!
 //! let port = |name: &str, interface: &str| PortPlan {
@@ -16,6 +18,7 @@
 //!     queues: 1,
 //!     keep: Keep::new(), // passes nothing to the kernel
 //!     promiscuous: true,
+//!     qdisc: Qdisc::Bypass,
 //! };
 //! let path = |from, to| PathPlan { from: PortId(from), to: PortId(to), stages: vec![] };
 //! let plan = Plan {
@@ -74,6 +77,7 @@ pub use run::report::{
 pub use run::socket::{ControlSocket, Request};
 pub use run::start::Probe;
 pub use run::up::{WaitOutcome, wait_until_up};
+pub use xdpfwd_packet::Qdisc;
 
 /// Compiles the example in README.md as a doctest.
 #[cfg(doctest)]

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use xdpfwd_packet::Qdisc;
 use xdpfwd_pipeline::{Idle, PortId, ResourceError, StagePlan, XdpImage};
 use xdpfwd_xsk::UmemConfig;
 
@@ -55,6 +56,9 @@ pub struct PortPlan {
     /// Whether to enable promiscuous mode if a path starts here. Otherwise the NIC drops frames for
     /// other MAC addresses.
     pub promiscuous: bool,
+    /// How the port's packet sockets send. Has no effect on AF_XDP, which always bypasses the
+    /// queueing disciplines.
+    pub qdisc: Qdisc,
 }
 
 /// How a port exchanges packets with the kernel.
@@ -63,9 +67,14 @@ pub enum Io {
     /// AF_XDP sockets with xdpfwd's own rings.
     #[default]
     AfXdp,
-    /// Packet sockets with `recvmmsg` and `sendmmsg`. They receive copies: the kernel's network
-    /// stack handles the packets too.
+    /// Packet sockets with `recvmsg` and `send` for each packet. As all packet sockets, they receive
+    /// copies: the kernel's network stack handles the packets too.
+    Packet,
+    /// Packet sockets with `recvmmsg` and `sendmmsg`.
     PacketMmsg,
+    /// Packet sockets with a receive ring and a transmit ring. The port copies each received packet
+    /// once more, from the ring into a frame.
+    PacketMmap,
     /// AF_XDP sockets of `xsk-rs` and libxdp, for comparisons. Requires the feature `xsk-rs`.
     XskRs,
 }
@@ -82,11 +91,23 @@ impl Io {
         matches!(self, Self::AfXdp | Self::XskRs)
     }
 
+    /// Returns whether packets are exchanged through packet sockets, which receive copies.
+    pub fn uses_packet_sockets(self) -> bool {
+        !self.uses_xdp()
+    }
+
+    /// Returns what `--check` and reports add to the name: copies that other methods do not make.
+    pub fn remark(self) -> Option<&'static str> {
+        (self == Self::PacketMmap).then_some("+1 copy")
+    }
+
     /// Returns the name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::AfXdp => "af_xdp",
+            Self::Packet => "packet",
             Self::PacketMmsg => "packet-mmsg",
+            Self::PacketMmap => "packet-mmap",
             Self::XskRs => "xsk-rs",
         }
     }

@@ -1,4 +1,5 @@
-//! Receives and sends batches of messages with `recvmmsg` and `sendmmsg`.
+//! Receives and sends packets as messages: batches with `recvmmsg` and `sendmmsg`, single ones with
+//! `recvmsg` and `send`.
 
 use std::fmt;
 use std::io;
@@ -82,18 +83,63 @@ impl Inbox {
     #[inline]
     pub(crate) fn received(&self) -> impl Iterator<Item = Received> + '_ {
         self.headers.iter().zip(self.controls.iter()).map(|(header, control)| {
-            let Control { header: control_header, aux, .. } = control;
-            // The control data is valid if the kernel has written all fields before `padding`.
-            let has_aux = header.msg_hdr.msg_controllen >= mem::offset_of!(Control, padding)
-                && (control_header.cmsg_level, control_header.cmsg_type)
-                    == (libc::SOL_PACKET, libc::PACKET_AUXDATA);
-            Received {
-                len: header.msg_len as usize,
-                is_truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
-                aux: has_aux.then_some(*aux),
-            }
+            Received::new(header.msg_len as usize, &header.msg_hdr, control)
         })
     }
+}
+
+impl Received {
+    #[inline]
+    fn new(len: usize, header: &libc::msghdr, control: &Control) -> Self {
+        let Control { header: control_header, aux, .. } = control;
+        // The kernel has written all fields before `padding`.
+        let has_aux = header.msg_controllen >= mem::offset_of!(Control, padding)
+            && (control_header.cmsg_level, control_header.cmsg_type)
+                == (libc::SOL_PACKET, libc::PACKET_AUXDATA);
+        let is_truncated = header.msg_flags & libc::MSG_TRUNC != 0;
+        Self { len, is_truncated, aux: has_aux.then_some(*aux) }
+    }
+}
+
+/// Control buffer for receiving a packet, allocated once.
+pub(crate) struct Message {
+    control: Box<Control>,
+}
+
+impl Message {
+    pub(crate) fn new() -> Self {
+        Self { control: Box::new(EMPTY_CONTROL) }
+    }
+
+    /// Receives a waiting message. Truncates a message that is longer than the buffer. Never
+    /// blocks.
+    #[inline]
+    pub(crate) fn receive(&mut self, socket: RawFd, buffer: &mut [u8]) -> io::Result<Received> {
+        let mut bytes = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        let mut header = EMPTY_HEADER.msg_hdr;
+        header.msg_iov = &mut bytes;
+        header.msg_iovlen = 1;
+        header.msg_control = ptr::from_mut(&mut *self.control).cast();
+        header.msg_controllen = mem::size_of::<Control>();
+        // SAFETY: the header points at a mutably borrowed buffer of the given length, and at our
+        // own control buffer. All outlive the call, and the kernel keeps no address. Needs
+        // `unsafe`: foreign call with raw pointers.
+        let received = unsafe { libc::recvmsg(socket, &mut header, libc::MSG_DONTWAIT) };
+        match usize::try_from(received) {
+            Ok(len) => Ok(Received::new(len, &header, &self.control)),
+            Err(_) => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// Sends a packet. Never blocks.
+#[inline]
+pub(crate) fn send(socket: RawFd, packet: &[u8]) -> io::Result<()> {
+    // SAFETY: the packet is readable for its length during the call. Needs `unsafe`: foreign call
+    // with a raw pointer.
+    let sent =
+        unsafe { libc::send(socket, packet.as_ptr().cast(), packet.len(), libc::MSG_DONTWAIT) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Headers for sending messages, allocated once.
@@ -149,6 +195,12 @@ const EMPTY_CONTROL: Control = unsafe { mem::zeroed() };
 impl fmt::Debug for Inbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inbox").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message").finish_non_exhaustive()
     }
 }
 

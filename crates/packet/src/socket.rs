@@ -8,8 +8,10 @@ use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::abi::{BPF_RET, TpacketStats};
+use crate::rings::{RingLayout, RingMemory};
 
 /// Size in bytes of each socket buffer. The kernel doubles it to 8 MiB: room for about 2000 packets
 /// of 4 KiB, as many as in an AF_XDP port's rings, or for more short packets, each of which takes
@@ -19,7 +21,41 @@ const BUFFER_LEN: libc::c_int = 4 << 20;
 /// A handle of a packet socket on one interface. The socket is closed with its last handle. One
 /// thread may start and stop reception while another sends and receives.
 #[derive(Clone, Debug)]
-pub struct PacketSocket(Arc<OwnedFd>);
+pub struct PacketSocket {
+    fd: Arc<OwnedFd>,
+    /// Index of the interface; 0 if the socket is bound to none.
+    ifindex: u32,
+    rings: Option<Rings>,
+}
+
+#[derive(Clone, Debug)]
+struct Rings {
+    layout: RingLayout,
+    /// Whether a port has mapped the rings. Two ports would write to the same memory.
+    is_mapped: Arc<AtomicBool>,
+}
+
+/// Options for [`PacketSocket::open_queues`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketConfig {
+    /// How sent packets reach the interface.
+    pub qdisc: Qdisc,
+    /// The frame size of the UMEM (2048 or 4096), if the sockets shall have the rings of an
+    /// [`MmapPort`](crate::MmapPort). Rings take 4 MiB per socket for reception, and 512 times the
+    /// frame size for transmission.
+    pub rings: Option<u32>,
+}
+
+/// How sent packets reach the interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Qdisc {
+    /// Bypass the queueing disciplines, as AF_XDP does (`PACKET_QDISC_BYPASS`). Only then does the
+    /// kernel report all packets that the interface dropped.
+    #[default]
+    Bypass,
+    /// Pass through the queueing discipline of the interface (`tc qdisc`).
+    Use,
+}
 
 /// The reason why a packet socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +71,18 @@ pub enum OpenError {
     /// The kernel has no packet sockets.
     #[error("cannot open a packet socket: the kernel was built without CONFIG_PACKET")]
     Unsupported,
+    /// The kernel could not allocate the rings.
+    #[error(
+        "cannot allocate {} KiB of kernel memory for the rings of a packet socket: {source}; \
+         use fewer queues, or packet sockets without rings (io = \"packet-mmsg\")",
+        .bytes / 1024
+    )]
+    Rings {
+        /// Bytes of the rings.
+        bytes: usize,
+        /// The kernel's error.
+        source: io::Error,
+    },
     /// Another call failed.
     #[error("cannot open a packet socket: {call} failed: {source}")]
     Call {
@@ -50,9 +98,13 @@ impl PacketSocket {
     /// the driver records the receive queue (veth does not), packets of queue `n` go to the `n`-th
     /// socket, counted from 0 (`PACKET_FANOUT_QM`). The sockets receive nothing before
     /// [`start`](Self::start).
-    pub fn open_queues(ifindex: u32, queues: u16) -> Result<Vec<Self>, OpenError> {
+    pub fn open_queues(
+        ifindex: u32,
+        queues: u16,
+        config: &SocketConfig,
+    ) -> Result<Vec<Self>, OpenError> {
         let mut sockets =
-            (0..queues).map(|_| Self::open(ifindex)).collect::<Result<Vec<_>, _>>()?;
+            (0..queues).map(|_| Self::open(ifindex, config)).collect::<Result<Vec<_>, _>>()?;
         if queues > 1 {
             // The kernel distributes packets over the fanout group by queue mapping, modulo the
             // number of members (`fanout_demux_qm`). On reception the mapping is the queue index
@@ -77,7 +129,8 @@ impl PacketSocket {
         }
         // SAFETY: the descriptor is new and has no other owner. Needs `unsafe`: the compiler cannot
         // check that.
-        Ok(Self(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
+        let fd = Arc::new(unsafe { OwnedFd::from_raw_fd(fd) });
+        Ok(Self { fd, ifindex: 0, rings: None })
     }
 
     pub(crate) fn enable_promiscuous(&self, ifindex: u32) -> io::Result<()> {
@@ -90,19 +143,89 @@ impl PacketSocket {
         self.set(libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
     }
 
-    fn open(ifindex: u32) -> Result<Self, OpenError> {
-        let socket = Self::unbound().map_err(|error| OpenError::new("socket(AF_PACKET)", error))?;
+    fn open(ifindex: u32, config: &SocketConfig) -> Result<Self, OpenError> {
+        let mut socket =
+            Self::unbound().map_err(|error| OpenError::new("socket(AF_PACKET)", error))?;
         // The socket receives nothing before `start`.
         socket.stop().map_err(|error| OpenError::new("SO_ATTACH_FILTER", error))?;
         socket.set_packet(libc::PACKET_AUXDATA, "PACKET_AUXDATA", &1)?;
         socket.set_packet(libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING", &1)?;
-        // Bypass the queueing disciplines, as AF_XDP does. Only then does the kernel report packets
-        // that the interface dropped.
-        socket.set_packet(libc::PACKET_QDISC_BYPASS, "PACKET_QDISC_BYPASS", &1)?;
+        if config.qdisc == Qdisc::Bypass {
+            socket.set_packet(libc::PACKET_QDISC_BYPASS, "PACKET_QDISC_BYPASS", &1)?;
+        }
         socket.enlarge(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF);
         socket.enlarge(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF);
+        if let Some(frame_size) = config.rings {
+            // Before the socket joins a fanout group: creating a ring removes it from the group and
+            // adds it again at the end.
+            let layout = RingLayout::new(frame_size).ok_or_else(|| OpenError::Call {
+                call: "creating rings",
+                source: io::Error::other("the frame size must be 2048 or 4096"),
+            })?;
+            socket.create_rings(layout)?;
+        }
+        socket.ifindex = ifindex;
         socket.bind(ifindex).map_err(|error| OpenError::new("bind", error))?;
         Ok(socket)
+    }
+
+    fn create_rings(&mut self, layout: RingLayout) -> Result<(), OpenError> {
+        let version = libc::tpacket_versions::TPACKET_V3 as libc::c_int;
+        self.set_packet(libc::PACKET_VERSION, "PACKET_VERSION", &version)?;
+        let requests = [
+            (libc::PACKET_RX_RING, layout.receive_request()),
+            (libc::PACKET_TX_RING, layout.transmit_request()),
+        ];
+        for (option, request) in requests {
+            self.set(libc::SOL_PACKET, option, &request)
+                .map_err(|source| OpenError::Rings { bytes: layout.len(), source })?;
+        }
+        self.rings = Some(Rings { layout, is_mapped: Arc::default() });
+        Ok(())
+    }
+
+    /// Maps the rings. Fails if the socket has none, or if they have been mapped before.
+    pub(crate) fn map_rings(&self) -> io::Result<(RingLayout, RingMemory)> {
+        let Some(Rings { layout, is_mapped }) = &self.rings else {
+            return Err(io::Error::other("the socket was opened without rings"));
+        };
+        if is_mapped.swap(true, Ordering::Relaxed) {
+            return Err(io::Error::other("another port has used the rings of this socket"));
+        }
+        Ok((*layout, RingMemory::map(self.fd(), layout.len())?))
+    }
+
+    /// Makes the kernel take requests from the transmit ring. Never blocks.
+    #[inline]
+    pub(crate) fn send_from_ring(&self) -> io::Result<()> {
+        // SAFETY: no buffer is passed. Needs `unsafe`: foreign call.
+        let sent = unsafe { libc::send(self.fd(), ptr::null(), 0, libc::MSG_DONTWAIT) };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Clears the socket's pending error. Until then, `poll` returns at once.
+    pub(crate) fn clear_error(&self) {
+        // The socket reports, for example, that the interface went down. Reception resumes by
+        // itself.
+        let _ = self.get::<libc::c_int>(libc::SOL_SOCKET, libc::SO_ERROR);
+    }
+
+    /// Returns the MTU of the interface.
+    pub(crate) fn mtu(&self) -> io::Result<usize> {
+        // SAFETY: a struct of integers and a union of such, for which zeros are valid. Needs
+        // `unsafe`: libc offers no other way to initialise all bytes.
+        let mut request: libc::ifreq = unsafe { mem::zeroed() };
+        request.ifr_ifru.ifru_ifindex = self.ifindex as libc::c_int;
+        for call in [libc::SIOCGIFNAME, libc::SIOCGIFMTU] {
+            // SAFETY: the kernel reads and writes only the request, which has the size that both
+            // calls expect. Needs `unsafe`: foreign call.
+            if unsafe { libc::ioctl(self.fd(), call as _, &mut request) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        // SAFETY: SIOCGIFMTU wrote this field, an integer. Needs `unsafe`: a field of a union.
+        let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+        usize::try_from(mtu).map_err(io::Error::other)
     }
 
     /// Starts reception.
@@ -123,15 +246,16 @@ impl PacketSocket {
 
     /// Returns the file descriptor.
     pub fn fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.fd.as_raw_fd()
     }
 
-    /// Returns the number of packets dropped since the last call because the socket's buffer was
-    /// full; 0 if the socket does not count them.
+    /// Returns the number of packets dropped since the last call because the socket's buffer or
+    /// receive ring was full; 0 if the socket does not count them.
     pub(crate) fn take_drops(&self) -> u64 {
-        let statistics: TpacketStats =
-            self.get(libc::SOL_PACKET, libc::PACKET_STATISTICS).unwrap_or_default();
-        u64::from(statistics.drops)
+        // A socket with rings has a third counter: how often the receive ring became full. The
+        // packets lost then are among `tp_drops`.
+        self.get(libc::SOL_PACKET, libc::PACKET_STATISTICS)
+            .map_or(0, |statistics: TpacketStats| u64::from(statistics.tp_drops))
     }
 
     fn bind(&self, ifindex: u32) -> io::Result<()> {
@@ -248,6 +372,6 @@ impl OpenError {
 impl From<std::os::unix::net::UnixDatagram> for PacketSocket {
     /// Lets tests use a Unix datagram socket.
     fn from(socket: std::os::unix::net::UnixDatagram) -> Self {
-        Self(Arc::new(socket.into()))
+        Self { fd: Arc::new(socket.into()), ifindex: 0, rings: None }
     }
 }

@@ -13,15 +13,17 @@ const ADDRESSES_LEN: usize = 12;
 /// Returns the removed tag, if any, as it was on the wire.
 #[inline]
 pub(crate) fn removed_tag(aux: &AuxData) -> Option<[u8; 4]> {
-    if aux.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
+    tag(aux.tp_status, aux.tp_vlan_tci, aux.tp_vlan_tpid)
+}
+
+/// Returns the tag that the fields of a packet's header describe.
+#[inline]
+pub(crate) fn tag(status: u32, tci: u16, tpid: u16) -> Option<[u8; 4]> {
+    if status & libc::TP_STATUS_VLAN_VALID == 0 {
         return None;
     }
-    let tpid = if aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID == 0 {
-        ETH_P_8021Q
-    } else {
-        aux.tp_vlan_tpid
-    };
-    let ([a, b], [c, d]) = (tpid.to_be_bytes(), aux.tp_vlan_tci.to_be_bytes());
+    let tpid = if status & libc::TP_STATUS_VLAN_TPID_VALID == 0 { ETH_P_8021Q } else { tpid };
+    let ([a, b], [c, d]) = (tpid.to_be_bytes(), tci.to_be_bytes());
     Some([a, b, c, d])
 }
 

@@ -7,7 +7,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use xdpfwd_lab::Chain;
-use xdpfwd_packet::{MmsgPort, PacketSocket};
+use xdpfwd_packet::{MmsgPort, PacketSocket, SocketConfig};
 use xdpfwd_xsk::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemConfig};
 
 /// Maximum wait for a packet, far longer than its arrival takes.
@@ -21,8 +21,14 @@ fn chain(queues: u16) -> Chain {
 }
 
 fn open(chain: &Chain, interface: &'static str, queues: u16) -> Vec<PacketSocket> {
-    let open =
-        move || PacketSocket::open_queues(if_nametoindex(interface).unwrap(), queues).unwrap();
+    let open = move || {
+        PacketSocket::open_queues(
+            if_nametoindex(interface).unwrap(),
+            queues,
+            &SocketConfig::default(),
+        )
+        .unwrap()
+    };
     chain.fwd().run(open).unwrap()
 }
 
@@ -54,8 +60,9 @@ fn send(chain: &Chain, core: usize, count: usize) {
         cores.set(core).unwrap();
         sched_setaffinity(Pid::from_raw(0), &cores).unwrap();
         let (umem, mut pool) = umem();
+        let index = if_nametoindex("gen0").unwrap();
         let socket =
-            PacketSocket::open_queues(if_nametoindex("gen0").unwrap(), 1).unwrap().remove(0);
+            PacketSocket::open_queues(index, 1, &SocketConfig::default()).unwrap().remove(0);
         let mut port = MmsgPort::new(socket, &umem).unwrap();
         let mut queue = EgressQueue::new(&umem, count);
         (0..count).for_each(|_| queue.push(frame(&mut pool)).unwrap());

@@ -5,7 +5,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use serde::Serialize;
-use xdpfwd_engine::{Io, Mode, PathPlan, Plan, PortPlan};
+use xdpfwd_engine::{Io, Mode, PathPlan, Plan, PortPlan, Qdisc};
 use xdpfwd_pipeline::{Idle, PortId};
 use xdpfwd_xsk::HugePages;
 
@@ -56,10 +56,13 @@ struct Umem {
 struct Port {
     name: String,
     interface: String,
-    io: &'static str,
+    #[serde(serialize_with = "serialize_io")]
+    io: Io,
     queues: u16,
     keep: Vec<String>,
     promiscuous: bool,
+    /// `None` for AF_XDP, which always bypasses the queueing disciplines.
+    qdisc: Option<&'static str>,
     present: bool,
     /// Number of the interface's active queues.
     interface_queues: Option<u16>,
@@ -160,14 +163,21 @@ impl Check {
     }
 }
 
+fn serialize_io<S: serde::Serializer>(io: &Io, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(io.name())
+}
+
 impl Port {
     fn new(port: &PortPlan, interface: Option<Interface>) -> Self {
         let present = interface.is_some();
         let Interface { queues: interface_queues, mtu, driver, state, is_virtual, .. } =
             interface.unwrap_or_default();
-        let PortPlan { name, interface, io, queues, keep, promiscuous } = port.clone();
+        let PortPlan { name, interface, io, queues, keep, promiscuous, qdisc } = port.clone();
         let keep = keep.iter().map(ToString::to_string).collect();
-        let io = io.name();
+        let qdisc = io.uses_packet_sockets().then_some(match qdisc {
+            Qdisc::Bypass => "bypass",
+            Qdisc::Use => "use",
+        });
         Self {
             name,
             interface,
@@ -175,6 +185,7 @@ impl Port {
             queues,
             keep,
             promiscuous,
+            qdisc,
             present,
             interface_queues,
             mtu,
@@ -224,7 +235,7 @@ impl fmt::Display for Check {
             "on" => format!("{huge_pages_needed} huge pages of 2 MiB (required)"),
             _ => format!("{huge_pages_needed} huge pages of 2 MiB if free, otherwise normal pages"),
         };
-        let uses_xdp = self.ports.iter().any(|port| port.io != Io::PacketMmsg.name());
+        let uses_xdp = self.ports.iter().any(|port| port.io.uses_xdp());
         let locked = if uses_xdp { ", locked" } else { "" };
         writeln!(f, "memory   {} in total{locked}; {pages}", mebibytes(*total_bytes))?;
         if let Some(control) = &self.control {
@@ -269,6 +280,7 @@ impl fmt::Display for Port {
             queues,
             keep,
             promiscuous,
+            qdisc,
             present,
             interface_queues,
             mtu,
@@ -277,7 +289,11 @@ impl fmt::Display for Port {
             is_virtual,
         } = self;
         let noun = if *queues == 1 { "queue" } else { "queues" };
-        write!(f, "{name}: {interface} with {io}, ")?;
+        write!(f, "{name}: {interface} with {io}")?;
+        if let Some(remark) = io.remark() {
+            write!(f, " ({remark})")?;
+        }
+        f.write_str(", ")?;
         if !present {
             return write!(f, "missing; {queues} {noun} configured");
         }
@@ -298,6 +314,9 @@ impl fmt::Display for Port {
         }
         if let Some(state) = state {
             write!(f, ", {state}")?;
+        }
+        if *qdisc == Some("use") {
+            f.write_str(", through the queueing discipline")?;
         }
         if !promiscuous {
             f.write_str(", only frames for its own MAC address")?;

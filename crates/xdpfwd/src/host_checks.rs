@@ -34,8 +34,9 @@ fn competing_user(port: &PortPlan, user: &LinkUser) -> Option<Problem> {
         // controller, such as a bridge, forwards the packets as well.
         return matches!(user, LinkUser::Controller { .. }).then(|| Problem {
             found: format!(
-                "{relation}, which also receives and may forward every packet of a packet-mmsg \
-                 port, so that packets leave twice"
+                "{relation}, which also receives and may forward every packet of a {} port, so \
+                 that packets leave twice",
+                port.io
             ),
             fix: release,
         });

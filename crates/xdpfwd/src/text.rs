@@ -48,7 +48,10 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
         ports.add_row(vec![
             port.name.clone(),
             port.interface.clone(),
-            port.mode.name().into(),
+            match port.mode.remark() {
+                Some(remark) => format!("{} ({remark})", port.mode.name()),
+                None => port.mode.name().into(),
+            },
             grouped(port.rx_packets),
             grouped(port.rx_bytes),
             grouped(port.tx_packets),

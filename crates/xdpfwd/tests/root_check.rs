@@ -88,7 +88,7 @@ fn interface_without_ethernet_is_refused_for_every_io() {
     assert!(interfaces.contains(&"t-tun".to_owned()), "{interfaces:?}");
     for interface in &interfaces {
         let error = format!("interface \"{interface}\" carries no Ethernet frames (hardware type ");
-        for io in ["af_xdp", "packet-mmsg"] {
+        for io in ["af_xdp", "packet-mmsg", "packet-mmap"] {
             let text = with_io(&cross_connect_between(["fwd0", interface], 1, ""), io);
             let config = Config::new(&text);
             for arguments in ["--check", "--duration 1"] {

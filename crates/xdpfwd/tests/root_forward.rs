@@ -8,18 +8,15 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use support::iperf3::{GEN_ADDRESS, SINK_ADDRESS, transfer_both_ways};
 use support::{Running, TIMEOUT, build_lab, cross_connect, run_with_grants};
-use xdpfwd_lab::{Chain, Namespace, Sink, Traffic};
+use xdpfwd_lab::{Chain, Sink, Traffic};
 use xdpfwd_testkit::lab::ping;
 use xdpfwd_testkit::process::run;
-
-const GEN_ADDRESS: &str = "10.77.0.1";
-const SINK_ADDRESS: &str = "10.77.0.2";
 
 fn on_one_and_two_queues(test: impl Fn(&Chain)) {
     for queues in [1, 2] {
@@ -97,54 +94,9 @@ fn slow_tcp_conversation_is_not_delayed() {
 #[test]
 fn iperf3_moves_data_both_ways() {
     on_one_and_two_queues(|lab| {
-        let mut server = lab.sink().command("iperf3");
-        let mut server = server
-            .args(["--server", "--port", "5301"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        wait_for_iperf3_server(lab.gen_());
-        let mut received_bytes = vec![];
-        for direction in [&[][..], &["--reverse"]] {
-            let mut client = lab.gen_().command("iperf3");
-            client
-                .args([
-                    "--client",
-                    SINK_ADDRESS,
-                    "--port",
-                    "5301",
-                    "--time",
-                    "2",
-                    "--parallel",
-                    "4",
-                    "--json",
-                ])
-                .args(direction);
-            let output = client.output().unwrap();
-            let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-            assert!(json.get("error").is_none(), "{json}");
-            received_bytes.push(json["end"]["sum_received"]["bytes"].as_u64().unwrap());
-        }
-        // `ip netns exec` does not fork, so this is the pid of iperf3.
-        server.kill().unwrap();
-        server.wait().unwrap();
+        let received_bytes = transfer_both_ways(lab, ["--time", "2"]);
         assert!(received_bytes.iter().all(|&bytes| bytes > 1_000_000), "{received_bytes:?} bytes");
     });
-}
-
-fn wait_for_iperf3_server(from: &Namespace) {
-    let address: SocketAddr = format!("{SINK_ADDRESS}:5301").parse().unwrap();
-    let deadline = Instant::now() + TIMEOUT;
-    // This connection does not end the server: iperf3 ignores one that closes without data.
-    while from
-        .run(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err())
-        .unwrap()
-    {
-        assert!(Instant::now() < deadline, "iperf3 --server does not listen");
-        thread::sleep(Duration::from_millis(50));
-    }
-    thread::sleep(Duration::from_millis(200));
 }
 
 #[test]

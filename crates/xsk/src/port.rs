@@ -2,6 +2,7 @@
 
 use std::ops::AddAssign;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use crate::{Batch, EgressQueue, Pool, Umem};
 
@@ -31,6 +32,12 @@ pub trait Port {
 
     /// Returns whether the interface has not yet taken all frames that were handed over.
     fn has_unsent(&self) -> bool;
+
+    /// Returns the maximum time for which the kernel keeps a packet before
+    /// [`receive`](Self::receive) can return it: by default, none.
+    fn receive_delay(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Returns a file descriptor that becomes readable when frames arrive; `None` if the port must
     /// be polled. It stays open as long as the port.

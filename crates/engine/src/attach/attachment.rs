@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use xdpfwd_packet::PacketSocket;
+use xdpfwd_packet::{PacketSocket, SocketConfig};
 use xdpfwd_pipeline::XdpImage;
 use xdpfwd_xsk::{AttachMode, XdpLink};
 
@@ -14,7 +14,7 @@ use crate::error::StartError;
 use crate::host::addresses::OwnAddresses;
 use crate::host::interface::Interface;
 use crate::host::link::Link;
-use crate::plan::{Mode, PortPlan};
+use crate::plan::{Io, Mode, PortPlan};
 
 /// Connects an interface with the sockets of its port. Dropping it detaches the XDP program, or
 /// drops its references to the packet sockets, which workers share.
@@ -42,12 +42,15 @@ impl Attachment {
         interface: &Interface,
         image: Option<&Arc<XdpImage>>,
         mode: Mode,
+        frame_size: u32,
     ) -> Result<(Self, Option<io::Error>), StartError> {
         if !port.io.uses_xdp() {
+            let rings = (port.io == Io::PacketMmap).then_some(frame_size);
+            let config = SocketConfig { qdisc: port.qdisc, rings };
             let sockets =
-                PacketSocket::open_queues(interface.index, port.queues).map_err(|source| {
-                    StartError::Packet { interface: interface.name.clone(), source }
-                })?;
+                PacketSocket::open_queues(interface.index, port.queues, &config).map_err(
+                    |source| StartError::Packet { interface: interface.name.clone(), source },
+                )?;
             return Ok((Self::Packet(sockets), None));
         }
         let program = XdpProgram::load(port.queues, &port.keep, image)?;

@@ -13,7 +13,7 @@ use xdpfwd_xsk::{Counters, KernelCounters};
 
 use crate::attach::native::why_not_native;
 use crate::attach::program::XdpCounters;
-use crate::plan::Plan;
+use crate::plan::{Io, Plan};
 use crate::run::inspect::{ListedTable, TableReport};
 use crate::run::ledger::Ledger;
 
@@ -135,8 +135,12 @@ pub enum PortMode {
     Copy,
     /// Generic XDP; the kernel copies packets.
     Skb,
-    /// Packet sockets; the kernel copies packets.
+    /// Packet sockets with a system call for each packet; the kernel copies packets.
+    Packet,
+    /// Packet sockets with a system call for a batch; the kernel copies packets.
     PacketMmsg,
+    /// Packet sockets with rings; the kernel and the port copy packets.
+    PacketMmap,
     /// None: the data plane was not started.
     None,
 }
@@ -148,8 +152,23 @@ impl PortMode {
             Self::ZeroCopy => "zero-copy",
             Self::Copy => "copy",
             Self::Skb => "skb",
+            Self::Packet => "packet",
             Self::PacketMmsg => "packet-mmsg",
+            Self::PacketMmap => "packet-mmap",
             Self::None => "none",
+        }
+    }
+
+    /// Returns whether the port uses XDP.
+    pub fn uses_xdp(self) -> bool {
+        matches!(self, Self::ZeroCopy | Self::Copy | Self::Skb)
+    }
+
+    /// Returns what texts add to the name: copies that other modes do not make.
+    pub fn remark(self) -> Option<&'static str> {
+        match self {
+            Self::PacketMmap => Io::PacketMmap.remark(),
+            _ => None,
         }
     }
 }

@@ -101,6 +101,7 @@ impl DataPlane {
                     interface,
                     plan.xdp_image(id),
                     plan.mode,
+                    plan.umem.frame_size,
                 )
             };
             let attached = match attach(&plan) {
@@ -218,12 +219,16 @@ impl DataPlane {
             return Err(error);
         }
         let zero_copy = ready_workers.iter().all(|worker| worker.zero_copy);
-        self.modes = (self.attachments.iter())
-            .map(|attachment| match (attachment.mode(), zero_copy) {
-                (None, _) => PortMode::PacketMmsg,
-                (Some(AttachMode::Skb), _) => PortMode::Skb,
-                (Some(AttachMode::Native), true) => PortMode::ZeroCopy,
-                (Some(AttachMode::Native), false) => PortMode::Copy,
+        self.modes = (self.attachments.iter().zip(&self.plan.ports))
+            .map(|(attachment, port)| match (port.io, attachment.mode()) {
+                (Io::Packet, _) => PortMode::Packet,
+                (Io::PacketMmsg, _) => PortMode::PacketMmsg,
+                (Io::PacketMmap, _) => PortMode::PacketMmap,
+                (Io::AfXdp | Io::XskRs, Some(AttachMode::Native)) if zero_copy => {
+                    PortMode::ZeroCopy
+                }
+                (Io::AfXdp | Io::XskRs, Some(AttachMode::Native)) => PortMode::Copy,
+                (Io::AfXdp | Io::XskRs, Some(AttachMode::Skb) | None) => PortMode::Skb,
             })
             .collect();
         for (starting_worker, ready_worker) in starting_workers.into_iter().zip(ready_workers) {

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, OnceLock};
 
 use core_affinity::CoreId;
-use xdpfwd_packet::{MmsgPort, PacketSocket};
+use xdpfwd_packet::{MmapPort, MmsgPort, PacketSocket, PortError, SinglePort};
 use xdpfwd_pipeline::{BuildCx, Idle, Mailbox, NamedStage, PortId, Ports, Remote, Worker, mailbox};
 use xdpfwd_xsk::{BindMode, Builder, Fallback, OpenError, OpenPorts, Pool, Port, Umem};
 
@@ -239,18 +239,31 @@ fn open_ports(setup: &Setup) -> Result<WorkerPorts, StartError> {
     let mut opened = ports.into_iter();
     let mut ports = Vec::with_capacity(plan.ports.len());
     for (port, sockets) in plan.ports.iter().zip(sockets) {
-        let queues: Vec<Box<dyn Port>> = if port.io.uses_xdp() {
-            opened.by_ref().take(queues_of(worker, plan, port).count()).collect()
-        } else {
-            let open_queue = |socket: &PacketSocket| match MmsgPort::new(socket.clone(), &umem) {
-                Ok(port) => Ok(Box::new(port) as Box<dyn Port>),
-                Err(error) => Err(StartError::Worker { worker, what: error.to_string() }),
-            };
-            sockets.iter().map(open_queue).collect::<Result<_, _>>()?
+        let queues = match port.io {
+            Io::AfXdp | Io::XskRs => {
+                Ok(opened.by_ref().take(queues_of(worker, plan, port).count()).collect())
+            }
+            Io::Packet => packet_ports(sockets, &umem, SinglePort::new),
+            Io::PacketMmsg => packet_ports(sockets, &umem, MmsgPort::new),
+            Io::PacketMmap => packet_ports(sockets, &umem, MmapPort::new),
         };
+        let queues = queues.map_err(|error| {
+            let what = format!("{}: {error}", port.interface);
+            StartError::Worker { worker, what }
+        })?;
         ports.push(queues);
     }
     Ok(WorkerPorts { umem, pool, ports, zero_copy, fallback })
+}
+
+/// Creates a port for each socket.
+fn packet_ports<P: Port + 'static>(
+    sockets: &[PacketSocket],
+    umem: &Umem,
+    new: impl Fn(PacketSocket, &Umem) -> Result<P, PortError>,
+) -> Result<Vec<Box<dyn Port>>, PortError> {
+    let open = |socket: &PacketSocket| Ok(Box::new(new(socket.clone(), umem)?) as Box<dyn Port>);
+    sockets.iter().map(open).collect()
 }
 
 fn boxed<P: Port + 'static>(opened: OpenPorts<P>) -> OpenPorts<Box<dyn Port>> {

@@ -22,6 +22,7 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
         queues: workers,
         keep: xdpfwd_engine::Keep::new(),
         promiscuous: true,
+        qdisc: xdpfwd_engine::Qdisc::Bypass,
     };
     let stages = stage
         .into_iter()

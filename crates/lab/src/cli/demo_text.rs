@@ -119,7 +119,9 @@ pub(super) fn as_text(traffic: &TrafficArguments, outcome: &Outcome) -> String {
     }
 
     let mode = |port: &PortReport| {
-        format!("{} on {}: {}", port.name, port.interface, or_unknown(&port.mode))
+        // As in xdpfwd's own text: this mode makes a copy that the others do not make.
+        let remark = if port.mode == "packet-mmap" { " (+1 copy)" } else { "" };
+        format!("{} on {}: {}{remark}", port.name, port.interface, or_unknown(&port.mode))
     };
     text += &format!(
         "\nmode              {}\n",

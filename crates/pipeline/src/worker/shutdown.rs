@@ -12,19 +12,22 @@ impl<C: Chain> Worker<C> {
     /// Sends the packets that the worker still has, before the worker ends. Detach the XDP program
     /// first, so that no new packets arrive.
     ///
-    /// Runs iterations. As soon as no packet has arrived for 5 ms, retires the stages, which makes
-    /// them emit the frames that they hold. Stops when, after that, all frames are sent and
-    /// reclaimed, or after `timeout`. At the end, retires the stages that are not retired yet, and
-    /// drops packets in egress queues as [`Reason::SHUTDOWN`].
+    /// Runs iterations. As soon as no packet has arrived for 5 ms, or for the
+    /// [`receive_delay`](xdpfwd_xsk::Port::receive_delay) of a port if that is longer, retires the
+    /// stages, which makes them emit the frames that they hold. Stops when, after that, all frames
+    /// are sent and reclaimed, or after `timeout`. At the end, retires the stages that are not
+    /// retired yet, and drops packets in egress queues as [`Reason::SHUTDOWN`].
     pub fn drain(&mut self, timeout: Duration) {
         const QUIET: Duration = Duration::from_millis(5);
+        let delays = self.port_queues.iter().map(|port_queue| port_queue.socket.receive_delay());
+        let quiet = delays.fold(QUIET, Duration::max);
         let start = Instant::now();
         let mut quiet_since = start;
         let mut retired = false;
         while start.elapsed() < timeout {
             if self.poll_once() > 0 {
                 quiet_since = Instant::now();
-            } else if quiet_since.elapsed() >= QUIET {
+            } else if quiet_since.elapsed() >= quiet {
                 if !retired {
                     self.retire_all();
                     retired = true;

@@ -1,6 +1,7 @@
 //! The worker on the fake kernel: packets are sent or counted, nothing blocks, and no frame leaks.
 
 mod build;
+mod drain;
 mod forwarding;
 mod hold;
 mod panic;

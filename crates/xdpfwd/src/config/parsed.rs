@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-use xdpfwd_engine::{Io, KeepRule, Mode};
+use xdpfwd_engine::{Io, KeepRule, Mode, Qdisc};
 use xdpfwd_pipeline::Idle;
 use xdpfwd_xsk::{HugePages, Umem};
 
@@ -56,6 +56,7 @@ pub(super) struct PortTable {
     pub(super) keep: ParsedKey<Vec<Spanned<KeepRule>>>,
     pub(super) promiscuous: ParsedKey<bool>,
     pub(super) io: ParsedKey<Io>,
+    pub(super) qdisc: ParsedKey<Qdisc>,
 }
 
 /// `[[path]]`
@@ -81,8 +82,14 @@ const MODES: [(&str, Mode); 4] =
 const IDLE: [(&str, Idle); 2] = [("poll", Idle::Poll), ("spin", Idle::Spin)];
 const HUGE_PAGES: [(&str, HugePages); 3] =
     [("auto", HugePages::Auto), ("on", HugePages::On), ("off", HugePages::Off)];
-const IO: [(&str, Io); 3] =
-    [("af_xdp", Io::AfXdp), ("packet-mmsg", Io::PacketMmsg), ("xsk-rs", Io::XskRs)];
+const IO: [(&str, Io); 5] = [
+    ("af_xdp", Io::AfXdp),
+    ("packet", Io::Packet),
+    ("packet-mmsg", Io::PacketMmsg),
+    ("packet-mmap", Io::PacketMmap),
+    ("xsk-rs", Io::XskRs),
+];
+const QDISC: [(&str, Qdisc); 2] = [("bypass", Qdisc::Bypass), ("use", Qdisc::Use)];
 
 /// CONFIG_NR_CPUS is at most 8192 on the architectures that have AF_XDP.
 const LAST_CORE: u16 = 8191;
@@ -185,6 +192,11 @@ impl UmemTable {
 }
 
 impl PortTable {
+    /// Returns whether the port has packet sockets; false if `io` is invalid.
+    pub(super) fn uses_packet_sockets(&self) -> bool {
+        self.io.or(Io::default()).is_some_and(Io::uses_packet_sockets)
+    }
+
     fn read(mut table: Table<'_>, findings: &mut Findings<'_>) -> Self {
         let port = Self {
             span: table.span(),
@@ -194,6 +206,7 @@ impl PortTable {
             keep: table.words("keep", KeepRule::ACCEPTED, findings),
             promiscuous: table.boolean("promiscuous", findings),
             io: table.choice("io", &IO, findings),
+            qdisc: table.choice("qdisc", &QDISC, findings),
         };
         table.finish(findings);
         port

@@ -38,8 +38,7 @@ pub(crate) fn mode_finding(
     actual: PortMode,
     fallback: Option<&Fallback>,
 ) -> Finding {
-    let uses_xdp = !matches!(actual, PortMode::PacketMmsg | PortMode::None);
-    let Some(fallback) = fallback.filter(|_| requested == Mode::Auto && uses_xdp) else {
+    let Some(fallback) = fallback.filter(|_| requested == Mode::Auto && actual.uses_xdp()) else {
         return Finding::ok(CHECK, interface, actual.name());
     };
     let Fallback { interface: limiting, lacks, reason, .. } = fallback;

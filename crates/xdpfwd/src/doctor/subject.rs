@@ -1,6 +1,6 @@
 //! The subject of a check: the plan of a configuration, or a default plan for interfaces.
 
-use xdpfwd_engine::{Io, Keep, Mode, PathPlan, Plan, PortPlan};
+use xdpfwd_engine::{Io, Keep, Mode, PathPlan, Plan, PortPlan, Qdisc};
 use xdpfwd_pipeline::{Idle, PortId};
 use xdpfwd_xsk::UmemConfig;
 
@@ -27,6 +27,7 @@ impl Subject {
             queues: 1,
             keep: Keep::new(),
             promiscuous: true,
+            qdisc: Qdisc::default(),
         });
         let paths = (0..=u8::MAX).map(PortId).zip(names).map(|(port, _)| PathPlan {
             from: port,

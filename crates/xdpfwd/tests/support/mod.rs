@@ -13,6 +13,7 @@
 pub mod cables;
 pub mod esp;
 pub mod examination; // runs of doctor
+pub mod iperf3;
 pub mod socket;
 pub mod wire;
 
@@ -37,6 +38,13 @@ pub const XDPFWD: &str = env!("CARGO_BIN_EXE_xdpfwd");
 /// content of its `[engine]` table.
 pub fn cross_connect(queues: u16, engine: &str) -> String {
     cross_connect_between(["fwd0", "fwd1"], queues, engine)
+}
+
+/// Like [`cross_connect`], with a value of the key `io` for each port.
+pub fn cross_connect_io(lan_io: &str, wan_io: &str, queues: u16, engine: &str) -> String {
+    cross_connect(queues, engine)
+        .replacen("interface = \"fwd0\"", &format!("interface = \"fwd0\"\nio = \"{lan_io}\""), 1)
+        .replacen("interface = \"fwd1\"", &format!("interface = \"fwd1\"\nio = \"{wan_io}\""), 1)
 }
 
 pub fn cross_connect_between([lan, wan]: [&str; 2], queues: u16, engine: &str) -> String {

@@ -1,6 +1,6 @@
 //! Resolves the ports: names, interfaces, and distribution of queues to workers.
 
-use xdpfwd_engine::{Io, Lockout, NotEthernet, Plan, PortPlan, VlanTagLoss};
+use xdpfwd_engine::{Io, Lockout, NotEthernet, Plan, PortPlan, Qdisc, VlanTagLoss};
 use xdpfwd_pipeline::PortId;
 
 use crate::config::findings::Findings;
@@ -25,6 +25,7 @@ pub(super) fn resolve(ports: &Tables<PortTable>) -> Vec<PortPlan> {
             .map(|rule| *rule.get_ref())
             .collect(),
         promiscuous: port.promiscuous.or(true).unwrap_or(true),
+        qdisc: port.qdisc.or(Qdisc::default()).unwrap_or_default(),
     };
     ports.tables.iter().map(plan).collect()
 }
@@ -115,8 +116,22 @@ pub(super) fn check(
             check_interface_queues(port, interface, findings);
         }
         check_keep(port, findings);
+        check_qdisc(port, findings);
     }
     are_distinct
+}
+
+/// Only a port with packet sockets may have the key `qdisc`.
+fn check_qdisc(port: &PortTable, findings: &mut Findings<'_>) {
+    if let Some(qdisc) = port.qdisc.value()
+        && let Some(io) = port.io.or(Io::default()).filter(|io| io.uses_xdp())
+    {
+        let message = format!(
+            "qdisc: io = \"{io}\" always bypasses the queueing disciplines; remove `qdisc`, or set \
+             io = \"packet\", \"packet-mmsg\" or \"packet-mmap\""
+        );
+        findings.error(&qdisc.span(), message);
+    }
 }
 
 /// Checks that this program supports each port's `io`, that the ports can share packet memory, and
@@ -147,14 +162,14 @@ pub(super) fn check_io(
             );
             findings.error(&span, message);
         }
-        if port.io.or(Io::default()) == Some(Io::PacketMmsg)
+        if let Some(io) = port.io.or(Io::default()).filter(|io| io.uses_packet_sockets())
             && let Some(name) = port.interface.value()
         {
             match machine.forwarding(name.get_ref()) {
                 Ok(None) => {}
                 Ok(Some(setting)) => {
                     let message = format!(
-                        "io = \"packet-mmsg\": the kernel also receives every packet of {} and \
+                        "io = \"{io}\": the kernel also receives every packet of {} and \
                          forwards it; run `sysctl -w {setting}=0` so that it does not send a \
                          second copy",
                         name.get_ref()
@@ -182,9 +197,9 @@ pub(super) fn check_io(
         findings.error(&busy_poll.span(), message);
     }
     // If a table is invalid, its port may use XDP.
-    let no_port_uses_xdp = ports.is_complete
-        && ports.tables.iter().all(|port| port.io.or(Io::default()) == Some(Io::PacketMmsg));
-    if no_port_uses_xdp && !ports.tables.is_empty() {
+    let no_port_uses_xdp =
+        ports.is_complete && ports.tables.iter().all(PortTable::uses_packet_sockets);
+    if no_port_uses_xdp && let Some(io) = ports.tables.first().and_then(|port| port.io.value()) {
         let mode = engine.mode.value().filter(|mode| *mode.get_ref() != xdpfwd_engine::Mode::Auto);
         let busy_poll = engine.busy_poll.value().filter(|on| *on.get_ref());
         let spans = [
@@ -192,8 +207,10 @@ pub(super) fn check_io(
             ("busy_poll", busy_poll.map(toml::Spanned::span)),
         ];
         for (key, span) in spans.into_iter().filter_map(|(key, span)| Some((key, span?))) {
-            let message =
-                format!("{key}: has no effect, because no port uses XDP (io = \"packet-mmsg\")");
+            let message = format!(
+                "{key}: has no effect, because no port uses XDP (io = \"{}\")",
+                io.get_ref()
+            );
             findings.warning(&span, message);
         }
     }
@@ -203,11 +220,13 @@ pub(super) fn check_io(
 fn check_keep(port: &PortTable, findings: &mut Findings<'_>) {
     let rules = port.keep.value().map(|rules| rules.get_ref().as_slice()).unwrap_or_default();
     if let Some(keep) = port.keep.value().filter(|rules| !rules.get_ref().is_empty())
-        && port.io.or(Io::default()) == Some(Io::PacketMmsg)
+        && let Some(io) = port.io.or(Io::default()).filter(|io| io.uses_packet_sockets())
     {
-        let message = "keep: with io = \"packet-mmsg\" the kernel receives every packet and this \
-                       port receives copies; remove `keep`, or set io = \"af_xdp\"";
-        findings.error(&keep.span(), message.to_owned());
+        let message = format!(
+            "keep: with io = \"{io}\" the kernel receives every packet and this port receives \
+             copies; remove `keep`, or set io = \"af_xdp\""
+        );
+        findings.error(&keep.span(), message);
     }
     for (index, rule) in rules.iter().enumerate() {
         if rules.iter().take(index).any(|earlier| earlier.get_ref() == rule.get_ref()) {
@@ -307,7 +326,7 @@ fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mu
             count(active, "active queue")
         );
         findings.error(&span, message);
-    } else if queues < active && port.io.or(Io::default()) != Some(Io::PacketMmsg) {
+    } else if queues < active && !port.uses_packet_sockets() {
         // Packet sockets are exempt, because they receive the packets of all queues.
         let message = format!(
             "queues = {queues}: {name} has {}, and packets on the others go to the kernel; use \

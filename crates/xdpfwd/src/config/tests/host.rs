@@ -18,7 +18,7 @@ fn interface_without_ethernet_is_error_for_every_io() {
     for number in [772, 65534, 768, 776, 778, 512, 280] {
         let mut machine = FakeMachine::new();
         machine.interfaces.get_mut("eth2").unwrap().hardware_type = Some(number.into());
-        for io in ["af_xdp", "xsk-rs", "packet-mmsg"] {
+        for io in ["af_xdp", "xsk-rs", "packet", "packet-mmsg", "packet-mmap"] {
             let text = MINIMAL.replace("interface", &format!("io = \"{io}\"\ninterface"));
             let errors = plan_on(&machine, &text).unwrap_err().to_string();
             let expected =

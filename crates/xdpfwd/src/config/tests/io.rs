@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use xdpfwd_engine::Io;
+use xdpfwd_engine::{Io, Qdisc};
 
 use super::{diagnose_cases, plan};
 use crate::config::{FakeMachine, Source};
@@ -17,6 +17,8 @@ fn two_ports(engine: &str, lan: &str, wan: &str) -> String {
 }
 
 const PACKET_MMSG: &str = "io = \"packet-mmsg\"";
+const PACKET: &str = "io = \"packet\"";
+const PACKET_MMAP: &str = "io = \"packet-mmap\"";
 const XSK_RS: &str = "io = \"xsk-rs\"";
 const AF_XDP: &str = "io = \"af_xdp\"";
 
@@ -26,6 +28,8 @@ fn ports_that_cannot_share_packet_memory_are_rejected() {
         (PACKET_MMSG, PACKET_MMSG, true),
         (PACKET_MMSG, "", true),
         (AF_XDP, PACKET_MMSG, true),
+        (AF_XDP, PACKET_MMAP, true),
+        (PACKET, PACKET_MMAP, true),
         (XSK_RS, PACKET_MMSG, true),
         (XSK_RS, XSK_RS, true),
         (XSK_RS, "", false),
@@ -49,6 +53,39 @@ fn xdp_keys_without_effect_are_reported() {
         &two_ports("[engine]\nmode = \"copy\"\nbusy_poll = true\n", PACKET_MMSG, PACKET_MMSG),
         &two_ports("[engine]\nmode = \"copy\"\nbusy_poll = true\n", PACKET_MMSG, ""),
         &two_ports("[engine]\nbusy_poll = true\n", PACKET_MMSG, XSK_RS),
+    ]));
+}
+
+#[test]
+fn xdp_keys_with_each_packet_socket_are_reported() {
+    for io in ["packet", "packet-mmsg", "packet-mmap"] {
+        let line = format!("io = \"{io}\"");
+        let error = diagnose_cases(&[&two_ports("", &format!("{line}\nkeep = [\"arp\"]"), "")]);
+        assert!(error.contains(&format!("keep: with io = \"{io}\" the kernel")), "{error}");
+        let text = two_ports("[engine]\nmode = \"copy\"\n", &line, &line);
+        let (_, warnings) = plan(&text).unwrap();
+        let warnings = warnings.to_string();
+        assert!(warnings.contains(&format!("no port uses XDP (io = \"{io}\")")), "{warnings}");
+    }
+}
+
+#[test]
+fn qdisc_without_packet_socket_is_error() {
+    for (lan, qdisc) in [
+        (PACKET, Qdisc::Use),
+        (PACKET_MMSG, Qdisc::Use),
+        (PACKET_MMAP, Qdisc::Use),
+        (PACKET, Qdisc::Bypass),
+    ] {
+        let value = if qdisc == Qdisc::Use { "use" } else { "bypass" };
+        let text = two_ports("", &format!("{lan}\nqdisc = \"{value}\""), PACKET);
+        let (plan, _) = plan(&text).unwrap();
+        assert_eq!([plan.ports[0].qdisc, plan.ports[1].qdisc], [qdisc, Qdisc::Bypass]);
+    }
+    assert_snapshot!(diagnose_cases(&[
+        &two_ports("", "qdisc = \"use\"", ""),
+        &two_ports("", &format!("{XSK_RS}\nqdisc = \"bypass\""), XSK_RS),
+        &two_ports("", &format!("{PACKET}\nqdisc = \"none\""), ""),
     ]));
 }
 
@@ -92,7 +129,9 @@ fn vlan_rules_need_interfaces_that_leave_tags_in_frames() {
     // These cases cause no error.
     for (interface, port, rule) in [
         // A packet socket receives removed tags as metadata.
+        ("eth1", PACKET, "drop vlan 7"),
         ("eth1", PACKET_MMSG, "drop vlan 7"),
+        ("eth1", PACKET_MMAP, "drop vlan 7"),
         // No rule compares tags.
         ("eth1", "keep = [\"arp\"]", "drop proto tcp"),
         // `multi1` leaves tags in frames. `eth2` removes tags, but is only the egress of the path.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use xdpfwd_engine::{Io, Keep, Mode, Plan, PortPlan};
+use xdpfwd_engine::{Io, Keep, Mode, Plan, PortPlan, Qdisc};
 use xdpfwd_pipeline::{Idle, PortId};
 use xdpfwd_xsk::HugePages;
 
@@ -26,6 +26,7 @@ fn missing_keys_have_defaults_in_plan() {
         queues: 1,
         keep: Keep::new(),
         promiscuous: true,
+        qdisc: Qdisc::Bypass,
     };
     assert_eq!(ports, [port("lan", "eth1"), port("wan", "eth2")]);
     let [path] = paths.as_slice() else { panic!("{paths:?}") };

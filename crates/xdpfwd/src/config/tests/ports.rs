@@ -84,7 +84,7 @@ fn unimplemented_features_are_rejected_as_unknown() {
         &[
             "[engine]\nmetrics = \"127.0.0.1:9184\"\nkeep = [\"arp\"]",
             "[[port]]\nname = \"third\"\ninterface = \"multi1\"\nqueues = 1\nio = \
-             \"packet-mmap\"\nmetrics = true",
+             \"af_packet\"\nmetrics = true",
             "[[path]]\nfrom = \"wan\"\nto = \"route\"\nkeep = [\"arp\"]",
             "[stage.edge]\nkind = \"nat\"\nrules = []",
             "[stage.tunnel-out]\nkind = \"esp-seal\"\nspi = 1",

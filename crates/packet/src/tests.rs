@@ -1,15 +1,41 @@
-//! Tests the port on connected Unix datagram sockets, which also preserve message boundaries. Tests
-//! on packet sockets need root: see `crates/xdpfwd/tests/root_io.rs`.
+//! Tests the ports without rings on connected Unix datagram sockets, which also preserve message
+//! boundaries. Tests on packet sockets need root: see `tests/root_mmap.rs` and
+//! `crates/xdpfwd/tests/root_io.rs`.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use xdpfwd_xsk::{Batch, EgressQueue, HugePages, Pool, Port, Umem, UmemConfig};
 
-use super::*;
+use crate::mmsg::Mmsg;
+use crate::port::{MAX_COMPLETIONS, Method, PacketPort};
+use crate::single::{MAX_RECEIVED, Single};
 
-struct Fixture {
-    port: Box<MmsgPort>,
+/// Runs each test with both methods.
+macro_rules! with_both_methods {
+    ($($test:ident),* $(,)?) => {
+        mod single {
+            $(#[test] fn $test() { super::$test::<super::Single>() })*
+        }
+        mod mmsg {
+            $(#[test] fn $test() { super::$test::<super::Mmsg>() })*
+        }
+    };
+}
+
+with_both_methods! {
+    receive_returns_packets_complete_and_in_order,
+    receive_drops_packet_longer_than_frame_and_counts_it,
+    receive_without_free_frames_leaves_packets_in_kernel,
+    transmit_keeps_unsent_packets_and_sends_them_later,
+    transmit_drops_unsendable_packets_and_counts_them,
+    transmit_with_full_completions_sends_nothing_until_reclaim,
+    port_does_not_allocate_per_packet,
+}
+
+struct Fixture<M> {
+    port: Box<PacketPort<M>>,
     umem: Umem,
     pool: Pool,
     queue: EgressQueue,
@@ -17,12 +43,16 @@ struct Fixture {
     peer: UnixDatagram,
 }
 
-fn fixture() -> Fixture {
+fn fixture<M: Method>() -> Fixture<M> {
+    let (local, peer) = UnixDatagram::pair().unwrap();
+    fixture_on(local, peer)
+}
+
+fn fixture_on<M: Method>(local: UnixDatagram, peer: UnixDatagram) -> Fixture<M> {
     let config = UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
     let (umem, pool) = Umem::new(&config).unwrap();
-    let (local, peer) = UnixDatagram::pair().unwrap();
     peer.set_nonblocking(true).unwrap();
-    let port = Box::new(MmsgPort::new(local.into(), &umem).unwrap());
+    let port = Box::new(PacketPort::new(local.into(), &umem).unwrap());
     let queue = EgressQueue::new(&umem, 512);
     Fixture { port, umem, pool, queue, batch: Batch::new(), peer }
 }
@@ -31,7 +61,7 @@ fn packet(number: usize, len: usize) -> Vec<u8> {
     (0..len).map(|at| (number * 7 + at) as u8).collect()
 }
 
-impl Fixture {
+impl<M: Method> Fixture<M> {
     /// Asserts that the port's frame counts agree with the UMEM's record.
     #[track_caller]
     fn assert_frames_consistent(&self) {
@@ -78,9 +108,8 @@ impl Fixture {
     }
 }
 
-#[test]
-fn receive_returns_packets_complete_and_in_order() {
-    let mut fixture = fixture();
+fn receive_returns_packets_complete_and_in_order<M: Method>() {
+    let mut fixture = fixture::<M>();
     assert_eq!(fixture.receive(), Vec::<Vec<u8>>::new(), "an empty socket returned packets");
     let lengths = [60, 61, 64, 590, 1514, 1792, 15];
     let mut sent = Vec::new();
@@ -103,16 +132,10 @@ fn receive_returns_packets_complete_and_in_order() {
     let counters = fixture.port.counters();
     assert_eq!(counters.rx_packets as usize, sent.len());
     assert_eq!(counters.rx_bytes as usize, sent.iter().map(Vec::len).sum::<usize>());
-    assert_eq!(
-        counters.syscalls as usize,
-        1 + sent.len(),
-        "expected one system call per call of receive"
-    );
 }
 
-#[test]
-fn receive_drops_packet_longer_than_frame_and_counts_it() {
-    let mut fixture = fixture();
+fn receive_drops_packet_longer_than_frame_and_counts_it<M: Method>() {
+    let mut fixture = fixture::<M>();
     // A frame holds 1792 bytes: 2048 minus 256 bytes of headroom.
     for len in [1792, 1793, 9000, 60] {
         fixture.peer.send(&packet(1, len)).unwrap();
@@ -123,9 +146,8 @@ fn receive_drops_packet_longer_than_frame_and_counts_it() {
     assert_eq!(fixture.pool.len(), 256);
 }
 
-#[test]
-fn receive_without_free_frames_leaves_packets_in_kernel() {
-    let mut fixture = fixture();
+fn receive_without_free_frames_leaves_packets_in_kernel<M: Method>() {
+    let mut fixture = fixture::<M>();
     // 3 of 256 frames stay free.
     let held: Vec<_> = (0..253).map(|_| fixture.pool.alloc().unwrap()).collect();
     for number in 0..5 {
@@ -147,9 +169,8 @@ fn receive_without_free_frames_leaves_packets_in_kernel() {
     assert_eq!(fixture.receive(), [packet(3, 60), packet(4, 60)]);
 }
 
-#[test]
-fn transmit_keeps_unsent_packets_and_sends_them_later() {
-    let mut fixture = fixture();
+fn transmit_keeps_unsent_packets_and_sends_them_later<M: Method>() {
+    let mut fixture = fixture::<M>();
     let packets: Vec<_> = (0..200).map(|number| packet(number, 60 + number)).collect();
     packets.iter().for_each(|packet| fixture.push(packet));
     let mut arrived = Vec::new();
@@ -175,9 +196,8 @@ fn transmit_keeps_unsent_packets_and_sends_them_later() {
     assert_eq!(fixture.pool.len(), 256);
 }
 
-#[test]
-fn transmit_drops_unsendable_packets_and_counts_them() {
-    let mut fixture = fixture();
+fn transmit_drops_unsendable_packets_and_counts_them<M: Method>() {
+    let mut fixture = fixture::<M>();
     for number in 0..3 {
         fixture.push(&packet(number, 60));
     }
@@ -191,12 +211,11 @@ fn transmit_drops_unsendable_packets_and_counts_them() {
     assert_eq!(fixture.pool.len(), 256);
 }
 
-#[test]
-fn transmit_with_full_completions_sends_nothing_until_reclaim() {
+fn transmit_with_full_completions_sends_nothing_until_reclaim<M: Method>() {
     let config = UmemConfig { frames: 2048, huge_pages: HugePages::Off, ..UmemConfig::default() };
     let (umem, mut pool) = Umem::new(&config).unwrap();
     let (local, peer) = UnixDatagram::pair().unwrap();
-    let mut port = MmsgPort::new(local.into(), &umem).unwrap();
+    let mut port = PacketPort::<M>::new(local.into(), &umem).unwrap();
     let mut queue = EgressQueue::new(&umem, 2048);
     for _ in 0..MAX_COMPLETIONS + 1 {
         let mut frame = pool.alloc().unwrap();
@@ -220,9 +239,8 @@ fn transmit_with_full_completions_sends_nothing_until_reclaim() {
     assert_eq!(pool.len(), 2048);
 }
 
-#[test]
-fn port_does_not_allocate_per_packet() {
-    let mut fixture = fixture();
+fn port_does_not_allocate_per_packet<M: Method>() {
+    let mut fixture = fixture::<M>();
     let (short, long) = (packet(1, 60), packet(2, 1514));
     for round in 0..20 {
         fixture.peer.send(&short).unwrap();
@@ -240,4 +258,45 @@ fn port_does_not_allocate_per_packet() {
         assert_eq!(info.count_total, 0, "round {round}: {info:?}");
         assert_eq!(fixture.received_by_peer(), [short.clone(), long.clone()]);
     }
+}
+
+/// Sends as many packets as the peer accepts, up to `count`.
+fn send_some<M: Method>(fixture: &Fixture<M>, count: usize) -> usize {
+    let sent = (0..count).take_while(|&number| fixture.peer.send(&packet(number, 60)).is_ok());
+    sent.count()
+}
+
+#[test]
+fn mmsg_receives_batch_with_one_system_call() {
+    let mut fixture = fixture::<Mmsg>();
+    let sent = send_some(&fixture, 64);
+    assert!(sent >= 10, "the socket accepted only {sent} packets");
+    assert_eq!((fixture.receive().len(), fixture.receive().len()), (sent, 0));
+    assert_eq!(fixture.port.counters().syscalls, 2);
+}
+
+#[test]
+fn single_makes_one_system_call_per_packet_and_one_to_end_batch() {
+    let mut fixture = fixture::<Single>();
+    let sent = send_some(&fixture, 10);
+    assert_eq!(fixture.receive().len(), sent);
+    assert_eq!(fixture.port.counters().syscalls as usize, sent + 1);
+    (0..7).for_each(|number| fixture.push(&packet(number, 60)));
+    assert_eq!(fixture.port.transmit(&mut fixture.queue), 7);
+    let counters = fixture.port.counters();
+    assert_eq!((counters.syscalls as usize, counters.tx_wakes), (sent + 1 + 7, 7));
+}
+
+#[test]
+fn single_receives_at_most_half_a_batch_per_call() {
+    // A datagram socket holds too few messages (`net.unix.max_dgram_qlen`).
+    let flags = SockFlag::empty();
+    let (local, peer) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+    let mut fixture = fixture_on::<Single>(local.into(), peer.into());
+    assert_eq!(send_some(&fixture, MAX_RECEIVED + 8), MAX_RECEIVED + 8);
+    assert_eq!(fixture.receive().len(), MAX_RECEIVED);
+    // The end of the waiting packets was not reached, so no call failed.
+    assert_eq!(fixture.port.counters().syscalls as usize, MAX_RECEIVED);
+    assert_eq!(fixture.receive().len(), 8);
+    assert_eq!(fixture.port.counters().syscalls as usize, MAX_RECEIVED + 9);
 }
