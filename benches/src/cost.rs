@@ -1,19 +1,20 @@
 //! `cost`: CPU cycles per packet and task of xdpfwd's cycle ledger (docs/report.md), for forwarding
 //! alone and with ESP.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, thread, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use xdpfwd_ipsec::Transform;
-use xdpfwd_lab::{Chain, Forwarder, Traffic};
+use xdpfwd_lab::Traffic;
 use xdpfwd_stages::esp::{key_file, state_file::StateFile};
 
 use crate::{
     common::{Common, Stop, note, print},
     forwarders::Environment,
+    lab_run::LabRun,
     stats::Median,
 };
 
@@ -128,48 +129,13 @@ fn measure(
     config: &std::path::Path,
     size: u16,
 ) -> Result<(f64, BTreeMap<String, f64>)> {
-    let chain = Chain::builder().build()?;
-    let (program, config) =
-        (environment.xdpfwd.display().to_string(), config.display().to_string());
-    let command =
-        [&*program, "--config", &config, "--json", "--interval", "0.1"].map(str::to_owned);
-    let mut forwarder = Forwarder::spawn(chain.fwd(), &command)?;
-    forwarder.wait_for_xdp(chain.fwd(), &["fwd0", "fwd1"], Duration::from_secs(30))?;
-    forwarder
-        .wait_for_line(Duration::from_secs(30), |line| line.contains(r#""type":"interval""#))?;
-    let report = |forwarder: &Forwarder| -> Result<Value> {
-        let line = forwarder
-            .last_line(|line| line.contains(r#""type":"interval""#))
-            .context("xdpfwd printed no report")?;
-        Ok(serde_json::from_str(&line)?)
-    };
-    let generator = Traffic::new()
-        .size(size)
-        .core(common.traffic.generator_core)
-        .start(chain.gen_(), "gen0")?;
-    thread::sleep(common.warmup());
-    let first = report(&forwarder)?;
-    thread::sleep(common.seconds());
-    let last = report(&forwarder)?;
-    generator.stop()?;
-    forwarder.stop(Duration::from_secs(10))?;
-    let increase = |get: &dyn Fn(&Value) -> f64| get(&last) - get(&first);
-    let packets = increase(&|report| report["ports"][1]["tx_packets"].as_f64().unwrap_or(0.0));
-    let seconds = increase(&|report| report["elapsed_seconds"].as_f64().unwrap_or(0.0));
+    let run = LabRun::measure(common, &environment.xdpfwd, config, &Traffic::new().size(size))?;
+    let packets = run.transmitted();
     if packets <= 0.0 {
-        bail!("no packet was forwarded; the last report: {last}");
+        bail!("no packet was forwarded; the last report: {}", run.last());
     }
-    let mut cycles = BTreeMap::new();
-    for (index, task) in last["ledger"]["tasks"].as_array().into_iter().flatten().enumerate() {
-        let name = task["name"].as_str().unwrap_or("?");
-        if !matches!(name, "poll" | "wait") {
-            let spent = increase(&|report| {
-                report["ledger"]["tasks"][index]["cycles"].as_f64().unwrap_or(0.0)
-            });
-            cycles.insert(name.to_owned(), spent / packets);
-        }
-    }
-    Ok((packets / seconds, cycles))
+    let cycles = run.busy_tasks().into_iter().map(|(task, cycles)| (task, cycles / packets));
+    Ok((packets / run.seconds(), cycles.collect()))
 }
 
 /// The tasks, in the order of the table's columns.

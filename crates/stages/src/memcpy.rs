@@ -88,7 +88,10 @@ impl StageConfig for MemcpyConfig {
 
 impl StagePlan for Memcpy {
     fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> {
-        Box::new(Copier { copies: self.copies.0, buffer: Box::new(Buffer([0; MAX_FRAME])) })
+        Box::new(Copier {
+            copies: self.copies.0,
+            buffer: Box::new(Buffer([0; OFFSET + MAX_FRAME])),
+        })
     }
 
     fn verdicts(&self) -> Verdicts {
@@ -103,9 +106,14 @@ impl StagePlan for Memcpy {
 /// The largest frame size of a UMEM, in bytes.
 const MAX_FRAME: usize = 4096;
 
-/// The target of all copies, aligned as the packet in a frame is.
-#[repr(align(64))]
-struct Buffer([u8; MAX_FRAME]);
+/// Offset of the target in [`Buffer`]. Received packets start at a multiple of 2048 plus 256. With
+/// this offset, no packet ends at the address at which the next copy starts to read, modulo 4096:
+/// the processor would take that load for one of the bytes just stored, and wait (4K aliasing).
+const OFFSET: usize = 2368;
+
+/// The memory with the target of all copies.
+#[repr(align(4096))]
+struct Buffer([u8; OFFSET + MAX_FRAME]);
 
 /// The stage of one worker.
 struct Copier {
@@ -117,7 +125,7 @@ impl Stage for Copier {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for packet in view.packets() {
             let source = &packet.frame[..];
-            let Some(target) = self.buffer.0.get_mut(..source.len()) else { continue };
+            let Some(target) = self.buffer.0[OFFSET..].get_mut(..source.len()) else { continue };
             for _ in 0..self.copies {
                 target.copy_from_slice(black_box(source));
                 // The compiler must assume that the copy is read here, and then overwritten: it can
