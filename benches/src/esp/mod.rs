@@ -7,7 +7,7 @@
 mod backend;
 mod dpdk;
 mod options;
-mod stage;
+pub(crate) mod stage;
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -21,7 +21,8 @@ use crate::common::{Stop, note, on_core, print};
 use crate::stats::Median;
 use backend::{BackendBench, Frames};
 pub(crate) use options::Arguments;
-use options::{Backend, Cipher, Direction, Timing};
+pub(crate) use options::Backend;
+use options::{Cipher, Direction, Timing};
 
 /// A backend's results in one round, for one direction and payload length.
 struct Figures {

@@ -1,6 +1,8 @@
 //! `cost`: CPU cycles per packet and task of xdpfwd's cycle ledger (docs/report.md), for forwarding
 //! alone and with ESP.
 
+mod stage;
+
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -32,6 +34,19 @@ pub(crate) struct Arguments {
     /// ESP backends, as in the configuration file
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values = ["aws-lc"])]
     backends: Vec<String>,
+    /// Measure only the stage esp-seal, with the first of the transforms and backends: in the lab, and
+    /// alone with few and many frames
+    #[arg(long)]
+    compare_stage: bool,
+    /// Lengths of the IP packets with --compare-stage, in bytes
+    #[arg(
+        long,
+        value_name = "BYTES",
+        value_delimiter = ',',
+        default_values_t = [64, 512, 1400],
+        requires = "compare_stage"
+    )]
+    payloads: Vec<u16>,
     #[command(flatten)]
     common: Common,
 }
@@ -62,6 +77,9 @@ struct Run {
 }
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
+    if arguments.compare_stage {
+        return stage::run(arguments, stop);
+    }
     let common = &arguments.common;
     let mut output = common.begin("cost")?;
     let environment = common.environment()?;
@@ -71,7 +89,10 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
             paths.push(Path { seal: Some((transform.clone(), backend.clone())) });
         }
     }
-    let configs = paths.iter().enumerate().map(|(index, path)| config(path, index, &environment));
+    let configs = paths.iter().enumerate().map(|(index, path)| {
+        let frames = None;
+        config(path, index, frames, &environment)
+    });
     let configs: Vec<PathBuf> = configs.collect::<Result<_>>()?;
     let mut runs = Vec::new();
     for round in 0..arguments.rounds {
@@ -93,7 +114,14 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     Ok(())
 }
 
-fn config(path: &Path, index: usize, environment: &Environment) -> Result<PathBuf> {
+/// Writes a configuration file with key and state file. `index` is part of the file names; `frames`
+/// is the key of this name, if any.
+fn config(
+    path: &Path,
+    index: usize,
+    frames: Option<u32>,
+    environment: &Environment,
+) -> Result<PathBuf> {
     let file = environment.scratch.join(format!("cost-{index}.toml"));
     let mut text = format!(
         "[engine]\ncores = [{}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n\
@@ -101,6 +129,7 @@ fn config(path: &Path, index: usize, environment: &Environment) -> Result<PathBu
          [[path]]\nfrom = \"lan\"\nto = \"wan\"\n",
         environment.core
     );
+    let umem = frames.map(|frames| format!("\n[umem]\nframes = {frames}\n")).unwrap_or_default();
     if let Some((name, backend)) = &path.seal {
         let transform = Transform::ALL.into_iter().find(|transform| transform.name() == name);
         let transform = transform.with_context(|| format!("unknown transform {name:?}"))?;
@@ -118,6 +147,7 @@ fn config(path: &Path, index: usize, environment: &Environment) -> Result<PathBu
              source = \"192.0.2.1\"\ndestination = \"192.0.2.2\"\n"
         );
     }
+    text += &umem;
     fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
     Ok(file)
 }
