@@ -159,10 +159,10 @@ impl Common {
         kind: &str,
         names: &[&str],
     ) -> Result<Output> {
-        xdpfwd_lab::require_root("measuring in the lab")?;
         if let Some(name) = self.only.iter().find(|name| !names.contains(&name.as_str())) {
             bail!("unknown {kind} {name:?}; use {}", names.join(", "));
         }
+        xdpfwd_lab::require_root("measuring in the lab")?;
         let cores = thread::available_parallelism().map_or(1, Into::into);
         if self.core >= cores
             || self.traffic.generator_core >= cores
