@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use xdpfwd_lab::{Chain, Traffic};
 
-use super::calibration;
+use super::memory;
 use crate::{
     common::{Common, Stop, note},
     forwarders::Environment,
@@ -69,7 +69,7 @@ fn alone(common: &Common, size: u16) -> Result<Vec<f64>> {
         .size(size)
         .core(common.traffic.generator_core)
         .start(chain.gen_(), "gen0")?;
-    let cycles = COPIES.map(|copies| calibration::memcpy(common.core, size.into(), copies));
+    let cycles = COPIES.map(|copies| memory::memcpy(common.core, size.into(), copies));
     let cycles = cycles.into_iter().collect();
     generator.stop()?;
     cycles

@@ -3,22 +3,18 @@
 
 mod calibration;
 mod control;
+mod memory;
 mod table;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Args;
-use serde::Serialize;
 use serde_json::json;
-use std::fs;
-use xdpfwd_lab::Traffic;
 
 use crate::{
     common::{Common, Stop, note, print},
-    forwarders::Environment,
-    lab_run::LabRun,
     paths::{Measured, names},
 };
-use calibration::Costs;
+use calibration::Calibration;
 use control::ControlRun;
 
 #[derive(Args)]
@@ -45,18 +41,6 @@ pub(crate) struct Arguments {
     quick: bool,
     #[command(flatten)]
     common: Common,
-}
-
-/// The costs of copies in one round, for one length.
-#[derive(Clone, Debug, Serialize)]
-struct Calibration {
-    size: u16,
-    round: u32,
-    #[serde(flatten)]
-    costs: Costs,
-    /// Cycles per packet of the generator's core if the XDP program of fwd0 drops every packet: no
-    /// path makes a copy there.
-    dropped: f64,
 }
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
@@ -103,25 +87,4 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     }))?;
     note(&format!("raw numbers: {}", path.display()));
     measured.check()
-}
-
-impl Calibration {
-    fn measure(common: &Common, environment: &Environment, size: u16, round: u32) -> Result<Self> {
-        let (forwarding, receiving) = (common.core, common.traffic.generator_core);
-        let costs = calibration::kernel(forwarding, receiving, size.into())?;
-        let file = environment.scratch.join("copies-drop.toml");
-        let text = format!(
-            "[engine]\ncores = [{forwarding}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n\
-             [[port]]\nname = \"wan\"\ninterface = \"fwd1\"\n\n\
-             [[path]]\nfrom = \"lan\"\nto = \"wan\"\nstages = [\"drop\"]\n\n\
-             [stage.drop]\nkind = \"filter\"\nplace = \"kernel\"\ndefault = \"drop\"\n\
-             not_ip = \"drop\"\nrules = []\n"
-        );
-        fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
-        let run = LabRun::measure(common, &environment.xdpfwd, &file, &Traffic::new().size(size))?;
-        let dropped = run.generator_core_cycles / run.window.offered.packets as f64;
-        let calibration = Self { size, round, costs, dropped };
-        note(&format!("round {}: {}", round + 1, serde_json::to_string(&calibration)?));
-        Ok(calibration)
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::{Calibration, calibration::Costs};
+use super::{calibration::Calibration, memory::Costs};
 use crate::{
     paths::{Caches, Copy, Core, Measured, PATHS, PacketPath, PathRun},
     stats::{Median, slope},
@@ -79,8 +79,7 @@ impl Line<'_> {
         self.path.copies.iter().filter(|copy| copy.core == self.core)
     }
 
-    /// Returns the slope that the counted copies should have, and that of one copy of each kind of
-    /// memory, in each round.
+    /// Returns the slope that the counted copies together should have, in each round.
     fn expected(&self, calibrations: &[Calibration]) -> BTreeMap<u32, f64> {
         let mut sum: BTreeMap<u32, f64> = BTreeMap::new();
         for copy in self.copies() {

@@ -1,17 +1,16 @@
 //! `cost`: CPU cycles per packet and task of xdpfwd's cycle ledger (docs/report.md), for forwarding
 //! alone and with ESP.
 
+mod options;
+mod path;
 mod stage;
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf};
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
 
-use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::json;
-use xdpfwd_ipsec::Transform;
 use xdpfwd_lab::Traffic;
-use xdpfwd_stages::esp::{key_file, state_file::StateFile};
 
 use crate::{
     common::{Common, Stop, note, print},
@@ -19,52 +18,8 @@ use crate::{
     lab_run::LabRun,
     stats::Median,
 };
-
-#[derive(Args)]
-pub(crate) struct Arguments {
-    /// Rounds; each runs every measurement once
-    #[arg(long, value_name = "N", default_value_t = 7)]
-    rounds: u32,
-    /// Frame lengths in memory, in bytes without FCS
-    #[arg(long, value_name = "BYTES", value_delimiter = ',', default_values_t = [60, 512, 1400])]
-    sizes: Vec<u16>,
-    /// ESP transforms, as in the configuration file
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values = ["aes-128-gcm"])]
-    transforms: Vec<String>,
-    /// ESP backends, as in the configuration file
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values = ["aws-lc"])]
-    backends: Vec<String>,
-    /// Measure only the stage esp-seal, with the first of the transforms and backends: in the lab, and
-    /// alone with few and many frames
-    #[arg(long)]
-    compare_stage: bool,
-    /// Lengths of the IP packets with --compare-stage, in bytes
-    #[arg(
-        long,
-        value_name = "BYTES",
-        value_delimiter = ',',
-        default_values_t = [64, 512, 1400],
-        requires = "compare_stage"
-    )]
-    payloads: Vec<u16>,
-    #[command(flatten)]
-    common: Common,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Path {
-    /// Transform and backend of the path's `esp-seal` stage; `None`: no stage.
-    seal: Option<(String, String)>,
-}
-
-impl Path {
-    fn name(&self) -> String {
-        match &self.seal {
-            None => "forward".to_owned(),
-            Some((transform, backend)) => format!("seal {transform}, {backend}"),
-        }
-    }
-}
+pub(crate) use options::Arguments;
+use path::{Path, config};
 
 #[derive(Clone, Debug, Serialize)]
 struct Run {
@@ -112,44 +67,6 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     let path = output.json(&json!({ "runs": runs }))?;
     note(&format!("raw numbers: {}", path.display()));
     Ok(())
-}
-
-/// Writes a configuration file with key and state file. `index` is part of the file names; `frames`
-/// is the key of this name, if any.
-fn config(
-    path: &Path,
-    index: usize,
-    frames: Option<u32>,
-    environment: &Environment,
-) -> Result<PathBuf> {
-    let file = environment.scratch.join(format!("cost-{index}.toml"));
-    let mut text = format!(
-        "[engine]\ncores = [{}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n\
-         [[port]]\nname = \"wan\"\ninterface = \"fwd1\"\n\n\
-         [[path]]\nfrom = \"lan\"\nto = \"wan\"\n",
-        environment.core
-    );
-    let umem = frames.map(|frames| format!("\n[umem]\nframes = {frames}\n")).unwrap_or_default();
-    if let Some((name, backend)) = &path.seal {
-        let transform = Transform::ALL.into_iter().find(|transform| transform.name() == name);
-        let transform = transform.with_context(|| format!("unknown transform {name:?}"))?;
-        let (key, state) = (format!("cost-{index}.key"), format!("cost-{index}.state"));
-        for old in [&key, &state] {
-            let _ = fs::remove_file(environment.scratch.join(old));
-        }
-        key_file::create(&environment.scratch.join(&key), transform)?;
-        StateFile::create(&environment.scratch.join(&state))?;
-        let _ = write!(
-            text,
-            "stages = [\"seal\"]\n\n[stage.seal]\nkind = \"esp-seal\"\nlab = true\n\
-             state_file = \"{state}\"\nbackend = \"{backend}\"\n\n\
-             [[stage.seal.sa]]\nspi = 4097\ntransform = \"{name}\"\nkey_file = \"{key}\"\n\
-             source = \"192.0.2.1\"\ndestination = \"192.0.2.2\"\n"
-        );
-    }
-    text += &umem;
-    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
-    Ok(file)
 }
 
 /// Returns packets per second, and cycles per packet by task.

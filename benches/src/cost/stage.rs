@@ -11,7 +11,10 @@ use xdpfwd_ipsec::Transform;
 use xdpfwd_lab::Traffic;
 use xdpfwd_xsk::clock;
 
-use super::{Arguments, Path, config};
+use super::{
+    options::Arguments,
+    path::{Path, config},
+};
 use crate::{
     common::{Common, Stop, note, on_core, print},
     esp::{Backend, stage::StageBench},
