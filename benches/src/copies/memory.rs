@@ -16,9 +16,9 @@ use xdpfwd_xsk::clock;
 
 use crate::{common::on_core, stats::Median};
 
-/// The memory is laid out as a UMEM: frames of 2048 bytes with 256 bytes of headroom. So many
-/// frames circulate in the lab.
-const FRAMES: usize = 8192;
+/// The memory is laid out as a UMEM: frames of 2048 bytes with 256 bytes of headroom. As many frames
+/// circulate in the lab: those of a fill ring and of an RX ring.
+const FRAMES: usize = 4096 + 2048;
 const FRAME_SIZE: usize = 2048;
 const HEADROOM: usize = 256;
 /// Frames that change hands together, and a stage's batch.

@@ -103,7 +103,7 @@ pub(super) fn paths(measured: &Measured, calibrations: &[Calibration], sizes: &[
         let _ = write!(text, "{size:>7}");
     }
     let _ =
-        writeln!(text, "   {:<24}{:>8}   {:<20}counted", "per 1000 bytes", "as warm", "measured");
+        writeln!(text, "   {:<24}{:>8}   {:<22} counted", "per 1000 bytes", "as warm", "measured");
     let warm = calibrated(calibrations, |run| run.costs.warm);
     let dropped = calibrated(calibrations, |run| run.dropped);
     for path in &PATHS {
@@ -144,7 +144,7 @@ pub(super) fn paths(measured: &Measured, calibrations: &[Calibration], sizes: &[
                 0 => "-".to_owned(),
                 _ => interval(in_copies(&line.expected(calibrations), count as f64).into_iter(), 1),
             };
-            let _ = writeln!(text, "{as_warm:>8.1}   {measured_copies:<20}{count}");
+            let _ = writeln!(text, "{as_warm:>8.1}   {measured_copies:<22} {count}");
         }
         let sampled = measured
             .runs

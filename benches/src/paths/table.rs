@@ -125,6 +125,14 @@ const PACKET_MMAP: &[Copy] = &[
         core: Core::Forwarding,
         caches: Caches::Warm,
     },
+    // Only over a veth: its other end must not keep the pages of the ring.
+    Copy {
+        step: Step::FarEnd,
+        function: "skb_copy_ubufs",
+        file: "net/core/skbuff.c",
+        core: Core::Forwarding,
+        caches: Caches::Warm,
+    },
     FAR_END,
 ];
 
