@@ -99,7 +99,7 @@ impl StagePlan for Memcpy {
     }
 
     fn summary(&self) -> String {
-        format!("copies each packet {} times, as a control for measurements", self.copies.0)
+        format!("control for measurements, copies per packet: {}", self.copies.0)
     }
 }
 
