@@ -168,6 +168,21 @@ bench-cost: bench-build ## measure cycles per packet and task, with and without 
 	@$(call say_sudo,network namespaces and XDP)
 	$(SUDO) "$(RELEASE)/xdpfwd-bench" cost $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS)
 
+.PHONY: bench-paths
+bench-paths: bench-build ## measure packets per second, system calls, copies and cycles by account of each packet path (ROUNDS=n SECONDS=n ONLY=af_xdp-copy,packet)
+	@$(call say_sudo,network namespaces and XDP)
+	$(SUDO) "$(RELEASE)/xdpfwd-bench" paths $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS) $(if $(ONLY),--only $(ONLY))
+
+.PHONY: bench-copies
+bench-copies: bench-build ## measure how often each packet path copies a packet, by the slope of cost over length (ROUNDS=n SECONDS=n ONLY=…)
+	@$(call say_sudo,network namespaces and XDP)
+	$(SUDO) "$(RELEASE)/xdpfwd-bench" copies $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS) $(if $(ONLY),--only $(ONLY))
+
+.PHONY: bench-esp-stage
+bench-esp-stage: bench-build ## compare the stage esp-seal in the lab with the stage alone, with few and many frames (ROUNDS=n SECONDS=n)
+	@$(call say_sudo,network namespaces and XDP)
+	$(SUDO) "$(RELEASE)/xdpfwd-bench" cost --compare-stage $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS)
+
 .PHONY: bench-instructions
 bench-instructions: toolchain deps ## compare instructions per packet with benches/instructions.json (UPDATE=1 rewrites that file)
 	@$(call install,$(BENCH_PACKAGES))

@@ -7,8 +7,8 @@
 
 use std::process::ExitCode;
 
-use xdpfwd_pipeline::{Chain, PortId, Worker};
-use xdpfwd_stages::MacSwap;
+use xdpfwd_pipeline::{BuildCx, Chain, NamedStage, PortId, Worker};
+use xdpfwd_stages::{MacSwap, Memcpy};
 use xdpfwd_xsk::{
     BareRings, Batch, EgressQueue, HugePages, Port, Umem, UmemConfig,
     fake_kernel::{FakeKernel, FakeKernelConfig, FakeRingSizes},
@@ -91,6 +91,12 @@ fn worker<C: Chain>(rounds: u64, chain: impl Fn() -> C) {
     }
 }
 
+/// Returns a stage that copies each packet; its count shows whether the compiler removes copies.
+fn memcpy(copies: u16) -> NamedStage {
+    let plan = Memcpy::new(copies).expect("a valid number of copies");
+    NamedStage::build("memcpy", &plan, &BuildCx::default())
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [scenario, rounds] = &arguments[..] else {
@@ -107,11 +113,12 @@ fn main() -> ExitCode {
         "port" => port(rounds),
         "worker" => worker(rounds, || ()),
         "worker-mac-swap" => worker(rounds, || (MacSwap,)),
+        "worker-memcpy" => worker(rounds, || vec![memcpy(8)]),
         "worker-three-stages" => worker(rounds, || (MacSwap, MacSwap, MacSwap)),
         other => {
             eprintln!(
                 "counted: unknown scenario {other:?}; use kernel, rings, port, worker, \
-                 worker-mac-swap or worker-three-stages"
+                 worker-mac-swap, worker-memcpy or worker-three-stages"
             );
             return ExitCode::from(2);
         }

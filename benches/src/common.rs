@@ -14,6 +14,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use serde_json::json;
 use xdpfwd_bench::machine::Machine;
 use xdpfwd_lab::Sink;
@@ -29,7 +31,7 @@ const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) struct Common {
     #[command(flatten)]
     pub(crate) traffic: TrafficOptions,
-    /// Measure only these forwarders, separated by commas
+    /// Measure only these forwarders or paths, separated by commas
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     only: Vec<String>,
     /// Core of the forwarder
@@ -110,10 +112,12 @@ impl Common {
     }
 
     pub(crate) fn selected(&self, all: &[ForwarderKind]) -> Vec<ForwarderKind> {
-        let is_selected = |kind: &ForwarderKind| {
-            self.only.is_empty() || self.only.iter().any(|name| name == kind.name())
-        };
-        all.iter().copied().filter(is_selected).collect()
+        all.iter().copied().filter(|kind| self.is_selected(kind.name())).collect()
+    }
+
+    /// Returns whether the option `--only` is absent or contains the name.
+    pub(crate) fn is_selected(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == name)
     }
 
     /// Returns the available forwarders and, for each missing one, its name and the reason.
@@ -140,14 +144,25 @@ impl Common {
         (ready, missing)
     }
 
-    /// Checks a measurement's prerequisites. Returns its result files.
+    /// Checks the prerequisites of a measurement of forwarders. Returns its result files.
     pub(crate) fn begin(&self, name: &'static str) -> Result<Output> {
-        xdpfwd_lab::require_root("measuring in the lab")?;
         let names: Vec<&str> =
             crate::forwarders::ALL.iter().map(|kind| kind.name()).chain(["xdpfwd-spin"]).collect();
+        self.begin_with(name, "forwarder", &names)
+    }
+
+    /// Checks the prerequisites of a measurement for which `--only` accepts these names. Returns its
+    /// result files.
+    pub(crate) fn begin_with(
+        &self,
+        name: &'static str,
+        kind: &str,
+        names: &[&str],
+    ) -> Result<Output> {
         if let Some(name) = self.only.iter().find(|name| !names.contains(&name.as_str())) {
-            bail!("unknown forwarder {name:?}; use {}", names.join(", "));
+            bail!("unknown {kind} {name:?}; use {}", names.join(", "));
         }
+        xdpfwd_lab::require_root("measuring in the lab")?;
         let cores = thread::available_parallelism().map_or(1, Into::into);
         if self.core >= cores
             || self.traffic.generator_core >= cores
@@ -240,6 +255,20 @@ pub(crate) fn print(text: &str) -> Result<()> {
 /// Prints a line to stderr; stdout is for results.
 pub(crate) fn note(line: &str) {
     xdpfwd_lab::print_error(line);
+}
+
+/// Runs `work` in a new thread on `core`, so the caller is not pinned.
+pub(crate) fn on_core<T: Send>(core: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let mut set = CpuSet::new();
+    set.set(core).with_context(|| format!("invalid core {core}"))?;
+    thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            sched_setaffinity(Pid::from_raw(0), &set)
+                .with_context(|| format!("pinning to core {core}"))?;
+            work()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Waits until no frame arrives for [`SETTLE_TIME`]. Fails after [`SETTLE_DEADLINE`].

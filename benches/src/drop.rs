@@ -18,7 +18,7 @@ use libbpf_rs::{MapCore as _, MapFlags, MapHandle, Object, ObjectBuilder};
 use serde::Serialize;
 use serde_json::{Value, json};
 use xdpfwd_bench::classbench::{Header, Locality, Seed, generate, trace, write_rules};
-use xdpfwd_bench::machine::tool_output;
+use xdpfwd_bench::machine::{busy_seconds, tool_output};
 use xdpfwd_filter::{Classifier, Rule, Verdict, parse_classbench};
 use xdpfwd_lab::{Chain, Forwarder, PacketTemplate, Sink, Traffic, Window};
 use xdpfwd_xsk::{AttachMode, XdpLink, attach_xdp};
@@ -313,9 +313,9 @@ impl Measurement<'_> {
             Receiving::Generator | Receiving::Xdpfwd => flood.start(chain.gen_(), "gen0")?,
         };
         thread::sleep(common.warmup().max(Duration::from_millis(300)));
-        let ((start_time, start_drops), start_busy) = (read()?, busy_seconds()?);
+        let ((start_time, start_drops), start_busy) = (read()?, busy_seconds(None)?);
         thread::sleep(common.seconds());
-        let ((end_time, end_drops), end_busy) = (read()?, busy_seconds()?);
+        let ((end_time, end_drops), end_busy) = (read()?, busy_seconds(None)?);
         generator.stop()?;
         let packets = end_drops - start_drops;
         if packets <= 0.0 {
@@ -408,19 +408,6 @@ fn receive_on(chain: &Chain, core: usize) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Returns the total busy time of all processors since boot, in seconds.
-fn busy_seconds() -> Result<f64> {
-    let stat = fs::read_to_string("/proc/stat")?;
-    let line = stat.lines().next().context("/proc/stat is empty")?;
-    let ticks: Vec<f64> =
-        line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
-    let [user, nice, system, _idle, _wait, irq, softirq, ..] = ticks[..] else {
-        bail!("cannot parse /proc/stat: {line}")
-    };
-    // Ticks of 1 / USER_HZ, which is 100 wherever Linux has a stable ABI.
-    Ok((user + nice + system + irq + softirq) / 100.0)
 }
 
 fn attach(object: &Object, name: &str) -> Result<XdpLink> {

@@ -162,20 +162,8 @@ impl ForwarderKind {
                 fs::write(&config, text)
                     .map_err(|error| format!("cannot write {}: {error}", config.display()))?;
                 let (program, config) = (path_text(&environment.xdpfwd), path_text(&config));
-                let check = Command::new(&program).args(["--config", &config, "--check"]).output();
-                let check = check
-                    .map_err(|error| format!("cannot start {program}: {error}; run: make build"))?;
-                if !check.status.success() {
-                    let stderr = String::from_utf8_lossy(&check.stderr);
-                    let reason = stderr
-                        .lines()
-                        .find(|line| !line.contains("warning:"))
-                        .unwrap_or("no reason was printed");
-                    return Err(format!(
-                        "xdpfwd rejects io = \"{io}\": {}",
-                        reason.trim_start_matches(&config)
-                    ));
-                }
+                check_config(&environment.xdpfwd, Path::new(&config))
+                    .map_err(|reason| format!("xdpfwd rejects io = \"{io}\": {reason}"))?;
                 Ok(prepared(
                     vec![],
                     Some(words(&format!("{program} --config {config} --json --interval 1"))),
@@ -378,6 +366,20 @@ pub(crate) fn brief(error: &anyhow::Error) -> String {
         line.contains("failed") || line.contains("error") || line.contains("cause:")
     });
     (*informative.or(lines.last()).unwrap_or(&"no reason was printed")).to_owned()
+}
+
+/// Returns why xdpfwd rejects a configuration, if it does.
+pub(crate) fn check_config(xdpfwd: &Path, config: &Path) -> Result<(), MissingReason> {
+    let output = Command::new(xdpfwd).arg("--config").arg(config).arg("--check").output();
+    let output = output
+        .map_err(|error| format!("cannot start {}: {error}; run: make build", xdpfwd.display()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let error = stderr.lines().find(|line| !line.contains("warning:"));
+    let error = error.unwrap_or("no reason was printed");
+    Err(error.trim_start_matches(&path_text(config)).to_owned())
 }
 
 /// Returns a configuration with which xdpfwd does the work of the bare loop: one core, MAC

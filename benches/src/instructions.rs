@@ -15,8 +15,15 @@ use serde::{Deserialize, Serialize};
 use crate::common::{build_output, print};
 use xdpfwd_bench::machine::tool_output;
 
-const SCENARIOS: [&str; 6] =
-    ["kernel", "rings", "port", "worker", "worker-mac-swap", "worker-three-stages"];
+const SCENARIOS: [&str; 7] = [
+    "kernel",
+    "rings",
+    "port",
+    "worker",
+    "worker-mac-swap",
+    "worker-memcpy",
+    "worker-three-stages",
+];
 /// Packets per round in examples/counted.rs.
 const BATCH: u64 = 64;
 /// Rounds of the first count; the second has three times as many.

@@ -1,6 +1,6 @@
 //! Describes the machine of a measurement.
 
-use std::{fs, process::Command};
+use std::{fs, io, process::Command};
 
 use serde::Serialize;
 
@@ -81,6 +81,27 @@ pub fn cpu_nanoseconds(pid: u32) -> u64 {
                 .ok()
         })
         .sum()
+}
+
+/// Returns the busy time of one processor, or of all processors, since boot in seconds.
+///
+/// # Errors
+///
+/// /proc/stat cannot be read, or has no such processor.
+pub fn busy_seconds(core: Option<usize>) -> io::Result<f64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let name = core.map_or("cpu".to_owned(), |core| format!("cpu{core}"));
+    let line = stat.lines().find(|line| line.split_whitespace().next() == Some(&name));
+    let ticks: Vec<f64> = line
+        .into_iter()
+        .flat_map(|line| line.split_whitespace().skip(1))
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let [user, nice, system, _idle, _wait, irq, softirq, ..] = ticks[..] else {
+        return Err(io::Error::other(format!("/proc/stat has no valid line {name:?}")));
+    };
+    // Ticks of 1 / USER_HZ, which is 100 wherever Linux has a stable ABI.
+    Ok((user + nice + system + irq + softirq) / 100.0)
 }
 
 fn read(path: &str) -> String {

@@ -3,13 +3,16 @@
 
 mod classify;
 mod common;
+mod copies;
 mod cost;
 mod drop;
 mod esp;
 mod forward;
 mod forwarders;
 mod instructions;
+mod lab_run;
 mod latency;
+mod paths;
 mod stats;
 
 use std::process::ExitCode;
@@ -53,6 +56,10 @@ enum Command {
     Drop(drop::Arguments),
     /// Measure CPU cycles per packet and task, with and without ESP
     Cost(cost::Arguments),
+    /// Measure packets per second, system calls, copies and cycles by account of each packet path
+    Paths(paths::Arguments),
+    /// Measure the copies of each packet path by the slope of cost over packet length
+    Copies(copies::Arguments),
     /// Compare instructions per packet with the stored numbers (no root)
     Instructions(instructions::Arguments),
     /// Compare two forwarders of your choice in alternation
@@ -89,6 +96,8 @@ fn execute(command: Command) -> Result<()> {
         Command::Latency(arguments) => latency::run(&arguments, &stop),
         Command::Drop(arguments) => drop::run(&arguments, &stop),
         Command::Cost(arguments) => cost::run(&arguments, &stop),
+        Command::Paths(arguments) => paths::run(&arguments, &stop),
+        Command::Copies(arguments) => copies::run(&arguments, &stop),
         Command::Instructions(arguments) => instructions::run(&arguments),
         Command::Pairs(arguments) => forward::pairs(&arguments, &stop),
         Command::Classbench(arguments) => classbench::run(&arguments),

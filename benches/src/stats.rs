@@ -50,9 +50,28 @@ fn coverage(n: usize, depth: usize) -> f64 {
     (1.0 - 2.0 * tail).max(0.0)
 }
 
+/// Returns the slope of y over x: the median of the slopes of all pairs of points with different x
+/// (Theil and Sen). A point that is far off, such as an interrupted run, hardly changes it. Returns
+/// `None` without such a pair.
+pub(crate) fn slope(points: &[(f64, f64)]) -> Option<f64> {
+    let pairs = points.iter().enumerate().flat_map(|(index, a)| {
+        points[index + 1..].iter().filter(|b| b.0 != a.0).map(|b| (b.1 - a.1) / (b.0 - a.0))
+    });
+    Median::of(pairs).map(|median| median.median)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slope_ignores_a_point_that_is_far_off() {
+        let mut points: Vec<_> = (0..6).map(|n| (f64::from(n), 7.0 + 3.0 * f64::from(n))).collect();
+        assert_eq!(slope(&points), Some(3.0));
+        points[4].1 += 1000.0;
+        assert_eq!(slope(&points), Some(3.0));
+        assert_eq!(slope(&[(1.0, 2.0), (1.0, 3.0)]), None);
+    }
 
     #[test]
     fn interval_of_nine_values_is_second_to_eighth() {

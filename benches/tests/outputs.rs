@@ -39,6 +39,20 @@ fn command_with_full_disk_behind_stdout_fails() {
     }
 }
 
+#[test]
+fn only_with_unknown_name_lists_the_names() {
+    for (command, names) in [
+        ("paths", "unknown path \"nope\"; use packet, packet-mmsg, packet-mmap, af_xdp-skb"),
+        ("copies", "unknown path \"nope\"; use packet,"),
+        ("forward", "unknown forwarder \"nope\"; use xdpfwd, bare-loop"),
+    ] {
+        let output = run(&[command, "--only", "nope"], Stdio::null());
+        assert_eq!(output.status.code(), Some(1), "{command}: {output:?}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains(names), "{text}");
+    }
+}
+
 /// `pairs` runs the two given commands.
 #[test]
 fn pairs_rejects_options_that_it_would_ignore() {

@@ -8,23 +8,22 @@
 mod backend;
 mod dpdk;
 mod options;
-mod stage;
+pub(crate) mod stage;
 
 use std::collections::BTreeMap;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 use serde::Serialize;
 use strum::IntoEnumIterator as _;
 use xdpfwd_bench::machine::Machine;
 
-use crate::common::{Stop, note, print};
+use crate::common::{Stop, note, on_core, print};
 use crate::stats::Median;
 use backend::{BackendBench, Frames};
 pub(crate) use options::Arguments;
-use options::{Backend, Cipher, Direction, Timing};
+pub(crate) use options::Backend;
+use options::{Cipher, Direction, Timing};
 
 /// A backend's results in one round, for one direction and payload length.
 struct Figures {
@@ -185,20 +184,6 @@ fn check(arguments: &Arguments) -> Result<()> {
     let cores = thread::available_parallelism().map_or(1, Into::into);
     ensure!(arguments.core < cores, "invalid --core {}: use a core below {cores}", arguments.core);
     Ok(())
-}
-
-/// Runs `work` in a new thread on `core`, so the caller is not pinned.
-fn on_core<T: Send>(core: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let mut set = CpuSet::new();
-    set.set(core).with_context(|| format!("invalid core {core}"))?;
-    thread::scope(|scope| {
-        let thread = scope.spawn(move || {
-            sched_setaffinity(Pid::from_raw(0), &set)
-                .with_context(|| format!("pinning to core {core}"))?;
-            work()
-        });
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }
 
 impl Row {

@@ -25,7 +25,7 @@ use xdpfwd_xsk::{
 use super::options::Backend;
 
 /// A worker that circulates packets of one length.
-pub(super) struct StageBench {
+pub(crate) struct StageBench {
     worker: Worker<Vec<NamedStage>>,
     frames: Frames,
     count: usize,
@@ -41,7 +41,7 @@ type Samples = Rc<RefCell<Vec<f64>>>;
 type Frames = Rc<RefCell<Vec<Frame>>>;
 
 impl StageBench {
-    pub(super) fn new(
+    pub(crate) fn new(
         backend: Backend,
         transform: Transform,
         count: usize,
@@ -72,8 +72,8 @@ impl StageBench {
                 NamedStage::new(name, TimedStage { stage, samples: Rc::clone(samples) })
             });
 
-        let config =
-            UmemConfig { frames: 4096, huge_pages: HugePages::Off, ..UmemConfig::default() };
+        let frames = u32::try_from(count.max(4096)).unwrap_or(u32::MAX);
+        let config = UmemConfig { frames, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (umem, mut pool) = Umem::new(&config)?;
         let frames = Frames::default();
         for _ in 0..count {
@@ -98,7 +98,7 @@ impl StageBench {
 
     /// Processes all packets `passes` times. Returns the batches' median time per packet in
     /// nanoseconds, for sealing and opening.
-    pub(super) fn round(&mut self, passes: usize) -> Result<[f64; 2]> {
+    pub(crate) fn round(&mut self, passes: usize) -> Result<[f64; 2]> {
         // The first pass warms up.
         for pass in 0..=passes {
             if pass == 1 {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{Counters, Report, SinkCounters, VethDrops, grouped, report::total};
+use crate::{Counters, Report, SinkCounters, VethDropCounts, grouped, report::total};
 
 /// The account of one run of xdpfwd: offered = forwarded + every loss.
 ///
@@ -61,17 +61,6 @@ pub struct Mismatch {
 const INGRESS: &str = "fwd0";
 const EGRESS: &str = "fwd1";
 
-/// The veth driver's drop counters where frames can get lost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct VethDropCounts {
-    /// Drops at gen0.
-    pub generator: VethDrops,
-    /// Drops at fwd0.
-    pub ingress: VethDrops,
-    /// Drops at sink0.
-    pub sink: VethDrops,
-}
-
 impl PacketAccounting {
     /// Computes the account from the frames offered, the sink's counters and xdpfwd's final report.
     /// `veth` adds the veth driver's counts, for comparison with xdpfwd's.
@@ -91,8 +80,12 @@ impl PacketAccounting {
         let fill_empty = kernel.fill_ring_empty.min(kernel.rx_dropped.unwrap_or(u64::MAX));
         let too_long = kernel.rx_dropped.unwrap_or(0).saturating_sub(kernel.fill_ring_empty);
         let lost_in_af_xdp = total([fill_empty, kernel.rx_ring_full, too_long]);
-        let redirected =
-            ingress.xdp_redirected.unwrap_or(total([ingress.rx_packets, lost_in_af_xdp]));
+        // No XDP program of xdpfwd counts the frames before a packet socket.
+        let is_packet_socket = ingress.is_packet_socket();
+        let redirected = ingress
+            .xdp_redirected
+            .filter(|_| !is_packet_socket)
+            .unwrap_or(total([ingress.rx_packets, lost_in_af_xdp]));
         let dropped = total(report.drops.values().copied());
 
         let mut losses = Vec::new();
@@ -102,7 +95,10 @@ impl PacketAccounting {
         };
         let difference = |from: u64, to: u64| i128::from(from) - i128::from(to);
         add(
-            "in veth, before fwd0's XDP program",
+            match is_packet_socket {
+                false => "in veth, before fwd0's XDP program",
+                true => "in veth or the kernel, before fwd0's packet socket",
+            },
             difference(
                 offered.packets,
                 total([redirected, ingress.xdp_passed, total(ingress.xdp_drops.values().copied())]),
@@ -111,13 +107,15 @@ impl PacketAccounting {
             veth.map(|veth| veth.generator.redirect_out),
             true,
         );
-        add(
-            "passed to the kernel by fwd0's XDP program",
-            ingress.xdp_passed.into(),
-            LossBasis::Counted,
-            None,
-            false,
-        );
+        if !is_packet_socket {
+            add(
+                "passed to the kernel by fwd0's XDP program",
+                ingress.xdp_passed.into(),
+                LossBasis::Counted,
+                None,
+                false,
+            );
+        }
         for (reason, packets) in ingress.xdp_drops.iter().filter(|(_, packets)| **packets > 0) {
             add(
                 &format!("dropped by fwd0's XDP program: {reason}"),
@@ -127,22 +125,16 @@ impl PacketAccounting {
                 false,
             );
         }
-        add("AF_XDP: fill ring empty", fill_empty.into(), LossBasis::Counted, None, true);
-        add(
-            "AF_XDP: receive ring full",
-            kernel.rx_ring_full.into(),
-            LossBasis::Counted,
-            None,
-            true,
-        );
+        if !is_packet_socket {
+            add("AF_XDP: fill ring empty", fill_empty.into(), LossBasis::Counted, None, true);
+        }
+        let (ring_full, dropped_by_socket) = match is_packet_socket {
+            false => ("AF_XDP: receive ring full", "AF_XDP: longer than a UMEM frame"),
+            true => ("packet socket: buffer full", "packet socket: no frame, or longer than it"),
+        };
+        add(ring_full, kernel.rx_ring_full.into(), LossBasis::Counted, None, true);
         if too_long > 0 {
-            add(
-                "AF_XDP: longer than a UMEM frame",
-                too_long.into(),
-                LossBasis::Counted,
-                None,
-                false,
-            );
+            add(dropped_by_socket, too_long.into(), LossBasis::Counted, None, false);
         }
         for (reason, packets) in report.drops.iter().filter(|(_, packets)| **packets > 0) {
             let overload = reason.ends_with("_full");
@@ -194,7 +186,11 @@ impl PacketAccounting {
             "redirected to AF_XDP on fwd0, but neither received nor counted as lost there",
             difference(redirected, total([ingress.rx_packets, lost_in_af_xdp])),
         );
-        if let Some(veth) = veth {
+        // The driver counts these losses only if it runs the XDP program itself.
+        if let Some(veth) = veth
+            && !is_packet_socket
+            && ingress.mode != "skb"
+        {
             expect_zero(
                 "counted as lost on fwd0 by the veth driver, but not by xdpfwd",
                 difference(veth.ingress.receive, lost_in_af_xdp),
@@ -460,6 +456,37 @@ mod tests {
         assert!(compute(&veth).is_balanced());
         veth.ingress.receive = 291;
         assert_eq!(compute(&veth).mismatches[0].packets, 1);
+    }
+
+    #[test]
+    fn packet_socket_losses_are_those_of_the_socket() {
+        let mut report = report();
+        for port in &mut report.ports {
+            port.mode = "packet-mmsg".into();
+            (port.xdp_redirected, port.xdp_passed) = (Some(0), 0);
+        }
+        report.kernel.fill_ring_empty = 0;
+        let veth = VethDropCounts::default();
+        let account =
+            PacketAccounting::new(offered(1000), &sink_counters(689), &report, Some(&veth));
+        assert!(account.is_good(), "{:?}", account.mismatches);
+        assert_eq!(lost_at(&account, "before fwd0's packet socket"), 10);
+        assert_eq!(lost_at(&account, "packet socket: buffer full"), 90);
+        assert_eq!(lost_at(&account, "packet socket: no frame"), 200);
+        assert_eq!(lost_at(&account, "AF_XDP"), 0);
+    }
+
+    #[test]
+    fn veth_counts_no_loss_of_generic_xdp() {
+        let mut report = report();
+        let veth = VethDropCounts::default();
+        let mut compute = |mode: &str| {
+            report.ports[0].mode = mode.into();
+            PacketAccounting::new(offered(1000), &sink_counters(689), &report, Some(&veth))
+                .is_balanced()
+        };
+        assert!(compute("skb"));
+        assert!(!compute("copy"));
     }
 
     #[test]

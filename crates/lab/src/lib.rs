@@ -60,9 +60,10 @@ mod sink;
 mod tool;
 mod traffic;
 mod veth;
+mod veth_drop_counts;
 mod window;
 
-pub use accounting::{Loss, LossBasis, Mismatch, PacketAccounting, VethDropCounts};
+pub use accounting::{Loss, LossBasis, Mismatch, PacketAccounting};
 pub use chain::{Chain, ChainBuilder, GEN_ADDRESS, SINK_ADDRESS, take_down};
 pub use counters::Counters;
 pub use error::Error;
@@ -78,6 +79,7 @@ pub use report::{FramesReport, KernelReport, PortReport, Report, StageReport};
 pub use sink::{Sink, SinkBuilder, SinkCounters};
 pub use traffic::{Generator, PacketTemplate, SentTotals, Traffic};
 pub use veth::{MAX_MTU, VethDrops, connect, mac};
+pub use veth_drop_counts::VethDropCounts;
 pub use window::{Reading, Window, bits_per_second};
 
 /// The example in README.md, compiled as a doctest.

@@ -131,6 +131,14 @@ impl Report {
     }
 }
 
+impl PortReport {
+    /// Returns whether the port uses packet sockets, which no XDP program feeds.
+    #[must_use]
+    pub fn is_packet_socket(&self) -> bool {
+        self.mode == "packet" || self.mode.starts_with("packet-")
+    }
+}
+
 impl FramesReport {
     /// Returns the sum of the frame counts without `leaked`.
     #[must_use]

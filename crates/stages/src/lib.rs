@@ -1,5 +1,6 @@
-//! The built-in stages of xdpfwd. [`builtin`] always registers `mac-swap`, `set-mac` and `ttl`. The
-//! cargo feature `esp` adds `esp-seal` and `esp-open`; `filter` adds `filter` and `payload`.
+//! The built-in stages of xdpfwd. [`builtin`] always registers `mac-swap`, `memcpy`, `set-mac` and
+//! `ttl`. The cargo feature `esp` adds `esp-seal` and `esp-open`; `filter` adds `filter` and
+//! `payload`.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +11,7 @@ pub mod esp;
 #[cfg(feature = "filter")]
 pub mod filter;
 mod mac_swap;
+mod memcpy;
 #[cfg(feature = "filter")]
 mod payload;
 mod set_mac;
@@ -20,6 +22,7 @@ pub use self::esp::{EspOpen, EspOpenConfig, EspSeal, EspSealConfig};
 #[cfg(feature = "filter")]
 pub use self::filter::{Filter, FilterConfig};
 pub use mac_swap::{MacSwap, MacSwapConfig};
+pub use memcpy::{Memcpy, MemcpyConfig};
 #[cfg(feature = "filter")]
 pub use payload::{Payload, PayloadConfig};
 pub use set_mac::{SetMac, SetMacConfig};
@@ -32,8 +35,11 @@ use xdpfwd_pipeline::{Registry, TableFormat};
 ///
 /// With the feature `esp`, also registers the drop reasons of ESP, so that every report lists them.
 pub fn builtin<F: TableFormat>() -> Registry<F> {
-    let registry =
-        Registry::default().with::<MacSwapConfig>().with::<SetMacConfig>().with::<TtlConfig>();
+    let registry = Registry::default()
+        .with::<MacSwapConfig>()
+        .with::<MemcpyConfig>()
+        .with::<SetMacConfig>()
+        .with::<TtlConfig>();
     #[cfg(feature = "esp")]
     let registry = {
         // An error is ignored here: planning an ESP stage tries again, and reports it.
@@ -86,7 +92,7 @@ mod tests {
         let not_optional = registered
             .iter()
             .filter(|kind| !OPTIONAL.iter().any(|(optional, ..)| optional == *kind));
-        assert_eq!(not_optional.collect::<Vec<_>>(), [&"mac-swap", &"set-mac", &"ttl"]);
+        assert_eq!(not_optional.collect::<Vec<_>>(), [&"mac-swap", &"memcpy", &"set-mac", &"ttl"]);
         assert!(omitted_kinds().all(|(kind, _)| !registered.contains(&kind)));
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use esp::EspFiles as _;
 use xdpfwd_pipeline::{BuildCx, NamedStage, PlanCx};
-use xdpfwd_stages::{MacSwap, SetMac, Ttl};
+use xdpfwd_stages::{MacSwap, Memcpy, SetMac, Ttl};
 use xdpfwd_testkit::wires::cross_connect;
 use xdpfwd_wire::MacAddr;
 
@@ -51,7 +51,8 @@ fn worker_does_not_allocate_per_packet() {
     let boxed_stages = || {
         let (ttl, swap) =
             (NamedStage::new("ttl", Ttl::default()), NamedStage::new("swap", MacSwap));
-        vec![ttl, filter(), payload(), swap]
+        let memcpy = NamedStage::build("memcpy", &Memcpy::new(8).unwrap(), &BuildCx::default());
+        vec![ttl, filter(), payload(), memcpy, swap]
     };
 
     // The stages of `fixed` are chosen at compile time, those of `boxed` at run time.

@@ -1,11 +1,13 @@
-//! Tests of the stages `mac-swap`, `set-mac` and `ttl`, from TOML tables to transmitted frames.
+//! Tests of the stages `mac-swap`, `memcpy`, `set-mac` and `ttl`, from TOML tables to transmitted
+//! frames.
 
 use std::path::Path;
 use std::process::Command;
 
 use xdpfwd_pipeline::testing::{Disposition, TestBench};
-use xdpfwd_pipeline::{PlanCx, PlanResult, Reason};
-use xdpfwd_testkit::wires::packet;
+use xdpfwd_pipeline::{BuildCx, NamedStage, PlanCx, PlanResult, Reason, Worker};
+use xdpfwd_stages::Memcpy;
+use xdpfwd_testkit::wires::{cross_connect, packet};
 
 fn plan(kind: &str, table: &'static str) -> PlanResult<toml::de::Error> {
     let workers = 1;
@@ -46,10 +48,63 @@ fn set_mac_sets_configured_addresses() {
 }
 
 #[test]
+fn memcpy_sends_packets_of_every_length_unchanged() {
+    for table in ["{ copies = 0 }", "{ copies = 1 }", "{ copies = 1024 }"] {
+        let mut bench = bench("memcpy", table);
+        for length in [14, 60, 64, 65, 512, 1514] {
+            let packet: Vec<u8> = (0..length).map(|n| n as u8).collect();
+            let sent = bench.send("lan", &packet);
+            assert_eq!(sent, Disposition::sent("wan", packet), "{table}, {length} bytes");
+        }
+    }
+}
+
+/// The cycles of the stage must grow with `copies`: the compiler must not remove copies, nor combine
+/// them.
+#[test]
+fn memcpy_cost_is_proportional_to_copies() {
+    let cycles = |copies| {
+        let chain = || {
+            vec![NamedStage::build("memcpy", &Memcpy::new(copies).unwrap(), &BuildCx::default())]
+        };
+        let (mut worker, wires) = cross_connect(chain(), chain());
+        let mut cycles_per_packet = || {
+            let account =
+                |worker: &mut Worker<Vec<NamedStage>>| worker.report().paths[0].stages[0].account;
+            let before = account(&mut worker);
+            for _ in 0..64 {
+                wires.lan.deliver(&[7; 1514]).unwrap();
+            }
+            assert_eq!(worker.poll_once(), 64);
+            wires.wan.take_sent();
+            let after = account(&mut worker);
+            assert_eq!(after.packets - before.packets, 64);
+            (after.cycles - before.cycles) / 64
+        };
+        // The thread is not preempted in at least one of ten batches.
+        (0..10).map(|_| cycles_per_packet()).min().unwrap()
+    };
+    let (few, many) = (cycles(64), cycles(1024));
+    assert!((8 * few..32 * few).contains(&many), "64 copies: {few}, 1024 copies: {many} cycles");
+}
+
+#[test]
 fn invalid_table_error_names_the_problem() {
     let error = |kind, table| plan(kind, table).err().unwrap().to_string();
     assert!(error("mac-swap", "{ port = 1 }").contains("unknown field `port`"));
     assert!(error("ttl", "{ by = 2 }").contains("unknown field `by`"));
+    assert!(error("memcpy", "{}").contains("missing field `copies`"));
+    for table in [
+        "{ copies = -1 }",
+        "{ copies = 1025 }",
+        "{ copies = 65537 }",
+        "{ copies = 1.5 }",
+        "{ copies = '8' }",
+    ] {
+        let error = error("memcpy", table);
+        assert!(error.contains("expected a number of copies, 0 to 1024"), "{table}: {error}");
+    }
+    assert_eq!(Memcpy::new(1025), None);
     assert!(
         error("set-mac", "{}")
             .contains("missing address: expected `source`, `destination`, or both")
@@ -60,7 +115,7 @@ fn invalid_table_error_names_the_problem() {
     );
     assert_eq!(
         error("nat", "{}"),
-        "unknown stage kind `nat`, expected one of `esp-open`, `esp-seal`, `filter`, `mac-swap`, `payload`, `set-mac`, `ttl`"
+        "unknown stage kind `nat`, expected one of `esp-open`, `esp-seal`, `filter`, `mac-swap`, `memcpy`, `payload`, `set-mac`, `ttl`"
     );
 }
 

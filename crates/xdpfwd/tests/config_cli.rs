@@ -93,7 +93,7 @@ fn check_of_invalid_file_prints_only_to_stderr() {
             outcome.stderr,
             "FILE:3:13: interface = \"a/b\": must be the name of an interface in quotes, 1 to 15 printable bytes, none of \
              them `/`, `:` or white space\n\
-             FILE:12:8: kind = \"tll\": must be \"esp-open\", \"esp-seal\", \"filter\", \"mac-swap\", \"payload\", \"set-mac\" or \"ttl\"; did you mean \"ttl\"?\n"
+             FILE:12:8: kind = \"tll\": must be \"esp-open\", \"esp-seal\", \"filter\", \"mac-swap\", \"memcpy\", \"payload\", \"set-mac\" or \"ttl\"; did you mean \"ttl\"?\n"
         );
     }
 }

@@ -321,6 +321,38 @@ fn mac_swap_on_one_port_sends_packets_back() {
 }
 
 #[test]
+fn memcpy_sends_packets_unchanged_and_reports_its_cycles() {
+    let lab = build_lab(Chain::builder());
+    let config = r#"
+        [[port]]
+        name = "lan"
+        interface = "fwd0"
+        [[port]]
+        name = "wan"
+        interface = "fwd1"
+        [[path]]
+        from = "lan"
+        to = "wan"
+        stages = ["control"]
+        [stage.control]
+        kind = "memcpy"
+        copies = 1024
+    "#;
+    let running = Running::start(&lab, config);
+    let sink = Sink::builder().check(true).attach(lab.sink(), "sink0").unwrap();
+    let traffic = Traffic::new().size(1514).rate(2_000).count(1_000).core(0);
+    traffic.start(lab.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
+    let (_, final_report) = running.stop();
+    final_report.assert_frames_and_packets_add_up();
+    let seen = sink.seen().unwrap();
+    assert!(seen.is_clean() && seen.arrived.packets == 1_000, "{seen:?}");
+    let stage = &final_report.json["stages"][0];
+    assert_eq!(stage["packets"], 1_000);
+    // No processor copies 1514 bytes in a cycle.
+    assert!(stage["cycles_per_packet"].as_f64().unwrap() > 1024.0, "{stage}");
+}
+
+#[test]
 fn idle_poll_uses_less_cpu_than_idle_spin() {
     let idle_ticks = |idle: &str| {
         let lab = build_lab(Chain::builder());

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use xdpfwd_lab::{
-    Chain, Counters, Error, Forwarder, PacketAccounting, Report, Sink, VethDropCounts, VethDrops,
+    Chain, Counters, Error, Forwarder, PacketAccounting, Report, Sink, VethDropCounts,
 };
 
 use super::{
@@ -93,7 +93,7 @@ fn measure(
     let mut forwarder = Forwarder::spawn(chain.fwd(), command)?;
     wait_until_ready(&mut forwarder, stop)?;
 
-    let before = VethReading::read(&chain)?;
+    let before = VethDropCounts::read(&chain)?;
     let generator = arguments.traffic.traffic().start(chain.gen_(), "gen0")?;
     watch(&generator, &sink, &mut forwarder, arguments.seconds, stop, progress)?;
     let sent = generator.stop()?;
@@ -101,7 +101,7 @@ fn measure(
     forwarder.check_running()?;
     let exit = forwarder.stop(STOP_DEADLINE)?;
     let seen = sink.seen()?;
-    let veth = VethReading::read(&chain)?.since(&before);
+    let veth = VethDropCounts::read(&chain)?.since(&before);
 
     let line = forwarder.last_line(|line| report_kind(line).as_deref() == Some("final"));
     let Some((report, line)) =
@@ -166,28 +166,4 @@ fn settle(sink: &Sink) -> Result<()> {
         }
     }
     Ok(())
-}
-
-struct VethReading(VethDropCounts);
-
-impl VethReading {
-    fn read(chain: &Chain) -> Result<Self> {
-        Ok(Self(VethDropCounts {
-            generator: VethDrops::read(chain.gen_(), "gen0")?,
-            ingress: VethDrops::read(chain.fwd(), "fwd0")?,
-            sink: VethDrops::read(chain.sink(), "sink0")?,
-        }))
-    }
-
-    fn since(&self, earlier: &Self) -> VethDropCounts {
-        let minus = |a: VethDrops, b: VethDrops| VethDrops {
-            receive: a.receive.saturating_sub(b.receive),
-            redirect_out: a.redirect_out.saturating_sub(b.redirect_out),
-        };
-        VethDropCounts {
-            generator: minus(self.0.generator, earlier.0.generator),
-            ingress: minus(self.0.ingress, earlier.0.ingress),
-            sink: minus(self.0.sink, earlier.0.sink),
-        }
-    }
 }

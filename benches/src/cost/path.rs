@@ -1,0 +1,62 @@
+//! The measured paths of packets, and their configuration files.
+
+use std::{fmt::Write as _, fs, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+use xdpfwd_ipsec::Transform;
+use xdpfwd_stages::esp::{key_file, state_file::StateFile};
+
+use crate::forwarders::Environment;
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Path {
+    /// Transform and backend of the path's `esp-seal` stage; `None`: no stage.
+    pub(super) seal: Option<(String, String)>,
+}
+
+impl Path {
+    pub(super) fn name(&self) -> String {
+        match &self.seal {
+            None => "forward".to_owned(),
+            Some((transform, backend)) => format!("seal {transform}, {backend}"),
+        }
+    }
+}
+
+/// Writes a configuration file with key and state file. `index` is part of the file names; `frames`
+/// is the key of this name, if any.
+pub(super) fn config(
+    path: &Path,
+    index: usize,
+    frames: Option<u32>,
+    environment: &Environment,
+) -> Result<PathBuf> {
+    let file = environment.scratch.join(format!("cost-{index}.toml"));
+    let mut text = format!(
+        "[engine]\ncores = [{}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n\
+         [[port]]\nname = \"wan\"\ninterface = \"fwd1\"\n\n\
+         [[path]]\nfrom = \"lan\"\nto = \"wan\"\n",
+        environment.core
+    );
+    let umem = frames.map(|frames| format!("\n[umem]\nframes = {frames}\n")).unwrap_or_default();
+    if let Some((name, backend)) = &path.seal {
+        let transform = Transform::ALL.into_iter().find(|transform| transform.name() == name);
+        let transform = transform.with_context(|| format!("unknown transform {name:?}"))?;
+        let (key, state) = (format!("cost-{index}.key"), format!("cost-{index}.state"));
+        for old in [&key, &state] {
+            let _ = fs::remove_file(environment.scratch.join(old));
+        }
+        key_file::create(&environment.scratch.join(&key), transform)?;
+        StateFile::create(&environment.scratch.join(&state))?;
+        let _ = write!(
+            text,
+            "stages = [\"seal\"]\n\n[stage.seal]\nkind = \"esp-seal\"\nlab = true\n\
+             state_file = \"{state}\"\nbackend = \"{backend}\"\n\n\
+             [[stage.seal.sa]]\nspi = 4097\ntransform = \"{name}\"\nkey_file = \"{key}\"\n\
+             source = \"192.0.2.1\"\ndestination = \"192.0.2.2\"\n"
+        );
+    }
+    text += &umem;
+    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+    Ok(file)
+}
