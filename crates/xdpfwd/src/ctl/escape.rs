@@ -23,7 +23,7 @@ fn escape(text: &str, is_kept: impl Fn(char) -> bool) -> String {
 }
 
 /// Escapes text that is printed as a part of a line, so it also escapes line ends.
-pub(super) fn line(text: &str) -> String {
+pub(crate) fn line(text: &str) -> String {
     escape(text, |_| false)
 }
 

@@ -1,0 +1,99 @@
+//! What needs the operator's attention.
+
+use crate::costs::sum;
+
+use super::format::si;
+use super::losses::Loss;
+use super::model::Model;
+use super::remedies::Concern;
+
+/// How urgent an alert is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Severity {
+    /// Packets are lost, or something is broken.
+    Bad,
+    /// It may be intended, or costs only speed.
+    Warning,
+    /// Nothing is wrong now.
+    Good,
+}
+
+/// A line at the top of the screen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Alert {
+    pub(super) severity: Severity,
+    pub(super) text: String,
+}
+
+/// Returns the alerts, the most urgent first. If nothing is wrong, says so.
+pub(super) fn alerts(model: &Model) -> Vec<Alert> {
+    let mut alerts = Vec::new();
+    let mut add = |severity, text: String| alerts.push(Alert { severity, text });
+    let snapshot = &model.snapshot;
+    if let Some(failure) = &snapshot.failure {
+        add(Severity::Bad, failure.clone());
+    }
+    let leaked = snapshot.frames.leaked;
+    if leaked != 0 {
+        let bug = "a bug: report it with the final report";
+        add(Severity::Bad, format!("{leaked} frames leaked: {bug}"));
+    }
+    for fault in &snapshot.faults {
+        add(Severity::Bad, fault.clone());
+    }
+    for port in &snapshot.ports {
+        if let Some(state) = port.link.as_deref().filter(|state| is_down(state)) {
+            let (name, interface) = (&port.name, &port.interface);
+            let check = format!("check the cable and `ip link show {interface}`");
+            add(Severity::Bad, format!("link of {name} ({interface}) is {state}: {check}"));
+        }
+    }
+    for loss in model.losses.iter() {
+        let severity = match loss.concern() {
+            Concern::Bug => Severity::Bad,
+            Concern::Loss if loss.is_growing() => Severity::Bad,
+            Concern::Content if loss.is_growing() => Severity::Warning,
+            _ => continue,
+        };
+        let Loss { reason, rate, total, .. } = loss;
+        let location = loss.location.describe();
+        let growth = match rate {
+            Some(rate) if *rate > 0.0 => format!("{}/s", si(*rate)),
+            _ => format!("{total} packets"),
+        };
+        add(severity, format!("{reason} {growth} ({location}): {}", loss.remedy()));
+    }
+    if let Some(fallback) = &snapshot.fallback {
+        add(
+            Severity::Warning,
+            format!(
+                "no {}, because of {} ({}): {}",
+                fallback.lacks, fallback.port, fallback.interface, fallback.reason
+            ),
+        );
+    }
+    // Stable: within a severity, the order above remains.
+    alerts.sort_by_key(|alert| alert.severity);
+    if alerts.is_empty() {
+        alerts.push(Alert { severity: Severity::Good, text: all_well(model) });
+    }
+    alerts
+}
+
+fn is_down(state: &str) -> bool {
+    // Drivers that do not report their state, such as tun, are `unknown`.
+    !matches!(state, "up" | "unknown" | "dormant" | "testing")
+}
+
+fn all_well(model: &Model) -> String {
+    let lost: Vec<&Loss> =
+        model.losses.iter().filter(|loss| loss.concern() == Concern::Loss).collect();
+    let Some(last) = lost.first() else { return "no packet lost since the start".to_owned() };
+    let total = sum(lost.iter().map(|loss| loss.total));
+    let name = &last.reason;
+    let when = last.last_growth.map_or(String::new(), |time| {
+        let ago = model.snapshot.elapsed_seconds() - time;
+        format!(", the last {} ago", super::format::duration(ago))
+    });
+    format!("no packet lost now; {} since the start ({name}{when})", si(total as f64))
+}

@@ -1,0 +1,173 @@
+//! The screen: header, alerts, panels and keys, for terminals of any size.
+
+mod body;
+mod frame;
+
+use std::time::Duration;
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::style::{Modifier, Style};
+
+use super::alerts::alerts;
+use super::format::fit;
+use super::model::Model;
+use super::theme::{Theme, Tone};
+
+pub(super) use body::max_scroll;
+
+/// The smallest window in which the figures are readable.
+const MIN_SIZE: (u16, u16) = (60, 16);
+
+/// A selection of panels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum View {
+    /// All panels.
+    #[default]
+    All,
+    Ports,
+    Stages,
+    Tasks,
+    Kernel,
+    Drops,
+    Buffers,
+}
+
+impl View {
+    /// The views with their keys and names.
+    pub(super) const ALL: [(Self, char, &'static str); 7] = [
+        (Self::All, '1', "all"),
+        (Self::Ports, '2', "ports"),
+        (Self::Stages, '3', "stages"),
+        (Self::Tasks, '4', "tasks"),
+        (Self::Kernel, '5', "kernel"),
+        (Self::Drops, '6', "drops"),
+        (Self::Buffers, '7', "buffers"),
+    ];
+
+    /// Returns the view that is `steps` further in the list, around its end.
+    pub(super) fn moved(self, steps: isize) -> Self {
+        let count = Self::ALL.len();
+        let index = Self::ALL.iter().position(|(view, ..)| *view == self).unwrap_or(0);
+        Self::ALL[index.saturating_add_signed(steps + count.cast_signed()) % count].0
+    }
+
+    fn key(self) -> char {
+        Self::ALL.iter().find(|(view, ..)| *view == self).map_or('1', |(_, key, _)| *key)
+    }
+}
+
+/// Whether the figures are current.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Connection {
+    Live,
+    /// The last reading failed, for this reason.
+    Lost(String),
+}
+
+/// The state of the screen.
+#[derive(Debug)]
+pub(super) struct Screen<'s> {
+    pub(super) model: &'s Model,
+    pub(super) connection: &'s Connection,
+    /// Time since the last report.
+    pub(super) age: Duration,
+    /// Configured time between two readings.
+    pub(super) interval: Duration,
+    pub(super) is_paused: bool,
+    pub(super) shows_help: bool,
+    pub(super) view: View,
+    pub(super) scroll: usize,
+    pub(super) theme: Theme,
+    pub(super) socket: &'s str,
+}
+
+impl Screen<'_> {
+    pub(super) fn draw(&self, frame: &mut Frame<'_>) {
+        let area = frame.area();
+        if area.width < MIN_SIZE.0 || area.height < MIN_SIZE.1 {
+            return draw_too_small(area, self.theme, frame);
+        }
+        let alert_lines = self.alert_lines(area);
+        let alerts_height = u16::try_from(alert_lines.len()).unwrap_or(u16::MAX);
+        let line = |y: u16| Rect { y, height: 1, ..area };
+        self.draw_header(line(area.y), frame);
+        for (y, (label, tone, text)) in (area.y + 1..area.bottom()).zip(&alert_lines) {
+            self.draw_alert(label, *tone, text, line(y), frame);
+        }
+        let body = Rect {
+            y: area.y + 1 + alerts_height,
+            height: area.height.saturating_sub(2 + alerts_height),
+            ..area
+        };
+        if self.shows_help {
+            frame::draw_help(self.theme, body, frame);
+        } else {
+            self.draw_body(body, frame);
+        }
+        if *self.connection != Connection::Live {
+            // Figures of the past.
+            frame.buffer_mut().set_style(body, Style::new().add_modifier(Modifier::DIM));
+        }
+        self.draw_keys(line(area.bottom() - 1), frame);
+    }
+
+    /// Returns label, its tone and text of each line of alerts.
+    fn alert_lines(&self, area: Rect) -> Vec<(&'static str, Tone, String)> {
+        let max_lines = usize::from(area.height / 6);
+        let width = usize::from(area.width).saturating_sub(frame::LABEL_COLUMNS);
+        let mut alerts: Vec<_> = alerts(self.model)
+            .into_iter()
+            .map(|alert| (frame::label(alert.severity), alert.text))
+            .collect();
+        if let Some(alert) = self.connection_alert() {
+            // The other alerts are those of the last report.
+            alerts.insert(0, alert);
+        }
+        let mut lines = Vec::new();
+        for ((label, tone), text) in alerts {
+            for (number, line) in super::format::wrap(&text, width).into_iter().enumerate() {
+                lines.push((if number == 0 { label } else { "" }, tone, line));
+            }
+        }
+        if lines.len() > max_lines {
+            let hidden = lines.drain(max_lines - 1..).filter(|line| !line.0.is_empty()).count();
+            // `hidden` is 0 if only the end of a text is cut.
+            let text = if hidden == 0 {
+                "…".to_owned()
+            } else {
+                format!("… and {hidden} more: press 6 for all losses")
+            };
+            lines.push(("", Tone::Faint, text));
+        }
+        lines
+    }
+
+    fn connection_alert(&self) -> Option<((&'static str, Tone), String)> {
+        let age = super::format::duration(self.age.as_secs_f64());
+        match self.connection {
+            Connection::Lost(reason) => Some((
+                ("LOST", Tone::BadLabel),
+                format!("{reason}. Figures are {age} old; trying again"),
+            )),
+            Connection::Live if self.age > 3 * self.interval + Duration::from_secs(2) => Some((
+                ("WAIT", Tone::WarningLabel),
+                format!("no answer for {age}: the control thread is busy, for example reloading"),
+            )),
+            Connection::Live => None,
+        }
+    }
+}
+
+fn draw_too_small(area: Rect, theme: Theme, frame: &mut Frame<'_>) {
+    let (width, height) = MIN_SIZE;
+    let text = format!(
+        "window too small: {}×{}, needs {width}×{height}; q quits",
+        area.width, area.height
+    );
+    let lines = super::format::wrap(&text, usize::from(area.width));
+    for (y, line) in (area.y..area.bottom()).zip(lines) {
+        let line = fit(&line, usize::from(area.width));
+        frame.buffer_mut().set_string(area.x, y, line, theme.style(Tone::Strong));
+    }
+}
