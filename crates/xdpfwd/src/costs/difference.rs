@@ -101,7 +101,14 @@ impl Stage {
         let before = earlier(before, self, |stage| (stage.path.clone(), stage.name.clone()));
         let (calls, packets) =
             (delta(self.calls, before.calls), delta(self.packets, before.packets));
-        let cycles = delta(self.cycles, before.cycles);
+        // A report without `cycles` has only the cycles per packet since the start.
+        let (cycles, cycles_per_packet) = match self.cycles {
+            0 => ((self.cycles_per_packet * packets as f64) as u64, self.cycles_per_packet),
+            cycles => {
+                let cycles = delta(cycles, before.cycles);
+                (cycles, rounded(ratio(cycles, packets)))
+            }
+        };
         let counters = self.counters.iter().map(|(name, &count)| {
             let before = before.counters.get(name).copied().unwrap_or(0);
             (name.clone(), delta(count, before))
@@ -114,7 +121,7 @@ impl Stage {
             packets,
             drops: delta(self.drops, before.drops),
             cycles,
-            cycles_per_packet: rounded(ratio(cycles, packets)),
+            cycles_per_packet,
             packets_per_call: rounded(ratio(packets, calls)),
             counters: counters.collect(),
         }

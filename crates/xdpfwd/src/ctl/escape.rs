@@ -28,7 +28,7 @@ pub(crate) fn line(text: &str) -> String {
 }
 
 /// Escapes all strings and keys of a value. Each of them is printed as a part of a line.
-pub(super) fn value(value: Value) -> Value {
+pub(crate) fn value(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(line(&text)),
         Value::Array(items) => items.into_iter().map(self::value).collect(),

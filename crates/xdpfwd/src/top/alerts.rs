@@ -6,6 +6,7 @@ use super::format::si;
 use super::losses::Loss;
 use super::model::Model;
 use super::remedies::Concern;
+use super::snapshot::Fallback;
 
 /// How urgent an alert is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,21 +26,13 @@ pub(super) struct Alert {
     pub(super) text: String,
 }
 
-/// Returns the alerts, the most urgent first. If nothing is wrong, says so.
+/// Returns the alerts, the most urgent first. If no packet is lost, the last one says so.
 pub(super) fn alerts(model: &Model) -> Vec<Alert> {
     let mut alerts = Vec::new();
     let mut add = |severity, text: String| alerts.push(Alert { severity, text });
     let snapshot = &model.snapshot;
     if let Some(failure) = &snapshot.failure {
         add(Severity::Bad, failure.clone());
-    }
-    let leaked = snapshot.frames.leaked;
-    if leaked != 0 {
-        let bug = "a bug: report it with the final report";
-        add(Severity::Bad, format!("{leaked} frames leaked: {bug}"));
-    }
-    for fault in &snapshot.faults {
-        add(Severity::Bad, fault.clone());
     }
     for port in &snapshot.ports {
         if let Some(state) = port.link.as_deref().filter(|state| is_down(state)) {
@@ -63,20 +56,22 @@ pub(super) fn alerts(model: &Model) -> Vec<Alert> {
         };
         add(severity, format!("{reason} {growth} ({location}): {}", loss.remedy()));
     }
-    if let Some(fallback) = &snapshot.fallback {
-        add(
-            Severity::Warning,
-            format!(
-                "no {}, because of {} ({}): {}",
-                fallback.lacks, fallback.port, fallback.interface, fallback.reason
-            ),
-        );
+    let leaked = snapshot.frames.leaked;
+    if leaked != 0 {
+        let bug = "a bug: report it with the final report";
+        add(Severity::Bad, format!("{leaked} frames leaked: {bug}"));
+    }
+    for fault in &snapshot.faults {
+        add(Severity::Bad, fault.clone());
+    }
+    if let Some(Fallback { lacks, port, interface, reason }) = &snapshot.fallback {
+        add(Severity::Warning, format!("no {lacks} on {port} ({interface}): {reason}"));
+    }
+    if !model.losses.iter().any(|loss| loss.concern() >= Concern::Loss && loss.is_growing()) {
+        add(Severity::Good, no_loss(model));
     }
     // Stable: within a severity, the order above remains.
     alerts.sort_by_key(|alert| alert.severity);
-    if alerts.is_empty() {
-        alerts.push(Alert { severity: Severity::Good, text: all_well(model) });
-    }
     alerts
 }
 
@@ -85,7 +80,8 @@ fn is_down(state: &str) -> bool {
     !matches!(state, "up" | "unknown" | "dormant" | "testing")
 }
 
-fn all_well(model: &Model) -> String {
+/// Describes losses of the past.
+fn no_loss(model: &Model) -> String {
     let lost: Vec<&Loss> =
         model.losses.iter().filter(|loss| loss.concern() == Concern::Loss).collect();
     let Some(last) = lost.first() else { return "no packet lost since the start".to_owned() };

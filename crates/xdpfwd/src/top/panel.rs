@@ -11,6 +11,8 @@ pub(super) struct Panel {
     pub(super) remark: String,
     pub(super) columns: Vec<Column>,
     pub(super) rows: Vec<Vec<Cell>>,
+    /// Texts below the table, as far as they fit.
+    pub(super) notes: Vec<String>,
     /// Shown instead of the table if there are no rows.
     pub(super) empty: String,
 }

@@ -1,7 +1,7 @@
 //! The meaning of each loss counter, and what to do. docs/operations.md has the long form.
 
-/// What a growing counter means for the operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a growing counter means for the operator, the least urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Concern {
     /// Packets are dropped as configured.
     Configured,

@@ -112,9 +112,12 @@ impl Screen<'_> {
         self.draw_keys(line(area.bottom() - 1), frame);
     }
 
-    /// Returns label, its tone and text of each line of alerts.
+    /// Returns label, its tone and text of each line of alerts. Texts are wrapped if there is room,
+    /// and cut otherwise.
     fn alert_lines(&self, area: Rect) -> Vec<(&'static str, Tone, String)> {
-        let max_lines = usize::from(area.height / 6);
+        // The view of losses has room for all alerts.
+        let share = if self.view == View::Drops { 2 } else { 4 };
+        let max_lines = usize::from(area.height / share).clamp(2, 16);
         let width = usize::from(area.width).saturating_sub(frame::LABEL_COLUMNS);
         let mut alerts: Vec<_> = alerts(self.model)
             .into_iter()
@@ -122,23 +125,28 @@ impl Screen<'_> {
             .collect();
         if let Some(alert) = self.connection_alert() {
             // The other alerts are those of the last report.
+            alerts.retain(|((_, tone), _)| *tone != Tone::GoodLabel);
             alerts.insert(0, alert);
         }
-        let mut lines = Vec::new();
-        for ((label, tone), text) in alerts {
-            for (number, line) in super::format::wrap(&text, width).into_iter().enumerate() {
-                lines.push((if number == 0 { label } else { "" }, tone, line));
-            }
+        let wrapped: Vec<_> = alerts
+            .iter()
+            .flat_map(|((label, tone), text)| {
+                let lines = super::format::wrap(text, width).into_iter().enumerate();
+                lines.map(|(number, line)| (if number == 0 { *label } else { "" }, *tone, line))
+            })
+            .collect();
+        if wrapped.len() <= max_lines {
+            return wrapped;
         }
-        if lines.len() > max_lines {
-            let hidden = lines.drain(max_lines - 1..).filter(|line| !line.0.is_empty()).count();
-            // `hidden` is 0 if only the end of a text is cut.
-            let text = if hidden == 0 {
-                "…".to_owned()
-            } else {
-                format!("… and {hidden} more: press 6 for all losses")
-            };
-            lines.push(("", Tone::Faint, text));
+        let shown = if alerts.len() <= max_lines { alerts.len() } else { max_lines - 1 };
+        let hidden = alerts.split_off(shown).len();
+        let mut lines: Vec<_> = alerts
+            .into_iter()
+            .map(|((label, tone), text)| (label, tone, fit(&text, width)))
+            .collect();
+        if hidden > 0 {
+            let hint = if self.view == View::Drops { "" } else { ": press 6" };
+            lines.push(("", Tone::Faint, format!("… and {hidden} more{hint}")));
         }
         lines
     }

@@ -53,6 +53,9 @@ pub(super) fn draw(
             let last = (first + visible).min(panel.rows.len());
             (first, format!("rows {}-{last} of {}  ↑↓ scroll", first + 1, panel.rows.len()))
         }
+        Overflow::Key(key) if visible == 0 && !panel.rows.is_empty() => {
+            (0, format!("{} rows: press {key}", panel.rows.len()))
+        }
         _ => (0, panel.remark.clone()),
     };
     draw_title(&panel.title, &remark, theme, area, buffer);
@@ -89,12 +92,17 @@ pub(super) fn draw(
             put(0, y, &fit(&text, columns), Tone::Faint);
             return;
         }
-        let Some(row) = rows.next() else { return };
+        let Some(row) = rows.next() else { break };
         for (index, x, width) in layout.iter() {
             if let Some(cell) = row.get(index) {
                 put(x, y, &cell_text(cell, panel.columns[index].kind, width), cell.tone);
             }
         }
+    }
+    // The loop above has taken one line more: it stays empty.
+    let notes = panel.notes.iter().flat_map(|note| super::format::wrap(note, columns));
+    for (note, y) in notes.zip(lines) {
+        put(0, y, &note, Tone::Faint);
     }
 }
 

@@ -14,6 +14,7 @@ pub mod cables;
 pub mod esp;
 pub mod examination; // runs of doctor
 pub mod socket;
+pub mod tmux;
 pub mod wire;
 
 use std::fs;

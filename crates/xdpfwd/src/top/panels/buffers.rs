@@ -39,7 +39,7 @@ pub(in crate::top) fn buffers(model: &Model) -> Panel {
             Column::text("", 3),
         ],
         rows,
-        empty: String::new(),
+        ..Panel::default()
     }
 }
 
@@ -54,12 +54,15 @@ fn owners(frames: &Frames) -> [(&'static str, u64, &'static str); 6] {
     ]
 }
 
-/// Returns the same in one line.
+/// Returns the same in one line, without owners that have no frames.
 pub(in crate::top) fn buffers_line(model: &Model) -> (String, Tone) {
     let frames = &model.snapshot.frames;
-    let owners: Vec<String> =
-        owners(frames).iter().map(|(name, count, _)| format!("{name} {count}")).collect();
+    let owners: Vec<String> = owners(frames)
+        .iter()
+        .filter(|(_, frames, _)| *frames > 0)
+        .map(|(name, frames, _)| format!("{name} {frames}"))
+        .collect();
     let (total, leaked) = (frames.total, frames.leaked);
-    let text = format!("{total} = {}; leaked {leaked}", owners.join(" + "));
+    let text = format!("leaked {leaked}, {total} = {}", owners.join(" + "));
     (text, if leaked == 0 { Tone::Normal } else { Tone::Bad })
 }

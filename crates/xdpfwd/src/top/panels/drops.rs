@@ -1,26 +1,48 @@
 use super::super::format::{count, duration, si};
 use super::super::losses::Loss;
 use super::super::model::Model;
-use super::super::panel::{Cell, Column, Panel};
+use super::super::panel::{Cell, Column, ColumnKind, Panel};
 use super::super::remedies::Concern;
 use super::super::theme::Tone;
 
+/// How the panel says what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::top) enum Remedies {
+    /// In a column, if there is room.
+    Column,
+    /// Below the table, in full.
+    Notes,
+}
+
 /// Returns the panel of lost and dropped packets, with what to do.
-pub(in crate::top) fn drops(model: &Model) -> Panel {
+pub(in crate::top) fn drops(model: &Model, remedies: Remedies) -> Panel {
     let now = model.snapshot.elapsed_seconds();
+    let mut columns = vec![
+        Column { head: "reason", kind: ColumnKind::Text { min: 16 }, rank: 0 },
+        Column::text("where", 2),
+        Column::number("per s", 0),
+        Column::number("total", 1),
+        Column::number("grew", 4),
+    ];
+    let mut notes: Vec<String> = Vec::new();
+    match remedies {
+        Remedies::Column => columns.push(Column::rest("what to do", 40, 3)),
+        Remedies::Notes => {
+            for loss in &model.losses {
+                let note = format!("{}: {}", loss.reason, loss.remedy());
+                if !notes.contains(&note) {
+                    notes.push(note);
+                }
+            }
+        }
+    }
     Panel {
         title: "Lost and dropped packets".to_owned(),
-        remark: format!("rates: {}", model.period()),
-        columns: vec![
-            Column::text("reason", 0),
-            Column::text("where", 2),
-            Column::number("per second", 0),
-            Column::number("total", 1),
-            Column::number("grew", 4),
-            Column::rest("what to do", 24, 3),
-        ],
+        columns,
         rows: model.losses.iter().map(|loss| row(loss, now)).collect(),
+        notes,
         empty: "none since the start".to_owned(),
+        ..Panel::default()
     }
 }
 

@@ -2,7 +2,7 @@ use crate::costs::{Account, KernelLedger};
 
 use super::super::format::percent;
 use super::super::model::Model;
-use super::super::panel::{Cell, Column, Panel};
+use super::super::panel::{Cell, Column, ColumnKind, Panel};
 use super::super::theme::Tone;
 
 /// How much the panel shows.
@@ -16,8 +16,10 @@ pub(in crate::top) enum Detail {
 
 /// Returns the panel of the kernel's share.
 pub(in crate::top) fn kernel(model: &Model, detail: Detail) -> Panel {
+    // Wide enough for each account, and for each function group.
+    let min = if detail == Detail::Accounts { 11 } else { 18 };
     let columns = vec![
-        Column::text("account", 0),
+        Column { head: "account", kind: ColumnKind::Text { min }, rank: 0 },
         Column::number("samples", 3),
         Column::number("cycles/pkt in", 0),
         Column::number("share", 0),
@@ -41,18 +43,17 @@ pub(in crate::top) fn kernel(model: &Model, detail: Detail) -> Panel {
         }
     }
     if detail == Detail::All {
-        rows.extend(remarks(ledger).into_iter().map(|(name, text)| {
-            vec![Cell::from(name), "".into(), text.into(), "".into(), "".into()]
-        }));
-        rows.extend(ledger.cores.iter().flat_map(|core| {
+        rows.extend(rates(ledger));
+        // With one core, its accounts are those above.
+        let cores = ledger.cores.iter().filter(|_| ledger.cores.len() > 1);
+        rows.extend(cores.flat_map(|core| {
             let workers: Vec<String> = core.workers.iter().map(ToString::to_string).collect();
             let workers = match workers.len() {
                 0 => String::new(),
                 1 => format!(" (worker {})", workers[0]),
                 _ => format!(" (workers {})", workers.join(", ")),
             };
-            let head = format!("core {}{workers}", core.core);
-            let head = vec![Cell::new(head, Tone::Strong)];
+            let head = vec![Cell::new(format!("core {}{workers}", core.core), Tone::Strong)];
             let accounts = core.accounts.iter().filter(|account| account.cycles > 0);
             std::iter::once(head).chain(
                 accounts.map(|account| row(&format!("  {}", account.name), account, Tone::Normal)),
@@ -77,22 +78,24 @@ fn row(name: &str, account: &Account, tone: Tone) -> Vec<Cell> {
     ]
 }
 
-/// Returns the figures per packet that are no accounts.
-fn remarks(ledger: &KernelLedger) -> Vec<(String, String)> {
-    let mut remarks =
-        vec![("system calls/pkt".to_owned(), format!("{:.4}", ledger.syscalls_per_packet))];
+/// Returns the rows that are no accounts: rates per packet, and what measuring costs.
+fn rates(ledger: &KernelLedger) -> Vec<Vec<Cell>> {
+    let row = |name: String, text: String| vec![Cell::from(name), "".into(), text.into()];
+    let number = |number: f64| format!("{number:.6}");
+    let mut rows = vec![row("system calls/pkt".to_owned(), number(ledger.syscalls_per_packet))];
     for worker in &ledger.workers {
-        let number = worker.worker;
-        let (voluntary, involuntary) =
-            (worker.voluntary_switches_per_packet, worker.involuntary_switches_per_packet);
-        remarks.push((format!("worker {number} switches/pkt"), format!("{voluntary:.4}")));
-        remarks.push(("  involuntary".to_owned(), format!("{involuntary:.4}")));
+        rows.push(vec![Cell::new(format!("worker {} switches/pkt", worker.worker), Tone::Strong)]);
+        let switches = [
+            ("  voluntary", worker.voluntary_switches_per_packet),
+            ("  involuntary", worker.involuntary_switches_per_packet),
+        ];
+        rows.extend(switches.map(|(name, switches)| row(name.to_owned(), number(switches))));
     }
     if let Some(reason) = &ledger.xdp_unavailable {
-        remarks.push((format!("XDP programs: {reason}"), String::new()));
+        rows.push(vec![Cell::new(format!("XDP programs: {reason}"), Tone::Faint)]);
     }
     if let Some(cost) = ledger.cost_percent() {
-        remarks.push(("cost of measuring".to_owned(), format!("{cost:.2} %")));
+        rows.push(row("cost of measuring".to_owned(), format!("{cost:.2} %")));
     }
-    remarks
+    rows
 }

@@ -8,7 +8,7 @@ mod stages;
 mod tasks;
 
 pub(super) use buffers::{buffers, buffers_line};
-pub(super) use drops::drops;
+pub(super) use drops::{Remedies, drops};
 pub(super) use kernel::{Detail, kernel};
 pub(super) use ports::ports;
 pub(super) use stages::stages;

@@ -6,15 +6,15 @@ use super::super::theme::Tone;
 
 /// Returns the panel of the ports' rates.
 pub(in crate::top) fn ports(model: &Model) -> Panel {
-    let name = |head, rank| Column { head, kind: ColumnKind::Text { min: 4 }, rank };
+    let text = |head, min, rank| Column { head, kind: ColumnKind::Text { min }, rank };
     Panel {
         title: "Ports".to_owned(),
         remark: "per second".to_owned(),
         columns: vec![
-            name("port", 0),
-            name("interface", 4),
-            name("link", 3),
-            name("mode", 6),
+            text("port", 6, 0),
+            text("interface", 8, 4),
+            text("link", 6, 3),
+            text("mode", 4, 6),
             Column::number("in pkt", 0),
             Column::number("in bit", 2),
             Column::rest("in, last 60 s", 13, 5),
@@ -27,6 +27,7 @@ pub(in crate::top) fn ports(model: &Model) -> Panel {
         ],
         rows: model.snapshot.ports.iter().zip(&model.ports).map(row).collect(),
         empty: "no ports".to_owned(),
+        ..Panel::default()
     }
 }
 

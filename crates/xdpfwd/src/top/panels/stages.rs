@@ -25,6 +25,7 @@ pub(in crate::top) fn stages(model: &Model) -> Panel {
         ],
         rows: stages.chain(programs.map(|program| program_row(program, model))).collect(),
         empty: "no stages".to_owned(),
+        ..Panel::default()
     }
 }
 
@@ -61,8 +62,8 @@ fn program_row(program: &XdpProgram, model: &Model) -> Vec<Cell> {
         _ => format!("{:.1}", program.cycles_per_run),
     };
     vec![
-        "XDP program".into(),
-        Cell::new(format!("{} ({})", program.port, program.interface), Tone::Faint),
+        format!("XDP {}", program.port).into(),
+        Cell::new(&*program.interface, Tone::Faint),
         per_second(program.runs, model).into(),
         "".into(),
         "".into(),

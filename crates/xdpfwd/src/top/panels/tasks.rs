@@ -1,12 +1,13 @@
-use crate::costs::{Task, ratio};
+use crate::costs::{Task, ratio, sum};
 
 use super::super::format::percent;
 use super::super::model::Model;
 use super::super::panel::{Cell, Column, Panel};
 use super::super::theme::Tone;
 
-/// Returns the panel of the ledger's tasks, in the order in which a packet passes them.
-pub(in crate::top) fn tasks(model: &Model) -> Panel {
+/// Returns the panel of the ledger's tasks, in the order in which a packet passes them. If there are
+/// more than `max_rows`, the last row is the sum of the cheapest ones.
+pub(in crate::top) fn tasks(model: &Model, max_rows: usize) -> Panel {
     const ORDER: [&str; 10] = [
         "receive", "parse", "stages", "scatter", "transmit", "wake", "reclaim", "look", "control",
         "stamps",
@@ -19,7 +20,8 @@ pub(in crate::top) fn tasks(model: &Model) -> Panel {
     // Tasks that never ran, such as `parse` without a stage that needs headers.
     let cumulative = &model.snapshot.costs.ledger.tasks;
     tasks.retain(|task| cumulative.iter().any(|total| total.name == task.name && total.cycles > 0));
-    let rows = tasks.into_iter().map(|task| row(task, model));
+    let others = sum_of_cheapest(&mut tasks, max_rows);
+    let rows = tasks.into_iter().chain(&others).map(|task| row(task, model));
     let is_off = !ledger.on && ledger.busy_cycles == 0;
     Panel {
         title: "Tasks of the workers".to_owned(),
@@ -33,7 +35,24 @@ pub(in crate::top) fn tasks(model: &Model) -> Panel {
         ],
         rows: if is_off { Vec::new() } else { rows.collect() },
         empty: "off: set ledger = true in [engine] and restart".to_owned(),
+        ..Panel::default()
     }
+}
+
+/// Removes the cheapest tasks that do not fit into `max_rows`, and returns their sum.
+fn sum_of_cheapest(tasks: &mut Vec<&Task>, max_rows: usize) -> Option<Task> {
+    let removed = (tasks.len() + 1).checked_sub(max_rows.max(2)).filter(|removed| *removed > 1)?;
+    let mut by_cost: Vec<(u64, usize)> =
+        tasks.iter().enumerate().map(|(index, task)| (task.cycles, index)).collect();
+    by_cost.sort_unstable();
+    let cheapest = &by_cost[..removed];
+    let cycles = sum(cheapest.iter().map(|(cycles, _)| *cycles));
+    let mut index = 0..;
+    tasks.retain(|_| {
+        let index = index.next().unwrap_or(0);
+        !cheapest.iter().any(|(_, other)| *other == index)
+    });
+    Some(Task { name: format!("{removed} others"), cycles, ..Task::default() })
 }
 
 fn row(task: &Task, model: &Model) -> Vec<Cell> {

@@ -5,7 +5,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 
 use crate::top::model::Model;
 use crate::top::panel::Panel;
-use crate::top::panels::{self, Detail};
+use crate::top::panels::{self, Detail, Remedies};
 use crate::top::table::{self, Overflow};
 use crate::top::theme::Tone;
 
@@ -20,27 +20,36 @@ const TWO_COLUMNS: u16 = 72;
 /// Columns between two panels.
 const GAP: u16 = 2;
 
+/// Returns the panel of a view that has the whole body.
+fn whole_panel(view: View, model: &Model) -> Panel {
+    match view {
+        View::Drops => panels::drops(model, Remedies::Notes),
+        view => panel(view, model),
+    }
+}
+
+/// Returns the panel of a view, as a part of the view of all panels.
 fn panel(view: View, model: &Model) -> Panel {
     match view {
         View::All | View::Ports => panels::ports(model),
         View::Stages => panels::stages(model),
-        View::Tasks => panels::tasks(model),
+        View::Tasks => panels::tasks(model, usize::MAX),
         View::Kernel => panels::kernel(model, Detail::All),
-        View::Drops => panels::drops(model),
+        View::Drops => panels::drops(model, Remedies::Column),
         View::Buffers => panels::buffers(model),
     }
 }
 
 /// Returns the highest useful scroll position of a view in a body of this height.
 pub(in crate::top) fn max_scroll(view: View, model: &Model, height: u16) -> usize {
-    if view == View::All { 0 } else { table::max_scroll(&panel(view, model), height) }
+    if view == View::All { 0 } else { table::max_scroll(&whole_panel(view, model), height) }
 }
 
 impl Screen<'_> {
     pub(super) fn draw_body(&self, area: Rect, frame: &mut Frame<'_>) {
         if self.view != View::All {
             let overflow = Overflow::Scroll(self.scroll);
-            let panel = panel(self.view, self.model);
+            let panel = whole_panel(self.view, self.model);
             table::draw(&panel, overflow, self.theme, area, frame.buffer_mut());
         } else if area.width >= LARGE.0 && area.height >= LARGE.1 {
             self.draw_large(area, frame);
@@ -58,6 +67,11 @@ impl Screen<'_> {
     fn put_panel(&self, panel: &Panel, view: View, area: Rect, frame: &mut Frame<'_>) {
         let overflow = Overflow::Key(view.key());
         table::draw(panel, overflow, self.theme, area, frame.buffer_mut());
+    }
+
+    fn put_tasks(&self, area: Rect, frame: &mut Frame<'_>) {
+        let max_rows = usize::from(area.height.saturating_sub(2));
+        self.put_panel(&panels::tasks(self.model, max_rows), View::Tasks, area, frame);
     }
 
     fn needs(&self, view: View) -> u16 {
@@ -94,7 +108,7 @@ impl Screen<'_> {
 
     /// Ports above two columns: stages and tasks; losses and the kernel. Buffers in one line.
     fn draw_compact(&self, area: Rect, frame: &mut Frame<'_>) {
-        let ports = self.needs(View::Ports).min((area.height / 4).max(4));
+        let ports = self.needs(View::Ports).min((area.height / 3).max(4));
         let [ports_area, middle, buffers] = Layout::vertical([
             Constraint::Length(ports),
             Constraint::Min(0),
@@ -109,16 +123,19 @@ impl Screen<'_> {
         let [stages_area, tasks_area] =
             Layout::vertical([Constraint::Length(stages), Constraint::Min(0)]).areas(left);
         self.put(View::Stages, stages_area, frame);
-        self.put(View::Tasks, tasks_area, frame);
+        self.put_tasks(tasks_area, frame);
         let kernel_panel = panels::kernel(self.model, Detail::Accounts);
         let kernel = match kernel_panel.rows.is_empty() {
             // The reason can take several lines.
             true => 4,
             false => table::height(&kernel_panel),
         };
-        let kernel = kernel.min(right.height / 2);
+        let kernel = kernel.min((right.height / 2).max(right.height.saturating_sub(6)));
+        let drops = self.needs(View::Drops).min(right.height.saturating_sub(kernel + 1));
         let [drops_area, kernel_area] =
-            Layout::vertical([Constraint::Min(0), Constraint::Length(kernel)]).areas(right);
+            Layout::vertical([Constraint::Length(drops), Constraint::Length(kernel)])
+                .spacing(1)
+                .areas(right);
         self.put(View::Drops, drops_area, frame);
         self.put_panel(&kernel_panel, View::Kernel, kernel_area, frame);
         self.draw_buffers_line(buffers, frame);
@@ -127,7 +144,8 @@ impl Screen<'_> {
     /// The panels that show what is wrong, one above the other.
     fn draw_narrow(&self, area: Rect, frame: &mut Frame<'_>) {
         let ports = self.needs(View::Ports).min((area.height / 3).max(4));
-        let drops = self.needs(View::Drops).min(area.height.saturating_sub(ports + 1) / 2);
+        let spare = area.height.saturating_sub(ports + 1);
+        let drops = self.needs(View::Drops).min((spare / 2).max(4));
         let [ports_area, drops_area, tasks, buffers] = Layout::vertical([
             Constraint::Length(ports),
             Constraint::Length(drops),
@@ -137,7 +155,7 @@ impl Screen<'_> {
         .areas(area);
         self.put(View::Ports, ports_area, frame);
         self.put(View::Drops, drops_area, frame);
-        self.put(View::Tasks, tasks, frame);
+        self.put_tasks(tasks, frame);
         self.draw_buffers_line(buffers, frame);
     }
 

@@ -87,16 +87,15 @@ impl Screen<'_> {
                 (format!("{key} {name} "), tone)
             })
             .collect();
-        let pause = if self.is_paused { "p resume" } else { "p pause" };
-        let others = format!(" {pause} ? help q quit");
+        let others = " p pause ? help q quit";
         let full: usize = views.iter().map(|(text, _)| width(text)).sum();
         let short = [("1-7, Tab views ".to_owned(), Tone::Faint)];
-        let is_full = full + width(&others) <= usize::from(area.width);
+        let is_full = full + width(others) <= usize::from(area.width);
         let mut texts: Vec<(&str, Tone)> = (if is_full { &views[..] } else { &short[..] })
             .iter()
             .map(|(text, tone)| (&**text, *tone))
             .collect();
-        texts.push((&*others, Tone::Faint));
+        texts.push((others, Tone::Faint));
         write_texts(&texts, self.theme, area, frame);
     }
 }
@@ -122,7 +121,7 @@ pub(super) fn draw_help(theme: Theme, area: Rect, frame: &mut Frame<'_>) {
         ("total, grew", "packets since the start, and when the counter last grew"),
         ("", ""),
         ("BAD, WARN, OK", "lost packets or a fault; a warning; nothing is wrong"),
-        ("More", "docs/operations.md, and ctl stats, ledger, rules, sa, inspect"),
+        ("More", "docs/operations.md; ctl stats, ledger, rules, inspect"),
     ];
     for (y, (key, text)) in (area.y..area.bottom()).zip(LINES) {
         let line = Rect { y, height: 1, ..area };
