@@ -2,6 +2,7 @@
 
 mod body;
 mod frame;
+mod state;
 
 use std::time::Duration;
 
@@ -11,76 +12,13 @@ use ratatui::style::{Modifier, Style};
 
 use super::alerts::alerts;
 use super::format::fit;
-use super::model::Model;
 use super::theme::{Theme, Tone};
 
 pub(super) use body::max_scroll;
+pub(super) use state::{Connection, Screen, View};
 
 /// The smallest window in which the figures are readable.
 const MIN_SIZE: (u16, u16) = (60, 16);
-
-/// A selection of panels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum View {
-    /// All panels.
-    #[default]
-    All,
-    Ports,
-    Stages,
-    Tasks,
-    Kernel,
-    Drops,
-    Buffers,
-}
-
-impl View {
-    /// The views with their keys and names.
-    pub(super) const ALL: [(Self, char, &'static str); 7] = [
-        (Self::All, '1', "all"),
-        (Self::Ports, '2', "ports"),
-        (Self::Stages, '3', "stages"),
-        (Self::Tasks, '4', "tasks"),
-        (Self::Kernel, '5', "kernel"),
-        (Self::Drops, '6', "drops"),
-        (Self::Buffers, '7', "buffers"),
-    ];
-
-    /// Returns the view that is `steps` further in the list, around its end.
-    pub(super) fn moved(self, steps: isize) -> Self {
-        let count = Self::ALL.len();
-        let index = Self::ALL.iter().position(|(view, ..)| *view == self).unwrap_or(0);
-        Self::ALL[index.saturating_add_signed(steps + count.cast_signed()) % count].0
-    }
-
-    fn key(self) -> char {
-        Self::ALL.iter().find(|(view, ..)| *view == self).map_or('1', |(_, key, _)| *key)
-    }
-}
-
-/// Whether the figures are current.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Connection {
-    Live,
-    /// The last reading failed, for this reason.
-    Lost(String),
-}
-
-/// The state of the screen.
-#[derive(Debug)]
-pub(super) struct Screen<'s> {
-    pub(super) model: &'s Model,
-    pub(super) connection: &'s Connection,
-    /// Time since the last report.
-    pub(super) age: Duration,
-    /// Configured time between two readings.
-    pub(super) interval: Duration,
-    pub(super) is_paused: bool,
-    pub(super) shows_help: bool,
-    pub(super) view: View,
-    pub(super) scroll: usize,
-    pub(super) theme: Theme,
-    pub(super) socket: &'s str,
-}
 
 impl Screen<'_> {
     pub(super) fn draw(&self, frame: &mut Frame<'_>) {

@@ -5,7 +5,7 @@ use super::super::snapshot::Frames;
 use super::super::theme::Tone;
 
 /// Returns the panel of the frames by owner.
-pub(in crate::top) fn buffers(model: &Model) -> Panel {
+pub(crate) fn buffers(model: &Model) -> Panel {
     let frames = &model.snapshot.frames;
     let mut rows: Vec<Vec<Cell>> = owners(frames)
         .into_iter()
@@ -55,7 +55,7 @@ fn owners(frames: &Frames) -> [(&'static str, u64, &'static str); 6] {
 }
 
 /// Returns the same in one line, without owners that have no frames.
-pub(in crate::top) fn buffers_line(model: &Model) -> (String, Tone) {
+pub(crate) fn buffers_line(model: &Model) -> (String, Tone) {
     let frames = &model.snapshot.frames;
     let owners: Vec<String> = owners(frames)
         .iter()

@@ -7,7 +7,7 @@ use super::super::theme::Tone;
 
 /// How the panel says what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::top) enum Remedies {
+pub(crate) enum Remedies {
     /// In a column, if there is room.
     Column,
     /// Below the table, in full.
@@ -15,7 +15,7 @@ pub(in crate::top) enum Remedies {
 }
 
 /// Returns the panel of lost and dropped packets, with what to do.
-pub(in crate::top) fn drops(model: &Model, remedies: Remedies) -> Panel {
+pub(crate) fn drops(model: &Model, remedies: Remedies) -> Panel {
     let now = model.snapshot.elapsed_seconds();
     let mut columns = vec![
         Column { head: "reason", kind: ColumnKind::Text { min: 16 }, rank: 0 },

@@ -7,7 +7,7 @@ use super::super::theme::Tone;
 
 /// How much the panel shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::top) enum Detail {
+pub(crate) enum Detail {
     /// The accounts.
     Accounts,
     /// Function groups, context switches and cores too.
@@ -15,7 +15,7 @@ pub(in crate::top) enum Detail {
 }
 
 /// Returns the panel of the kernel's share.
-pub(in crate::top) fn kernel(model: &Model, detail: Detail) -> Panel {
+pub(crate) fn kernel(model: &Model, detail: Detail) -> Panel {
     // Wide enough for each account, and for each function group.
     let min = if detail == Detail::Accounts { 11 } else { 18 };
     let columns = vec![

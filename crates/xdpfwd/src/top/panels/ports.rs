@@ -5,7 +5,7 @@ use super::super::snapshot::Port;
 use super::super::theme::Tone;
 
 /// Returns the panel of the ports' rates.
-pub(in crate::top) fn ports(model: &Model) -> Panel {
+pub(crate) fn ports(model: &Model) -> Panel {
     let text = |head, min, rank| Column { head, kind: ColumnKind::Text { min }, rank };
     Panel {
         title: "Ports".to_owned(),

@@ -6,7 +6,7 @@ use super::super::panel::{Cell, Column, Panel};
 use super::super::theme::Tone;
 
 /// Returns the panel of the stages' costs, and of the XDP programs' if they are measured.
-pub(in crate::top) fn stages(model: &Model) -> Panel {
+pub(crate) fn stages(model: &Model) -> Panel {
     let costs = &model.costs;
     let stages = costs.stages.iter().map(|stage| row(stage, model));
     let programs = costs.kernel_ledger.iter().flat_map(|ledger| &ledger.xdp_programs);

@@ -9,7 +9,7 @@ use crate::top::panels::{self, Detail, Remedies};
 use crate::top::table::{self, Overflow};
 use crate::top::theme::Tone;
 
-use super::{Screen, View};
+use super::state::{Screen, View};
 
 /// The size from which one screen holds every panel in full.
 const LARGE: (u16, u16) = (120, 30);
@@ -41,7 +41,7 @@ fn panel(view: View, model: &Model) -> Panel {
 }
 
 /// Returns the highest useful scroll position of a view in a body of this height.
-pub(in crate::top) fn max_scroll(view: View, model: &Model, height: u16) -> usize {
+pub(crate) fn max_scroll(view: View, model: &Model, height: u16) -> usize {
     if view == View::All { 0 } else { table::max_scroll(&whole_panel(view, model), height) }
 }
 

@@ -7,7 +7,7 @@ use crate::top::alerts::Severity;
 use crate::top::format::{duration, fit, width};
 use crate::top::theme::{Theme, Tone};
 
-use super::{Screen, View};
+use super::state::{Screen, View};
 
 /// Columns of an alert's label, with the space behind it.
 pub(super) const LABEL_COLUMNS: usize = 7;
