@@ -19,8 +19,8 @@ pub(super) fn remedy(counter: &str) -> (Concern, &'static str) {
     match counter {
         "rx_ring_full" => (
             Loss,
-            "packets arrive faster than workers process them: more queues and workers, or cheaper \
-             stages",
+            "workers do not keep up: more queues and workers, cheaper stages, no other load on \
+             their cores",
         ),
         "fill_ring_empty" => (Loss, "no free frame: increase umem.frames"),
         "rx_dropped" => {

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use super::client::{self, Reading};
 use super::model::Model;
@@ -25,7 +26,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) fn run(cli: &Top, first: Snapshot) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGHUP, SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot handle signals")?;
+        // The second signal ends the process at once, for example if the terminal blocks writes.
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))
+            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
+            .context("cannot handle signals")?;
     }
     let readings = client::start(cli.socket.clone(), cli.interval)
         .context("cannot start the thread that reads reports")?;
