@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use difference::{delta, ratio, sum};
+pub(crate) use difference::ratio;
+#[cfg(feature = "top")]
+pub(crate) use difference::{delta, sum};
 
 /// The answer to `ctl ledger`, and the same part of a report.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]

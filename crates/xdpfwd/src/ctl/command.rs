@@ -11,7 +11,7 @@ pub(crate) enum Command {
     Status,
     /// Show the counters of ports, stages and drops
     Stats,
-    /// Show CPU cycles by task, stage and, with the key `kernel_ledger`, function of the kernel
+    /// Show CPU cycles by task and stage, and the kernel's share
     Ledger,
     /// Reload the configuration file: replace all stages, or none if it is invalid
     Reload,
