@@ -89,7 +89,7 @@ fn no_loss(model: &Model) -> String {
     let name = &last.reason;
     let when = last.last_growth.map_or(String::new(), |time| {
         let ago = model.snapshot.elapsed_seconds() - time;
-        format!(", the last {} ago", super::format::duration(ago))
+        format!(", last {} ago", super::format::duration(ago))
     });
     format!("no packet lost now; {} since the start ({name}{when})", si(total as f64))
 }

@@ -139,7 +139,7 @@ fn loss_that_has_ended_is_reported_with_its_age() {
     let model = model_after(65, |report, seconds| {
         report["drops"]["egress_full"] = json!(if seconds < 5.0 { 0 } else { 4711 });
     });
-    let expected = "no packet lost now; 4.71k since the start (egress_full, the last 1:00 ago)";
+    let expected = "no packet lost now; 4.71k since the start (egress_full, last 1:00 ago)";
     assert_eq!(texts(&model, Severity::Good), [expected]);
 }
 
