@@ -8,6 +8,9 @@ use super::model::Model;
 use super::remedies::Concern;
 use super::snapshot::Fallback;
 
+/// Share of a worker's core, in percent, from which other programs slow the worker down noticeably.
+const MAX_OTHER_PERCENT: f64 = 10.0;
+
 /// How urgent an alert is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Severity {
@@ -63,6 +66,17 @@ pub(super) fn alerts(model: &Model) -> Vec<Alert> {
     }
     for fault in &snapshot.faults {
         add(Severity::Bad, fault.clone());
+    }
+    for core in model.kernel.iter().flat_map(|kernel| &kernel.cores) {
+        let other = core.accounts.iter().find(|account| account.name == "other");
+        let share = other.map_or(0.0, |other| other.share_percent);
+        if !core.workers.is_empty() && share >= MAX_OTHER_PERCENT {
+            let core = core.core;
+            add(
+                Severity::Warning,
+                format!("other programs take {share:.0} % of core {core}, on which a worker runs"),
+            );
+        }
     }
     if let Some(Fallback { lacks, port, interface, reason }) = &snapshot.fallback {
         add(Severity::Warning, format!("no {lacks} on {port} ({interface}): {reason}"));

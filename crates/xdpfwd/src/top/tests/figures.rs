@@ -144,6 +144,23 @@ fn loss_that_has_ended_is_reported_with_its_age() {
 }
 
 #[test]
+fn other_programs_on_the_core_of_a_worker_are_an_alert() {
+    let model = |workers: Value| {
+        model_after(12, |report, seconds| {
+            report["kernel_ledger"] = kernel_ledger(seconds);
+            report["kernel_ledger"]["cores"] = json!([{ "core": 1, "workers": workers, "accounts": [
+                { "name": "user", "cycles": (6e8 * seconds) as u64 },
+                { "name": "other", "cycles": (2e8 * seconds) as u64 },
+            ]}]);
+        })
+    };
+    let expected = "other programs take 25 % of core 1, on which a worker runs";
+    assert_eq!(texts(&model(json!([0])), Severity::Warning), [expected]);
+    // A core without a worker serves only interrupts.
+    assert_eq!(texts(&model(json!([])), Severity::Warning), [""; 0]);
+}
+
+#[test]
 fn failed_worker_is_an_alert() {
     let model = model_after(2, |report, _| report["failure"] = json!("worker 0 panicked: why"));
     assert_eq!(texts(&model, Severity::Bad), ["worker 0 panicked: why"]);
