@@ -34,7 +34,7 @@ SANITIZED_CRATES := xdpfwd-xsk xdpfwd-pipeline xdpfwd-stages
 BUILD_PACKAGES := gcc libc6-dev pkg-config clang linux-libc-dev libbpf-dev libelf-dev zlib1g-dev iproute2 ethtool
 FEATURE_PACKAGES := m4 libipsec-mb-dev
 # Independent programs with which the tests compare xdpfwd.
-TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy python3-cryptography tshark
+TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy python3-cryptography tmux tshark
 # Packages for the emulated machine. `xdpfwd-vm prepare` installs QEMU, which must support igb.
 VM_PACKAGES := busybox-static cpio xz-utils kmod
 

@@ -20,6 +20,13 @@ const FILTER_EXAMPLE: &str = if cfg!(feature = "filter") {
     ""
 };
 
+/// The help line about `top`; empty if this build lacks the command.
+const TOP_EXAMPLE: &str = if cfg!(feature = "top") {
+    "\n  sudo xdpfwd top                                          # a live view of them"
+} else {
+    ""
+};
+
 /// The help line about `esp`; empty if this build lacks the command.
 const ESP_EXAMPLE: &str = if cfg!(feature = "esp") {
     "\n  xdpfwd esp new-key --transform aes-128-gcm out.key       # a key for ESP stages"
@@ -48,7 +55,7 @@ Examples:
   xdpfwd doctor --config configs/cross-connect.toml        # find problems here, with fixes
   sudo xdpfwd --config configs/cross-connect.toml          # forward until Ctrl-C
   sudo xdpfwd ctl stats                                    # counters of a running xdpfwd\
-{FILTER_EXAMPLE}{ESP_EXAMPLE}
+{TOP_EXAMPLE}{FILTER_EXAMPLE}{ESP_EXAMPLE}
   sudo xdpfwd --config configs/demo.toml --duration 10 --interval 0.5 --json 2>log >report.ndjson")
 )]
 pub(crate) struct Cli {
@@ -81,6 +88,12 @@ pub(crate) fn command(app: &App) -> clap::Command {
         .mut_arg("arguments", |argument| argument.hide(app.ctl.is_empty()))
         .mut_arg("socket", |argument| argument.default_value(crate::ctl::default_socket(app.name)))
     });
+    #[cfg(feature = "top")]
+    let command = command.mut_subcommand("top", |top| {
+        top.mut_arg("socket", |argument| {
+            argument.default_value(crate::ctl::default_socket(app.name))
+        })
+    });
     command.subcommands(app.subcommands.iter().map(|(command, _)| command.clone()))
 }
 
@@ -106,6 +119,9 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Query or reload a running xdpfwd over its control socket
     Ctl(Ctl),
+    /// Show rates, losses, buffers and CPU cycles of a running xdpfwd in the terminal, live
+    #[cfg(feature = "top")]
+    Top(Top),
     /// Test the rules of a filter on a capture file
     #[cfg(feature = "filter")]
     #[command(subcommand)]
@@ -129,7 +145,8 @@ Exit codes:
 
 Examples:
   sudo xdpfwd ctl rules --from 1000 --count 20
-  sudo xdpfwd ctl rules --matching 'dport 443' --json")]
+  sudo xdpfwd ctl rules --matching 'dport 443' --json
+  sudo xdpfwd ctl ledger --interval 10                     # where CPU cycles go")]
 pub(crate) struct Ctl {
     /// The command
     #[arg(value_name = "COMMAND")]
@@ -147,9 +164,40 @@ pub(crate) struct Ctl {
     #[command(flatten)]
     pub(crate) window: crate::ctl::Window,
 
+    /// `ledger`: show the costs of the next SECS seconds, not those since the start
+    #[arg(long, value_name = "SECS", value_parser = refresh_seconds)]
+    pub(crate) interval: Option<Duration>,
+
     /// Print the answer as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Shows a running xdpfwd in the terminal: packet and bit rates, losses and their remedies,
+/// buffers, and CPU cycles by task, stage and function of the kernel. Keys are shown on screen.
+#[cfg(feature = "top")]
+#[derive(Clone, Debug, PartialEq, Args)]
+#[command(after_help = "\
+Exit codes:
+  0  ended by q, Esc, Ctrl-C, SIGTERM or SIGHUP
+  1  no xdpfwd listens on the socket, or stdout is not a terminal: see stderr
+  2  the command line is invalid
+  3  permission denied: see `xdpfwd ctl --help`
+
+Set NO_COLOR=1 for a screen without colors. In scripts, use `xdpfwd ctl stats --json`.
+
+Examples:
+  sudo xdpfwd top
+  sudo xdpfwd top --socket /run/fw1.sock --interval 5")]
+pub(crate) struct Top {
+    /// The control socket
+    // The function `command` replaces the default by a path with the program's name.
+    #[arg(long, value_name = "PATH", default_value = "")]
+    pub(crate) socket: PathBuf,
+
+    /// Seconds between readings; rates are those of the time between two readings
+    #[arg(long, value_name = "SECS", value_parser = refresh_seconds, default_value = "1")]
+    pub(crate) interval: Duration,
 }
 
 /// Subcommands of `filter`.
@@ -387,6 +435,15 @@ fn seconds(text: &str) -> Result<Duration, String> {
     if duration.is_zero() { Err(expected.to_owned()) } else { Ok(duration) }
 }
 
+/// Accepts the same as `seconds`, from 0.1 to 3600: each reading costs the forwarder some time.
+fn refresh_seconds(text: &str) -> Result<Duration, String> {
+    let is_accepted = |duration: &Duration| {
+        (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(duration)
+    };
+    let seconds = seconds(text).ok().filter(is_accepted);
+    seconds.ok_or_else(|| "expected seconds from 0.1 to 3600, such as 1 or 0.5".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::error::ErrorKind;
@@ -474,6 +531,16 @@ mod tests {
     }
 
     #[test]
+    fn refresh_seconds_accepts_only_a_tenth_of_a_second_to_an_hour() {
+        for (text, milliseconds) in [("0.1", 100), ("1", 1000), ("3600", 3_600_000)] {
+            assert_eq!(refresh_seconds(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["0.05", "0", "3601", "1s", "-1", ""] {
+            assert!(refresh_seconds(text).unwrap_err().contains("0.1 to 3600"), "{text}");
+        }
+    }
+
+    #[test]
     fn zero_or_negative_seconds_are_value_errors() {
         for arguments in [["--duration=-1"], ["--interval=0"]] {
             let error = parse(&[&["--config", "a"], &arguments[..]].concat()).unwrap_err();
@@ -484,7 +551,7 @@ mod tests {
     #[test]
     fn invalid_arguments_exit_with_2_and_help_with_0() {
         for arguments in
-            [&[][..], &["ctl"], &["top"], &["--config", "a", "--metrics"], &["--config"]]
+            [&[][..], &["ctl"], &["bottom"], &["--config", "a", "--metrics"], &["--config"]]
         {
             assert_eq!(parse(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
         }

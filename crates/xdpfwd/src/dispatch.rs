@@ -14,6 +14,8 @@ use crate::esp;
 #[cfg(feature = "filter")]
 use crate::filter;
 use crate::output;
+#[cfg(feature = "top")]
+use crate::top;
 use crate::{check, ctl, doctor, logging, program};
 
 impl App {
@@ -55,7 +57,9 @@ fn run(app: &App, arguments: impl IntoIterator<Item = impl Into<OsString> + Clon
         }
         #[cfg(feature = "esp")]
         Some(Command::Esp(arguments)) => return esp::run(arguments),
-        Some(Command::Ctl(arguments)) => return ctl::run(arguments, app),
+        Some(Command::Ctl(arguments)) => return ctl::run(arguments),
+        #[cfg(feature = "top")]
+        Some(Command::Top(arguments)) => return top::run(arguments),
         None => {}
     }
     let machine = ThisMachine::default();

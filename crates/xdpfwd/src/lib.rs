@@ -17,6 +17,7 @@ mod app;
 mod check;
 mod cli;
 mod config;
+mod costs;
 mod ctl;
 mod dispatch;
 mod doctor;
@@ -36,6 +37,8 @@ mod run;
 #[cfg(feature = "testing")]
 mod testing;
 mod text;
+#[cfg(feature = "top")]
+mod top;
 mod trusted_path;
 
 use std::process::ExitCode;

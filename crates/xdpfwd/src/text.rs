@@ -259,14 +259,15 @@ fn kernel_losses(report: &Report) -> u64 {
 }
 
 /// Adds thousands separators: 1,234,567.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> =
         digits.as_bytes().rchunks(3).rev().filter_map(|group| str::from_utf8(group).ok()).collect();
     groups.join(",")
 }
 
-struct Table {
+/// A table with aligned columns.
+pub(crate) struct Table {
     rows: Vec<Vec<String>>,
     /// Number of text columns, which come first, aligned left; the others are numbers, aligned
     /// right.
@@ -274,15 +275,15 @@ struct Table {
 }
 
 impl Table {
-    fn new(head: &[&str], text_columns: usize) -> Self {
+    pub(crate) fn new(head: &[&str], text_columns: usize) -> Self {
         Self { rows: vec![head.iter().map(ToString::to_string).collect()], text_columns }
     }
 
-    fn add_row(&mut self, row: Vec<String>) {
+    pub(crate) fn add_row(&mut self, row: Vec<String>) {
         self.rows.push(row);
     }
 
-    fn format(&self) -> String {
+    pub(crate) fn format(&self) -> String {
         align(&self.rows, self.text_columns, &mut Vec::new())
     }
 }

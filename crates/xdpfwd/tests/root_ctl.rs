@@ -148,6 +148,62 @@ fn reload_keeps_counters_of_stages_without_state() {
 }
 
 #[test]
+fn ctl_ledger_lists_costs_since_the_start_and_of_an_interval() {
+    let (lab, socket) = (build_lab(Chain::builder()), Socket::new("ledger"));
+    let running = Running::start(&lab, &socket.config(&["accept"]));
+    send(&lab, 1000);
+    let deadline = Instant::now() + TIMEOUT;
+    let ledger = loop {
+        let ledger = socket.query("ledger");
+        if ledger["rx_packets"] == 1000 {
+            break ledger;
+        }
+        assert!(Instant::now() < deadline, "{ledger}");
+    };
+    let stats = socket.query("stats");
+    assert_eq!(ledger["type"], "ledger");
+    for (part, key) in [("ledger", "cycles_per_second"), ("stages", "name")] {
+        let first = |value: &Value| value[part].get(0).unwrap_or(&value[part])[key].clone();
+        assert_eq!(first(&ledger), first(&stats), "{ledger}");
+    }
+    assert_eq!(ledger["stages"][0]["packets"], 1000);
+    let cycles = ledger["stages"][0]["cycles"].as_f64().unwrap();
+    let per_packet = ledger["stages"][0]["cycles_per_packet"].as_f64().unwrap();
+    assert!((cycles / 1000.0 - per_packet).abs() <= 0.051, "{ledger}");
+    assert!(ledger.get("kernel_ledger").is_some(), "{ledger}");
+    let text = |arguments: &[&str]| {
+        let output = socket.ctl(arguments);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let since_start = text(&["ledger"]);
+    assert!(since_start.starts_with("since the start, "), "{since_start}");
+    for part in
+        ["s: 1,000 packets received\n", "\ntransmit ", "lan->wan  edge ", "kernel's share: "]
+    {
+        assert!(since_start.contains(part), "{part:?} in {since_start}");
+    }
+    // No packets in the interval, but the workers' time goes on.
+    let idle = text(&["ledger", "--interval", "0.2"]);
+    assert!(idle.starts_with("in 0.") && idle.contains(" s: 0 packets received\n"), "{idle}");
+    let idle: Value =
+        serde_json::from_str(&text(&["ledger", "--interval", "0.2", "--json"])).unwrap();
+    assert_eq!((&idle["type"], &idle["rx_packets"]), (&json!("ledger"), &json!(0)));
+    assert_eq!(idle["stages"][0]["packets"], 0, "{idle}");
+    let seconds = idle["interval_seconds"].as_f64().unwrap();
+    let cycles = |worker: &Value| {
+        ["busy_cycles", "idle_cycles"].map(|key| worker[key].as_f64().unwrap()).iter().sum::<f64>()
+    };
+    let measured = cycles(&idle["ledger"]) / idle["ledger"]["cycles_per_second"].as_f64().unwrap();
+    // The worker adds the cycles of a wait when it ends, about every 100 ms.
+    assert!(seconds >= 0.2 && (measured - seconds).abs() < seconds, "{measured} of {idle}");
+    let output = socket.ctl(&["stats", "--interval", "1"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(stderr(&output).contains("only `ledger` does"), "{output:?}");
+    running.stop();
+}
+
+#[test]
 fn failed_ctl_reload_prints_the_reason() {
     let (lab, socket) = (build_lab(Chain::builder()), Socket::new("reload"));
     let folder = Folder::new();
@@ -385,6 +441,22 @@ fn ctl_escapes_control_characters_of_answers() {
             assert!(text.contains("a\\u"), "{arguments:?}: {text:?}");
         }
     }
+    let socket = Socket::new("names");
+    fake_server(&socket, |stream| {
+        let name = r#""a\u001b[2J\u202e""#;
+        let answer = format!(
+            r#"{{"ledger":{{"on":true,"tasks":[{{"name":{name},"cycles":1}}]}},
+            "stages":[{{"name":{name},"path":{name}}}],"kernel_ledger":{{"mode":"sampled",
+            "accounts":[{{"name":{name}}}],"xdp_unavailable":{name}}}}}"#
+        );
+        let _ = stream.write_all((answer.replace('\n', " ") + "\n").as_bytes());
+    });
+    for arguments in [&["ledger"][..], &["ledger", "--json"]] {
+        let output = socket.ctl(arguments);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
+        assert!(text.matches("a\\u").count() >= 4, "{text}");
+    }
     let socket = Socket::new("error");
     fake_server(&socket, |stream| {
         let _ = stream.write_all(b"{\"error\":\"no\\u001b[2J\",\"problems\":[\"\\u009b\"]}\n");
@@ -402,7 +474,7 @@ fn ctl_fails_if_the_server_closes_without_an_answer() {
     let listener = UnixListener::bind(&socket.0).unwrap();
     // Closes each connection at once, mostly before the client sends its request.
     thread::spawn(move || listener.incoming().for_each(drop));
-    for command in ["reload", "status", "stats", "sa", "rules", "inspect"] {
+    for command in ["reload", "status", "stats", "ledger", "sa", "rules", "inspect"] {
         let output = socket.ctl(&[command]);
         assert_eq!(output.status.code(), Some(1), "{command}: {output:?}");
         assert!(!output.stderr.is_empty(), "{command}: {output:?}");

@@ -198,3 +198,23 @@ fn interface_down_and_up_loses_no_packet() {
     );
     assert_eq!(final_report.parsed.drops.values().sum::<u64>(), 0, "{}", final_report.json);
 }
+
+/// The state changes with the other end of the cable, too.
+#[test]
+fn report_names_the_link_state_of_each_port() {
+    let lab = build_lab(Chain::builder());
+    let running = Running::start(&lab, &cross_connect(1, ""));
+    let link_of_wan = || {
+        let is_report = |line: &str| line.contains(r#""type":"interval""#);
+        let line = running.forwarder.last_line(is_report).unwrap_or_default();
+        let report: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+        assert_eq!(report["ports"][0]["link"], "up", "{report}");
+        report["ports"][1]["link"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(link_of_wan(), "up");
+    for (state, is_up) in [("down", false), ("up", true)] {
+        support::ip_batch(Some(lab.sink()), &format!("link set dev sink0 {state}"));
+        support::until("the report has the new link state", || (link_of_wan() == "up") == is_up);
+    }
+    running.stop();
+}

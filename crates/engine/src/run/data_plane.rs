@@ -14,6 +14,7 @@ use crate::attach::attachment::Attachment;
 use crate::error::WorkerFailure;
 use crate::host::addresses::Host;
 use crate::host::interface::{DeferredInterrupts, Interface};
+use crate::host::link::Link;
 use crate::plan::{self, PathPlan, Plan, PortPlan};
 use crate::run::carry::{CarriedCounters, ReplacedStages};
 use crate::run::inspect::{self, Inspection, Listing, RowCounters};
@@ -236,7 +237,7 @@ impl DataPlane {
         let xdp =
             self.attachments.iter().map(|attachment| attachment.counters()).collect::<Vec<_>>();
         let failure = self.failed_worker().map(|failure| failure.to_string());
-        let report = Report::new(
+        let mut report = Report::new(
             &self.plan,
             self.started.elapsed(),
             reports,
@@ -245,6 +246,9 @@ impl DataPlane {
             self.fallback.clone(),
             failure,
         );
+        for (port, interface) in report.ports.iter_mut().zip(&self.interfaces) {
+            port.link = Link::read(interface.index).ok().map(|link| link.state);
+        }
         let plans = iter::once(&self.plan).chain(&self.unreleased);
         Report { faults: all_faults(plans, &self.faults_of_released), ..report }
     }

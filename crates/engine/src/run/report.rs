@@ -83,6 +83,9 @@ pub struct PortReport {
     pub queues: u16,
     /// The mode in use.
     pub mode: PortMode,
+    /// The operational state of the interface (RFC 2863): `up`, `down`, `lowerlayerdown`, …; `None`
+    /// if it cannot be read.
+    pub link: Option<String>,
     /// Packets received by user space.
     pub rx_packets: u64,
     /// Received bytes, without FCS.
@@ -212,6 +215,8 @@ pub struct StageReport {
     pub packets: u64,
     /// Packets dropped by the stage.
     pub drops: u64,
+    /// TSC cycles.
+    pub cycles: u64,
     /// TSC cycles per packet.
     pub cycles_per_packet: f64,
     /// Packets per batch.
@@ -271,6 +276,7 @@ impl Report {
             io: port.io.name(),
             queues: port.queues,
             mode,
+            link: None,
             rx_packets: counters.rx_packets,
             rx_bytes: counters.rx_bytes,
             tx_packets: counters.tx_packets,
@@ -412,6 +418,7 @@ impl Sums {
                 calls: account.calls,
                 packets: account.packets,
                 drops: account.drops,
+                cycles: account.net_cycles(),
                 cycles_per_packet: (account.cycles_per_packet() * 10.0).round() / 10.0,
                 packets_per_call: (account.packets as f64 / account.calls.max(1) as f64 * 10.0)
                     .round()

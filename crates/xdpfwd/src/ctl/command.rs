@@ -11,6 +11,8 @@ pub(crate) enum Command {
     Status,
     /// Show the counters of ports, stages and drops
     Stats,
+    /// Show CPU cycles by task and stage, and the kernel's share
+    Ledger,
     /// Reload the configuration file: replace all stages, or none if it is invalid
     Reload,
     /// Show the rules of each filter, with the number of packets that matched each rule
@@ -33,7 +35,7 @@ impl Command {
         match self {
             Self::Rules => has_kind("filter"),
             Self::Sa => has_kind("esp-"),
-            Self::Status | Self::Stats | Self::Reload | Self::Inspect => true,
+            Self::Status | Self::Stats | Self::Ledger | Self::Reload | Self::Inspect => true,
         }
     }
 }

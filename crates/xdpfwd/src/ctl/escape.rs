@@ -23,12 +23,12 @@ fn escape(text: &str, is_kept: impl Fn(char) -> bool) -> String {
 }
 
 /// Escapes text that is printed as a part of a line, so it also escapes line ends.
-pub(super) fn line(text: &str) -> String {
+pub(crate) fn line(text: &str) -> String {
     escape(text, |_| false)
 }
 
 /// Escapes all strings and keys of a value. Each of them is printed as a part of a line.
-pub(super) fn value(value: Value) -> Value {
+pub(crate) fn value(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(line(&text)),
         Value::Array(items) => items.into_iter().map(self::value).collect(),

@@ -7,7 +7,8 @@
 
 mod client;
 pub(crate) mod command;
-mod escape;
+pub(crate) mod escape;
+mod ledger;
 mod listing;
 mod receive;
 mod server;
@@ -18,6 +19,8 @@ mod window;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use client::run;
+#[cfg(feature = "top")]
+pub(crate) use client::{exit_code, fetch};
 pub(crate) use command::Command;
 pub(crate) use server::Server;
 pub(crate) use window::Window;

@@ -128,6 +128,7 @@ fn answer(request: &Request, handle: &Handle, cli: &Run, app: &App) -> Value {
     let result = handle.with(|data_plane| match command {
         Command::Status => serde_json::to_value(status(data_plane, cli, app)),
         Command::Stats => report::json_value(&data_plane.report(), app),
+        Command::Ledger => report::json_value(&data_plane.report(), app).map(views::ledger),
         Command::Sa => Ok(views::sas(&data_plane.inspect_plans())),
         // `Reload` is handled above, and the others by `listing`.
         Command::Reload | Command::Rules | Command::Inspect => Ok(Value::Null),

@@ -218,8 +218,8 @@ pub(super) fn answer(command: Command, answer: &Value) -> String {
             }
         }
         Command::Sa => append_sas(&list(&answer["sas"]), &mut text),
-        // The module `listing` prints these answers while they arrive.
-        Command::Inspect | Command::Rules => {}
+        // The module `listing` prints rules and tables while they arrive, and `ledger` the ledger.
+        Command::Inspect | Command::Rules | Command::Ledger => {}
     }
     text
 }

@@ -127,6 +127,22 @@ fn without_end(object: &Value) -> String {
     json
 }
 
+/// Returns the answer to `ctl ledger`: the parts of the report on CPU cycles.
+pub(super) fn ledger(report: Value) -> Value {
+    let ports = report["ports"].as_array().into_iter().flatten();
+    let rx_packets: u64 = ports.filter_map(|port| port["rx_packets"].as_u64()).sum();
+    json!({
+        "schema": SCHEMA,
+        "type": "ledger",
+        "elapsed_seconds": report["elapsed_seconds"],
+        "rx_packets": rx_packets,
+        "syscalls": report["kernel"]["syscalls"],
+        "ledger": report["ledger"],
+        "stages": report["stages"],
+        "kernel_ledger": report["kernel_ledger"],
+    })
+}
+
 /// Returns the answer to `ctl sa`: the rows of the tables called `sas`, each with its stage.
 pub(super) fn sas(tables: &[TableReport]) -> Value {
     let reports = tables.iter().filter(|report| report.table.name == "sas");

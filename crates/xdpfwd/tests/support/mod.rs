@@ -15,6 +15,7 @@ pub mod esp;
 pub mod examination; // runs of doctor
 pub mod iperf3;
 pub mod socket;
+pub mod tmux;
 pub mod wire;
 
 use std::fs;
