@@ -173,6 +173,21 @@ fn top_restores_the_terminal_on_signals() {
 }
 
 #[test]
+fn top_ends_if_its_terminal_closes() {
+    let (lab, socket) = (build_lab(Chain::builder()), Socket::new("hangup"));
+    let running = Running::start(&lab, &config(&socket));
+    // The shell hands its process over to `top`, and `top` ignores the signal of a closed terminal,
+    // as under nohup: only the end of the input remains.
+    let command = format!("trap '' HUP; {}", top(&socket, ""));
+    let tmux = Tmux::start(&command, 80, 24);
+    tmux.wait_for_text("Tasks of the workers");
+    let pid = Pid::from_raw(tmux.program_pid());
+    drop(tmux);
+    support::until("the end of top", || kill(pid, None).is_err());
+    running.stop();
+}
+
+#[test]
 fn top_without_terminal_or_server_fails_with_a_hint() {
     let socket = Socket::new("none");
     let output = Command::new(XDPFWD).args(["top", "--socket", socket.path()]).output().unwrap();

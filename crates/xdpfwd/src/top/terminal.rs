@@ -1,6 +1,8 @@
 //! The terminal: keys, signals, and a clean end.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, IsTerminal as _};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -9,6 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -35,13 +39,58 @@ pub(super) fn run(cli: &Top, first: Snapshot) -> anyhow::Result<()> {
         .context("cannot start the thread that reads reports")?;
     // Also restores the terminal after a panic.
     let mut terminal = ratatui::try_init().context("cannot set up the terminal")?;
-    let ended = LiveView::new(cli, first).run(&mut terminal, &readings, &stop);
+    let ended = Keyboard::open().and_then(|keyboard| {
+        LiveView::new(cli, first).run(&mut terminal, &keyboard, &readings, &stop)
+    });
     let restored = ratatui::try_restore();
     if stop.load(Ordering::Relaxed) {
         // After SIGHUP, the terminal may no longer exist.
         return Ok(());
     }
     ended.and(restored).context("cannot use the terminal")
+}
+
+/// The terminal from which crossterm reads keys: stdin, or `/dev/tty` if stdin is redirected.
+enum Keyboard {
+    Stdin(io::Stdin),
+    Tty(File),
+}
+
+/// The result of waiting for keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Input {
+    Ready,
+    None,
+    /// The terminal no longer exists.
+    Closed,
+}
+
+impl Keyboard {
+    fn open() -> io::Result<Self> {
+        let stdin = io::stdin();
+        if stdin.is_terminal() {
+            Ok(Self::Stdin(stdin))
+        } else {
+            File::open("/dev/tty").map(Self::Tty)
+        }
+    }
+
+    /// Waits until keys can be read. crossterm must not wait: if the terminal is closed, crossterm
+    /// reads its end without a pause and never returns.
+    fn wait(&self, timeout: Duration) -> io::Result<Input> {
+        let fd = match self {
+            Self::Stdin(stdin) => stdin.as_fd(),
+            Self::Tty(file) => file.as_fd(),
+        };
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(0) | Err(Errno::INTR) => Ok(Input::None),
+            Ok(_) if fds[0].revents() == PollFlags::IN => Ok(Input::Ready),
+            Ok(_) => Ok(Input::Closed),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 /// The state of the live view.
@@ -84,6 +133,7 @@ impl LiveView {
     fn run(
         &mut self,
         terminal: &mut DefaultTerminal,
+        keyboard: &Keyboard,
         readings: &Receiver<Reading>,
         stop: &AtomicBool,
     ) -> io::Result<()> {
@@ -91,14 +141,18 @@ impl LiveView {
             terminal.draw(|frame| self.screen().draw(frame))?;
             let height = terminal.size()?.height;
             // Handle all keys that have arrived before drawing again.
-            let mut timeout = POLL_INTERVAL;
-            while event::poll(timeout)? {
-                if let Event::Key(key) = event::read()?
-                    && self.handle_key(key, height) == Next::Quit
-                {
-                    return Ok(());
+            match keyboard.wait(POLL_INTERVAL)? {
+                Input::Closed => return Ok(()),
+                Input::None => {}
+                Input::Ready => {
+                    while event::poll(Duration::ZERO)? {
+                        if let Event::Key(key) = event::read()?
+                            && self.handle_key(key, height) == Next::Quit
+                        {
+                            return Ok(());
+                        }
+                    }
                 }
-                timeout = Duration::ZERO;
             }
             loop {
                 match readings.try_recv() {
