@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use crate::sampler::event;
+use crate::event::event;
 
 /// Sampling rates to try, in this order: the kernel may limit the rate
 /// (`kernel.perf_event_max_sample_rate`).

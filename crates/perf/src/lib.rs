@@ -26,6 +26,7 @@ mod account;
 mod calibration;
 mod chain;
 mod error;
+mod event;
 mod exact;
 mod functions;
 mod run_time;

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use perf_event::events::Software;
-use perf_event::{Builder, SampleFlag, data};
+use perf_event::data;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::account::{CoreUsage, Samples};
 use crate::calibration::sample_cost;
 use crate::chain::{Core, Thread, classify};
 use crate::error::StartError;
+use crate::event::event;
 use crate::symbols::Symbols;
 
 /// Samples per second and core. Rates near the frequency of the kernel's tick (100, 250, 1000 Hz)
@@ -148,20 +148,6 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 /// "No such device": the core is offline.
 const ENODEV: i32 = 19;
-
-/// Returns a builder of the event that all samples come from: a timer of the core's clock, with the
-/// call chain in the kernel.
-pub(crate) fn event(frequency: u64) -> Builder<'static> {
-    let mut builder = Builder::new(Software::CPU_CLOCK);
-    builder
-        .sample_frequency(frequency)
-        // The weight is always 0. perf-event-data 0.1.8 rejects a record that ends with an empty
-        // call chain, as samples of user-space code would.
-        .sample(SampleFlag::TID | SampleFlag::CALLCHAIN | SampleFlag::WEIGHT)
-        .include_kernel()
-        .exclude_callchain_user(true);
-    builder
-}
 
 impl Ring {
     fn open(core: Core) -> io::Result<Self> {

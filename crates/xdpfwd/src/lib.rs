@@ -26,6 +26,7 @@ mod esp;
 #[cfg(feature = "filter")]
 mod filter;
 mod host_checks;
+mod kernel_ledger_text;
 mod logging;
 mod output;
 mod program;
@@ -36,6 +37,7 @@ mod run;
 #[cfg(feature = "testing")]
 mod testing;
 mod text;
+mod text_table;
 mod trusted_path;
 
 use std::process::ExitCode;
