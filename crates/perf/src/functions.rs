@@ -1,5 +1,8 @@
 //! The kernel functions that decide where a call chain belongs.
 
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
 use crate::account::Group;
 
 /// What a kernel function says about the call chains that contain it.
@@ -42,7 +45,7 @@ pub(crate) enum Role {
 /// `__pi_` (code that runs without relocation) are removed before the comparison. Helpers such as
 /// locks and clocks are absent, so that their callers decide.
 #[rustfmt::skip]
-const FUNCTIONS: &[(&str, Option<Group>, Role)] = {
+const FUNCTIONS: &[Row] = {
     use Group::*;
     use Role::{BpfCaller, Interrupt, NetworkSoftirq, PortReceive, Softirq, SystemCall, VethPoll};
     const NONE: Role = Role::None;
@@ -319,6 +322,22 @@ const FUNCTIONS: &[(&str, Option<Group>, Role)] = {
     ]
 };
 
+type Row = (&'static str, Option<Group>, Role);
+
+/// Returns the rows of the table whose names start with the same byte as `name`. A kernel has 100,000
+/// names; comparing each with the whole table would take half a second.
+fn with_same_start(name: &str) -> &'static [Row] {
+    static BY_FIRST_BYTE: OnceLock<BTreeMap<u8, Vec<Row>>> = OnceLock::new();
+    let table = BY_FIRST_BYTE.get_or_init(|| {
+        let mut table: BTreeMap<u8, Vec<Row>> = BTreeMap::new();
+        for row in FUNCTIONS {
+            table.entry(row.0.as_bytes()[0]).or_default().push(*row);
+        }
+        table
+    });
+    name.bytes().next().and_then(|first| table.get(&first)).map_or(&[], Vec::as_slice)
+}
+
 impl Function {
     /// Code without a symbol, or a BPF program.
     pub(crate) const BPF: Self = Self { group: Some(Group::XdpProgram), role: Role::Bpf };
@@ -331,13 +350,14 @@ impl Function {
             Some(prefix) => name.starts_with(prefix),
             None => name == pattern,
         };
-        let (_, group, role) = FUNCTIONS
+        // Of patterns of equal length, the one without `*` is the longer name.
+        let length = |pattern: &str| {
+            pattern.trim_end_matches('*').len() * 2 + usize::from(!pattern.ends_with('*'))
+        };
+        let (_, group, role) = with_same_start(name)
             .iter()
             .filter(|(pattern, ..)| matches(pattern))
-            // Of patterns of equal length, the one without `*` is the longer name.
-            .max_by_key(|(pattern, ..)| {
-                pattern.trim_end_matches('*').len() * 2 + usize::from(!pattern.ends_with('*'))
-            })
+            .max_by_key(|(pattern, ..)| length(pattern))
             .copied()
             .unwrap_or_default();
         Self { group, role }

@@ -104,7 +104,8 @@ fn assert_is_complete(ledger: &Value, packets: f64) {
         assert_eq!((&program["port"], &program["interface"]), (&port.into(), &interface.into()));
     }
     let lan = &ledger["xdp_programs"][0];
-    assert!(number(&lan["runs"]) >= packets && number(&lan["cycles_per_run"]) > 0.0, "{ledger}");
+    // Only some runs are measured.
+    assert!(number(&lan["runs"]) > 0.0 && number(&lan["cycles_per_run"]) > 0.0, "{ledger}");
 }
 
 #[test]
@@ -258,14 +259,19 @@ fn reload_continues_run_time_of_replaced_program() {
         ) + "\n[stage.edge]\nkind = \"filter\"\ndefault = \"accept\"\nplace = \"kernel\"\n"
             + &format!("rules = [\"{rule}\"]\n")
     };
-    let running = Running::start(&lab, &config("drop proto tcp dport 1"));
-    send(&lab, 1000);
+    let mut running = Running::start(&lab, &config("drop proto tcp dport 1"));
+    let generator = Traffic::new().rate(20_000).core(0).start(lab.gen_(), "gen0").unwrap();
+    let runs = |ledger: &Value| number(&ledger["xdp_programs"][0]["runs"]);
+    wait_for_ledger(&mut running, |ledger| runs(ledger) >= 100.0);
     running.config.write(&config("drop proto tcp dport 2"));
     running.reload("INFO reloaded");
-    send(&lab, 1000);
+    // A new program starts with 0 runs: the report after the reload must not.
+    let line = running.forwarder.last_line(|line| line.contains("\"interval\"")).unwrap();
+    assert!(runs(&ledger_of(&line)) >= 100.0, "{line}");
+    generator.stop().unwrap();
     let (_, final_report) = running.stop();
     let program = &final_report.json["kernel_ledger"]["xdp_programs"][0];
-    assert!(number(&program["runs"]) >= 2000.0, "{program}");
+    assert!(number(&program["runs"]) >= 100.0, "{program}");
     assert!(number(&program["nanoseconds"]) > 0.0, "{program}");
 }
 
@@ -286,10 +292,13 @@ fn killed_xdpfwd_leaves_no_run_time_statistics() {
     let _statistics = use_statistics();
     let lab = build_lab(Chain::builder());
     let mut running = Running::start(&lab, &cross_connect(1, "kernel_ledger = \"sampled\""));
-    send(&lab, 1000);
-    assert!(measured_runs(running.forwarder.pid()) >= 1000);
+    let generator = send_without_limit(&lab);
+    let runs = |ledger: &Value| number(&ledger["xdp_programs"][0]["runs"]);
+    wait_for_ledger(&mut running, |ledger| runs(ledger) > 0.0);
+    assert!(measured_runs(running.forwarder.pid()) > 0);
     running.signal(Signal::SIGKILL);
     running.wait();
+    generator.stop().unwrap();
     let running = Running::start(&lab, &cross_connect(1, ""));
     send(&lab, 1000);
     assert_eq!(measured_runs(running.forwarder.pid()), 0);

@@ -18,7 +18,7 @@ use crate::run::kernel_ledger::report::{
 pub(crate) struct KernelLedger {
     mode: KernelLedgerMode,
     measurement: Result<Measurement, String>,
-    /// Keeps the statistics on.
+    /// Keeps measuring the run time of XDP programs.
     statistics: Result<RunTimeStatistics, String>,
     workers: Vec<WorkerThread>,
     /// The run time of each port's replaced programs.
@@ -61,8 +61,7 @@ impl KernelLedger {
         if mode == KernelLedgerMode::Off {
             return Self::off();
         }
-        // First the statistics, so that the cost of tracing includes them.
-        let statistics = RunTimeStatistics::enable().map_err(|error| describe_statistics(&error));
+        let statistics = RunTimeStatistics::start().map_err(|error| describe_statistics(&error));
         let tids = workers.iter().map(|(tid, _)| *tid);
         let measurement = match mode {
             KernelLedgerMode::Exact => Tracer::start(&cores(), tids).map(Measurement::Exact),

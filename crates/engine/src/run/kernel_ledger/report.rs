@@ -125,9 +125,9 @@ pub struct XdpProgramReport {
     pub port: String,
     /// Interface name.
     pub interface: String,
-    /// Number of runs, one per packet.
+    /// Number of measured runs, one per packet: those in some milliseconds of each second.
     pub runs: u64,
-    /// Duration of all runs.
+    /// Duration of these runs.
     pub nanoseconds: u64,
     /// Cycles per run, including about one reading of the clock.
     pub cycles_per_run: f64,
