@@ -22,7 +22,7 @@ pub(super) fn cycles_line(ledger: &KernelLedgerReport) -> String {
     let (user, far_end) = (cycles(&ledger.accounts, "user"), cycles(&ledger.accounts, "far_end"));
     let mut parts = vec![("user".to_owned(), user)];
     let kernel = ledger.groups.iter().filter(|group| group.account == "system_call");
-    parts.extend(kernel.map(|group| (group.name.replace('_', " "), group.cycles_per_packet)));
+    parts.extend(kernel.map(|group| (readable(&group.name), group.cycles_per_packet)));
     parts.push(("softirq".to_owned(), softirq(true)));
     parts.push(("far end".to_owned(), far_end));
     let total: f64 = parts.iter().map(|(_, cycles)| cycles).sum();
@@ -49,6 +49,14 @@ pub(super) fn cycles_line(ledger: &KernelLedgerReport) -> String {
         grouped(total.round() as u64),
         shown.join(", ")
     )
+}
+
+/// Returns the name of a group in words: `AF_XDP transmit`.
+fn readable(group: &str) -> String {
+    match group.strip_prefix("af_xdp_") {
+        Some(direction) => format!("AF_XDP {direction}"),
+        None => group.replace('_', " "),
+    }
 }
 
 #[cfg(test)]
@@ -79,7 +87,8 @@ mod tests {
             groups: vec![
                 group("system_call", "driver_transmit", 300.0),
                 group("system_call", "socket_buffers", 250.0),
-                group("system_call", "scheduler", 10.0),
+                group("system_call", "scheduler", 5.0),
+                group("system_call", "af_xdp_transmit", 5.0),
                 group("far_end", "socket_buffers", 380.0),
             ],
             cores: vec![
