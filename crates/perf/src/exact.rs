@@ -175,7 +175,7 @@ impl State {
         words.flat_map(u64::to_ne_bytes).collect()
     }
 
-    fn decode(value: &Vec<u8>) -> Option<Self> {
+    fn decode(value: &[u8]) -> Option<Self> {
         let words: Vec<u64> =
             value.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word)).collect();
         let [has_worker, only_veths, last, account, events, ..] = words[..] else { return None };
@@ -211,6 +211,6 @@ mod tests {
         let times = state.times(1500).map(|time| time.as_nanos());
         assert_eq!(times, [1, 2, 503, 4, 5, 6]);
         assert_eq!(state.times(900).map(|time| time.as_nanos()), [1, 2, 3, 4, 5, 6]);
-        assert_eq!(State::decode(&vec![0; 8]), None);
+        assert_eq!(State::decode(&[0; 8]), None);
     }
 }
