@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use libbpf_rs::libbpf_sys;
 
-/// Makes the kernel measure the run time of all BPF programs, in windows of [`WINDOW`], until it is
+/// Makes the kernel measure the run time of all BPF programs, for 5 ms of every 250 ms, until it is
 /// dropped.
 ///
 /// Measuring costs about 65 ns per run, more than many programs themselves. In windows, it costs a
