@@ -35,6 +35,8 @@ BUILD_PACKAGES := gcc libc6-dev pkg-config clang linux-libc-dev libbpf-dev libel
 FEATURE_PACKAGES := m4 libipsec-mb-dev
 # Independent programs with which the tests compare xdpfwd.
 TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy python3-cryptography tmux tshark
+# Packages that only `make test-long` needs.
+TEST_LONG_PACKAGES := linux-perf
 # Packages for the emulated machine. `xdpfwd-vm prepare` installs QEMU, which must support igb.
 VM_PACKAGES := busybox-static cpio xz-utils kmod
 
@@ -72,6 +74,7 @@ test: toolchain test-deps ## run every test
 
 .PHONY: test-long
 test-long: toolchain test-deps ## run tests that take minutes: millions of packets, a thousand restarts, overload
+	@$(call install,$(TEST_LONG_PACKAGES))
 	@$(call say_sudo,the tests named root_*)
 	.ci/test-long
 

@@ -8,7 +8,9 @@ use std::error::Error;
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
-use xdpfwd_engine::{Control, DataPlane, Event, Keep, Mode, PathPlan, Plan, PortPlan, StageOnPath};
+use xdpfwd_engine::{
+    Control, DataPlane, Event, Keep, KernelLedgerMode, Mode, PathPlan, Plan, PortPlan, StageOnPath,
+};
 use xdpfwd_pipeline::{Idle, PortId};
 use xdpfwd_stages::MacSwap;
 
@@ -42,6 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         busy_poll: false,
         idle: Idle::Poll,
         ledger: true,
+        kernel_ledger: KernelLedgerMode::Off,
         umem: xdpfwd_xsk::UmemConfig::default(),
         ports: vec![port(lan), port(wan)],
         paths: vec![path(0, 1), path(1, 0)],

@@ -27,6 +27,7 @@
 //!     busy_poll: false,
 //!     idle: Idle::Poll,
 //!     ledger: true,
+//!     kernel_ledger: xdpfwd_engine::KernelLedgerMode::Off,
 //!     umem: xdpfwd_xsk::UmemConfig::default(),
 //!     ports: vec![port("lan", "eth1"), port("wan", "eth2")],
 //!     paths: vec![path(0, 1), path(1, 0)],
@@ -46,6 +47,7 @@ mod attach;
 mod error;
 mod host;
 mod keep;
+mod kernel_ledger_mode;
 mod plan;
 mod run;
 
@@ -62,12 +64,17 @@ pub use host::link::{HardwareType, Link, LinkUser, Links, NotEthernet};
 pub use host::lockout::{Lockout, Lockouts, TrafficUse, lockouts};
 pub use host::vlan::VlanTagLoss;
 pub use keep::{Keep, KeepRule, KeepRuleError};
+pub use kernel_ledger_mode::KernelLedgerMode;
 pub use plan::{Io, Mode, PathPlan, Plan, PortPlan, StageOnPath};
 pub use run::control::{Control, Event};
 pub use run::data_plane::DataPlane;
 pub use run::descriptors::{TooFewDescriptors, check_descriptors};
 pub use run::handle::{Handle, HandleError};
 pub use run::inspect::{Inspection, ListedTable, Listing, TableReport};
+pub use run::kernel_ledger::{
+    AccountReport, CoreReport, GroupReport, KernelLedgerReport, SamplingReport, SwitchesReport,
+    TracingReport, XdpProgramReport, kernel_ledger_obstacles,
+};
 pub use run::ledger::{Ledger, TaskReport, WorkerLedger};
 pub use run::reload::ReloadError;
 pub use run::report::{

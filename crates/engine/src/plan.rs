@@ -10,6 +10,7 @@ use xdpfwd_pipeline::{Idle, PortId, ResourceError, StagePlan, XdpImage};
 use xdpfwd_xsk::UmemConfig;
 
 use crate::keep::Keep;
+use crate::kernel_ledger_mode::KernelLedgerMode;
 
 /// The identity of a stage across reloads: path number, stage name, number of earlier stages with
 /// that name on the path, and type of its plan.
@@ -29,6 +30,8 @@ pub struct Plan {
     /// Whether the ledger (CPU cycles by task) is on at the start. It takes a few time stamps per
     /// batch.
     pub ledger: bool,
+    /// How the kernel ledger is measured.
+    pub kernel_ledger: KernelLedgerMode,
     /// Size and kind of each worker's packet memory.
     pub umem: UmemConfig,
     /// The ports; a [`PortId`] is an index into this list.
@@ -400,6 +403,7 @@ mod tests {
             busy_poll: false,
             idle: Idle::Poll,
             ledger: true,
+            kernel_ledger: KernelLedgerMode::Off,
             umem: UmemConfig::default(),
             ports: vec![],
             paths: vec![PathPlan { from: PortId(0), to: PortId(0), stages: stages.collect() }],

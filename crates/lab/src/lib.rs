@@ -75,7 +75,10 @@ pub use namespace::{Namespace, sweep};
 pub use output::{print, print_error, print_usage};
 pub use privilege::require_root;
 pub use process::{Forwarder, ForwarderExit};
-pub use report::{FramesReport, KernelReport, PortReport, Report, StageReport};
+pub use report::{
+    AccountReport, CoreReport, FramesReport, GroupReport, KernelLedgerReport, KernelReport,
+    PortReport, Report, StageReport,
+};
 pub use sink::{Sink, SinkBuilder, SinkCounters};
 pub use traffic::{Generator, PacketTemplate, SentTotals, Traffic};
 pub use veth::{MAX_MTU, VethDrops, connect, mac};

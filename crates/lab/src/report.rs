@@ -23,6 +23,8 @@ pub struct Report {
     pub frames: FramesReport,
     /// The kernel's counters, summed over xdpfwd's sockets.
     pub kernel: KernelReport,
+    /// Where the time of the cores went.
+    pub kernel_ledger: KernelLedgerReport,
 }
 
 /// One port.
@@ -103,6 +105,54 @@ pub struct KernelReport {
     pub rx_dropped: Option<u64>,
     /// Descriptors that the kernel rejected as invalid.
     pub tx_invalid: u64,
+}
+
+/// Where the time of the cores went; empty unless `kernel_ledger` is on.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct KernelLedgerReport {
+    /// Why it could not be measured.
+    pub unavailable: Option<String>,
+    /// The accounts: user space, system calls, ….
+    pub accounts: Vec<AccountReport>,
+    /// The groups of kernel functions within the accounts.
+    pub groups: Vec<GroupReport>,
+    /// The accounts of each core.
+    pub cores: Vec<CoreReport>,
+}
+
+/// The time of an account or group.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct AccountReport {
+    /// The name.
+    pub name: String,
+    /// TSC cycles per packet received.
+    pub cycles_per_packet: f64,
+}
+
+/// A group of kernel functions within an account.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct GroupReport {
+    /// The account.
+    pub account: String,
+    /// The name.
+    pub name: String,
+    /// TSC cycles per packet received.
+    pub cycles_per_packet: f64,
+}
+
+/// The accounts of a core.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct CoreReport {
+    /// The core.
+    pub core: usize,
+    /// The workers on it.
+    pub workers: Vec<usize>,
+    /// The accounts.
+    pub accounts: Vec<AccountReport>,
 }
 
 impl Report {

@@ -5,7 +5,9 @@ use std::fmt;
 use std::process::ExitCode;
 
 use serde::Serialize;
-use xdpfwd_engine::{Io, Mode, PathPlan, Plan, PortPlan, Qdisc};
+use xdpfwd_engine::{
+    Io, KernelLedgerMode, Mode, PathPlan, Plan, PortPlan, Qdisc, kernel_ledger_obstacles,
+};
 use xdpfwd_pipeline::{Idle, PortId};
 use xdpfwd_xsk::HugePages;
 
@@ -25,6 +27,7 @@ struct Check {
     idle: &'static str,
     workers: Vec<Worker>,
     umem: Umem,
+    kernel_ledger: &'static str,
     control: Option<String>,
     ports: Vec<Port>,
     paths: Vec<Path>,
@@ -128,6 +131,9 @@ impl Check {
             let (line, column) = warning.position().map(|at| (at.line, at.column)).unzip();
             Warning { line, column, message: warning.message().to_owned() }
         };
+        let unavailable = kernel_ledger_obstacles(plan.kernel_ledger)
+            .into_iter()
+            .map(|message| Warning { line: None, column: None, message });
         Self {
             schema: 1,
             kind: "check",
@@ -151,6 +157,7 @@ impl Check {
                 total_bytes: total.bytes,
                 huge_pages_needed: total.huge_pages,
             },
+            kernel_ledger: plan.kernel_ledger.name(),
             control: plan.control.as_ref().map(|path| path.display().to_string()),
             ports: plan
                 .ports
@@ -158,7 +165,7 @@ impl Check {
                 .map(|port| Port::new(port, machine.interface(&port.interface)))
                 .collect(),
             paths: plan.paths.iter().map(|path| Path::new(path, &plan.ports)).collect(),
-            warnings: warnings.iter().map(warning).collect(),
+            warnings: warnings.iter().map(warning).chain(unavailable).collect(),
         }
     }
 }
@@ -240,6 +247,9 @@ impl fmt::Display for Check {
         writeln!(f, "memory   {} in total{locked}; {pages}", mebibytes(*total_bytes))?;
         if let Some(control) = &self.control {
             writeln!(f, "control  {}", escaped(control))?;
+        }
+        if self.kernel_ledger != KernelLedgerMode::Off.name() {
+            writeln!(f, "kernel ledger  {}", self.kernel_ledger)?;
         }
         writeln!(f, "workers")?;
         for Worker { worker, core, queues: numbers } in &self.workers {

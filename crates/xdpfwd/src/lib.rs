@@ -27,6 +27,7 @@ mod esp;
 #[cfg(feature = "filter")]
 mod filter;
 mod host_checks;
+mod kernel_ledger_text;
 mod logging;
 mod output;
 mod program;
@@ -37,6 +38,7 @@ mod run;
 #[cfg(feature = "testing")]
 mod testing;
 mod text;
+mod text_table;
 #[cfg(feature = "top")]
 mod top;
 mod trusted_path;

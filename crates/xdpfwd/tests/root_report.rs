@@ -40,8 +40,13 @@ fn report_page_documents_exactly_the_printed_keys() {
         1,
     ) + "\n[stage.hop]\nkind = \"ttl\"\n"
         + &format!("\n[stage.edge]\nkind = \"filter\"\ndefault = \"accept\"\nrules = {rules:?}\n");
-    let (_, final_report) = Running::start(&lab, &config).stop();
+    let config_with = |mode: &str| {
+        config.replacen("[engine]", &format!("[engine]\nkernel_ledger = \"{mode}\""), 1)
+    };
+    let (_, traced_report) = Running::start(&lab, &config_with("exact")).stop();
+    let (_, final_report) = Running::start(&lab, &config_with("sampled")).stop();
     let mut printed = BTreeSet::new();
+    collect_keys(&traced_report.json, &mut printed);
     collect_keys(&final_report.json, &mut printed);
 
     let reasons: BTreeSet<String> =
@@ -56,8 +61,18 @@ fn report_page_documents_exactly_the_printed_keys() {
     let page = documented_keys(include_str!("../../../docs/report.md"));
     // Keys that the page explains in headings, in text, or in the rows of other keys.
     let in_prose = [
-        "ports", "drops", "stages", "ledger", "frames", "port", "lacks", "reason", "expired",
+        "ports",
+        "drops",
+        "stages",
+        "ledger",
+        "frames",
+        "port",
+        "lacks",
+        "reason",
+        "expired",
         "not_ip",
+        "kernel_ledger",
+        "account",
     ];
     let filter_counters = ["accepted", "default", "log_lost"];
     let in_prose: Vec<String> =

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use xdpfwd_packet::{PacketSocket, SocketConfig};
+use xdpfwd_perf::RunTime;
 use xdpfwd_pipeline::XdpImage;
 use xdpfwd_xsk::{AttachMode, XdpLink};
 
@@ -151,6 +152,14 @@ impl Attachment {
     pub(crate) fn row_counters(&self) -> Option<Vec<u64>> {
         match self {
             Self::Xdp(linked) => linked.program.row_counters(),
+            Self::Packet(_) => None,
+        }
+    }
+
+    /// Returns the run time of the XDP program, as far as the kernel measured it.
+    pub(crate) fn run_time(&self) -> Option<RunTime> {
+        match self {
+            Self::Xdp(linked) => linked.program.run_time(),
             Self::Packet(_) => None,
         }
     }

@@ -10,6 +10,7 @@ use libbpf_rs::{
     MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramInput,
     set_print,
 };
+use xdpfwd_perf::RunTime;
 use xdpfwd_pipeline::{Reason, XdpImage};
 use xdpfwd_xsk::{AttachMode, XdpLink, attach_xdp};
 
@@ -24,6 +25,9 @@ static PROGRAMS: [(&str, &[u8]); 2] = [
     (PROGRAM_WITHOUT_STAGE, include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o"))),
     ("xdpfwd_filter", include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd_filter.bpf.o"))),
 ];
+
+/// The name of the program in all objects, which kernel symbols and `bpftool` show.
+pub(crate) const PROGRAM_NAME: &str = "xdpfwd";
 
 /// The drop reasons of the program, in the order of `enum reason` in `bpf/filter.h`.
 const REASONS: [Reason; 8] = [
@@ -157,6 +161,10 @@ impl XdpProgram {
         }
     }
 
+    pub(crate) fn run_time(&self) -> Option<RunTime> {
+        run_time(&self.object)
+    }
+
     pub(crate) fn image(&self) -> Option<&XdpImage> {
         self.offload.as_ref().map(|(image, _)| &**image)
     }
@@ -265,6 +273,14 @@ impl LoadedObject {
     pub(crate) fn row_counters(&self) -> Option<Vec<u64>> {
         self.offload.as_ref().and_then(|(_, counters)| counters.read_or_warn())
     }
+
+    pub(crate) fn run_time(&self) -> Option<RunTime> {
+        run_time(&self.object)
+    }
+}
+
+fn run_time(object: &Object) -> Option<RunTime> {
+    RunTime::of_program(object.progs().next()?.as_fd()).ok()
 }
 
 /// The maps that a program shares with its successor. They belong to no stage.

@@ -18,6 +18,7 @@ use crate::host::link::Link;
 use crate::plan::{self, PathPlan, Plan, PortPlan};
 use crate::run::carry::{CarriedCounters, ReplacedStages};
 use crate::run::inspect::{self, Inspection, Listing, RowCounters};
+use crate::run::kernel_ledger::{KernelLedger, KernelLedgerReport, Traffic};
 use crate::run::report::{Fallback, PortMode, Report, WorkerReply};
 use crate::run::thread::{PlannedChain, WorkerStatus};
 
@@ -42,6 +43,8 @@ pub struct DataPlane {
     pub(super) fallback: Option<Fallback>,
     /// Row counters of stages and XDP programs that reloads have replaced.
     pub(super) carried: CarriedCounters,
+    /// Where the kernel spends the time of the workers' cores. Stops when it is dropped.
+    pub(super) kernel_ledger: KernelLedger,
     /// Plans whose resources may still be in use, because a worker did not reply to a reload.
     pub(super) unreleased: Vec<Arc<Plan>>,
     /// Faults of resources that reloads have released, such as a failed last write of a state file.
@@ -250,7 +253,23 @@ impl DataPlane {
             port.link = Link::read(interface.index).ok().map(|link| link.state);
         }
         let plans = iter::once(&self.plan).chain(&self.unreleased);
-        Report { faults: all_faults(plans, &self.faults_of_released), ..report }
+        Report {
+            faults: all_faults(plans, &self.faults_of_released),
+            kernel_ledger: self.kernel_ledger_report(&report),
+            ..report
+        }
+    }
+
+    fn kernel_ledger_report(&self, report: &Report) -> KernelLedgerReport {
+        let traffic = Traffic {
+            packets: report.ports.iter().map(|port| port.rx_packets).sum(),
+            syscalls: report.kernel.syscalls,
+        };
+        let ports = self.plan.ports.iter().enumerate().zip(&self.attachments);
+        let programs = ports.filter_map(|((index, port), attachment)| {
+            Some((index, &*port.name, &*port.interface, attachment.run_time()?))
+        });
+        self.kernel_ledger.report(traffic, programs)
     }
 
     /// Stops receiving, transmits packets in flight, detaches the programs, closes the sockets, and

@@ -97,6 +97,11 @@ impl DataPlane {
         }
         // Wait until the counters of the replaced programs are final.
         thread::sleep(GRACE_PERIOD);
+        for (port, predecessor) in &predecessors {
+            if let Some(run_time) = predecessor.run_time() {
+                self.kernel_ledger.carry(usize::from(port.0), run_time);
+            }
+        }
         // The ingress port of each stage.
         let ports =
             old_plan.paths.iter().flat_map(|path| path.stages.iter().map(move |_| path.from));

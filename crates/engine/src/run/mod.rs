@@ -7,6 +7,7 @@ pub(crate) mod descriptors;
 mod exchange;
 pub(crate) mod handle;
 pub(crate) mod inspect;
+pub(crate) mod kernel_ledger;
 pub(crate) mod ledger;
 pub(crate) mod reload;
 pub(crate) mod report;

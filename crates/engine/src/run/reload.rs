@@ -237,6 +237,7 @@ impl Plan {
             ("`busy_poll`", self.busy_poll == other.busy_poll),
             ("`idle`", self.idle == other.idle),
             ("`ledger`", self.ledger == other.ledger),
+            ("`kernel_ledger`", self.kernel_ledger == other.kernel_ledger),
             ("`control`", self.control == other.control),
             ("`[umem]`", umem(self) == umem(other)),
             ("a `[[port]]`", self.ports == other.ports),

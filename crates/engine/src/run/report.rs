@@ -15,6 +15,7 @@ use crate::attach::native::why_not_native;
 use crate::attach::program::XdpCounters;
 use crate::plan::{Io, Plan};
 use crate::run::inspect::{ListedTable, TableReport};
+use crate::run::kernel_ledger::KernelLedgerReport;
 use crate::run::ledger::Ledger;
 
 /// The report schema's version.
@@ -40,6 +41,8 @@ pub struct Report {
     pub stages: Vec<StageReport>,
     /// CPU cycles of the workers, by task.
     pub ledger: Ledger,
+    /// Where the kernel spends the time of the workers' cores.
+    pub kernel_ledger: KernelLedgerReport,
     /// Number of frames at each location.
     pub frames: FrameCounts,
     /// Counters of the kernel.
@@ -304,6 +307,7 @@ impl Report {
             drops: sums.drops.iter().map(|(reason, count)| (Reason::name(reason), count)).collect(),
             stages: sums.stages(plan),
             ledger,
+            kernel_ledger: KernelLedgerReport::empty(plan.kernel_ledger),
             frames: sums.frames,
             kernel: KernelReport {
                 syscalls: total.syscalls + sums.waits,

@@ -19,6 +19,7 @@ use crate::run::carry::CarriedCounters;
 use crate::run::control::Control;
 use crate::run::data_plane::{DataPlane, RunningWorker};
 use crate::run::descriptors::raise_limit;
+use crate::run::kernel_ledger::{KernelLedger, find_cores};
 use crate::run::report::{Fallback, PortMode};
 use crate::run::thread::{self, ReadyWorker, Setup, WorkerStatus, queues_of};
 use crate::run::up::unreadable;
@@ -149,6 +150,7 @@ impl DataPlane {
             address_errors: Vec::new(),
             fallback,
             carried: CarriedCounters::default(),
+            kernel_ledger: KernelLedger::off(),
             unreleased: Vec::new(),
             faults_of_released: Vec::new(),
             replaced: mpsc::channel(),
@@ -207,6 +209,9 @@ impl DataPlane {
                 }
             }
         }
+        if deliver && result.is_ok() {
+            self.start_kernel_ledger(&ready_workers);
+        }
         // Start delivery only when all workers are ready, so that no packets wait for a worker that
         // is still starting.
         for ready_worker in ready_workers.iter().filter(|_| deliver) {
@@ -253,6 +258,17 @@ impl DataPlane {
             });
         }
         Ok(())
+    }
+
+    /// Starts the kernel ledger. Logs what is not possible: packets are forwarded all the same.
+    fn start_kernel_ledger(&mut self, ready_workers: &[ReadyWorker]) {
+        let tids = ready_workers.iter().map(|worker| worker.tid);
+        let workers: Vec<_> = tids.zip(self.plan.workers.iter().copied()).collect();
+        let cores = || find_cores(&self.plan, &self.interfaces);
+        self.kernel_ledger = KernelLedger::start(self.plan.kernel_ledger, cores, &workers);
+        for obstacle in self.kernel_ledger.obstacles() {
+            tracing::warn!("{obstacle}");
+        }
     }
 
     fn enable_promiscuous_mode(&mut self) -> Result<(), StartError> {

@@ -40,6 +40,8 @@ pub(crate) fn ports_for_stages(plan: &Plan) -> Ports {
 
 pub(crate) struct ReadyWorker {
     pub(crate) remote: Remote<PlannedChain>,
+    /// The kernel's number of the thread.
+    pub(crate) tid: u32,
     /// The sockets, AF_XDP or packet, of ingress ports: port, queue, file descriptor. The worker
     /// keeps them open.
     pub(crate) sockets: Vec<(PortId, u16, RawFd)>,
@@ -180,7 +182,8 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
     }
     let built = builder.build().map_err(|source| StartError::Build { worker, source })?;
     let (remote, mailbox) = mailbox().map_err(io_error("cannot create an eventfd"))?;
-    Ok((built, mailbox, ReadyWorker { remote, sockets, zero_copy, fallback }))
+    let tid = nix::unistd::gettid().as_raw().unsigned_abs();
+    Ok((built, mailbox, ReadyWorker { remote, tid, sockets, zero_copy, fallback }))
 }
 
 fn pin(plan: &Plan, worker: usize) -> Result<(), StartError> {

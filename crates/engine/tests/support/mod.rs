@@ -30,6 +30,7 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
         .collect();
     Plan {
         ledger: true,
+        kernel_ledger: xdpfwd_engine::KernelLedgerMode::Off,
         mode: Mode::Auto,
         workers: vec![None; workers.into()],
         busy_poll: false,

@@ -7,6 +7,7 @@ use xdpfwd_lab::{
 };
 
 use super::{
+    demo_cycles::cycles_line,
     options::TrafficArguments,
     screen::{bits, rate},
 };
@@ -135,6 +136,7 @@ pub(super) fn as_text(traffic: &TrafficArguments, outcome: &Outcome) -> String {
             report.kernel.syscalls as f64 / received as f64
         );
     }
+    text += &cycles_line(&report.kernel_ledger);
     for stage in &report.stages {
         let cycles = stage.cycles_per_packet.filter(|_| stage.packets > 0);
         text += &format!(

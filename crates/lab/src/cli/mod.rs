@@ -1,6 +1,7 @@
 //! The command line.
 
 mod demo;
+mod demo_cycles;
 mod demo_text;
 mod manual;
 mod options;

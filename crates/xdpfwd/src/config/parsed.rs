@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-use xdpfwd_engine::{Io, KeepRule, Mode, Qdisc};
+use xdpfwd_engine::{Io, KeepRule, KernelLedgerMode, Mode, Qdisc};
 use xdpfwd_pipeline::Idle;
 use xdpfwd_xsk::{HugePages, Umem};
 
@@ -37,6 +37,7 @@ pub(super) struct EngineTable {
     pub(super) busy_poll: ParsedKey<bool>,
     pub(super) idle: ParsedKey<Idle>,
     pub(super) ledger: ParsedKey<bool>,
+    pub(super) kernel_ledger: ParsedKey<KernelLedgerMode>,
     pub(super) control: ParsedKey<String>,
 }
 
@@ -80,6 +81,11 @@ pub(super) struct StageTable<'i> {
 const MODES: [(&str, Mode); 4] =
     [("auto", Mode::Auto), ("zero-copy", Mode::ZeroCopy), ("copy", Mode::Copy), ("skb", Mode::Skb)];
 const IDLE: [(&str, Idle); 2] = [("poll", Idle::Poll), ("spin", Idle::Spin)];
+const KERNEL_LEDGER: [(&str, KernelLedgerMode); 3] = [
+    ("off", KernelLedgerMode::Off),
+    ("sampled", KernelLedgerMode::Sampled),
+    ("exact", KernelLedgerMode::Exact),
+];
 const HUGE_PAGES: [(&str, HugePages); 3] =
     [("auto", HugePages::Auto), ("on", HugePages::On), ("off", HugePages::Off)];
 const IO: [(&str, Io); 5] = [
@@ -156,6 +162,7 @@ impl EngineTable {
                 busy_poll: ParsedKey::Absent,
                 idle,
                 ledger: ParsedKey::Absent,
+                kernel_ledger: ParsedKey::Absent,
                 control,
             };
         };
@@ -165,6 +172,7 @@ impl EngineTable {
             busy_poll: table.boolean("busy_poll", findings),
             idle: table.choice("idle", &IDLE, findings),
             ledger: table.boolean("ledger", findings),
+            kernel_ledger: table.choice("kernel_ledger", &KERNEL_LEDGER, findings),
             control: table.text("control", &SOCKET_PATH, findings),
         };
         table.finish(findings);

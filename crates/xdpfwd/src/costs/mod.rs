@@ -179,7 +179,7 @@ impl KernelLedger {
 
     /// Describes how the figures were measured, such as `"sampled at 241 Hz, 2,410 samples"`.
     pub(crate) fn method(&self) -> String {
-        let grouped = crate::text::grouped;
+        let grouped = crate::text_table::grouped;
         match (&self.sampling, &self.tracing) {
             (Some(sampling), _) => {
                 let lost = match sampling.lost {

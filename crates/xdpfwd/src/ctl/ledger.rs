@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::costs::{Costs, KernelLedger, Stage, ratio};
-use crate::text::{Table, grouped};
+use crate::text_table::{Table, grouped};
 
 /// Parses an answer, whose texts are escaped.
 pub(super) fn parse(answer: Value) -> Result<Costs> {

@@ -94,6 +94,7 @@ pub(crate) fn start_problems(plan: &Plan) -> Vec<Finding> {
 fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
     let mut findings = host::examine(subject, tree);
     findings.push(shared::descriptors(check_descriptors(&subject.plan)));
+    findings.extend(shared::kernel_ledger(subject));
     let mut interface_findings = Vec::new();
     let mut all_present = true;
     let links = Links::read();

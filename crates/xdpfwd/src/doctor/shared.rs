@@ -3,7 +3,9 @@
 use std::io;
 
 use nix::net::if_::if_nametoindex;
-use xdpfwd_engine::{Links, PortPlan, TooFewDescriptors};
+use xdpfwd_engine::{
+    KernelLedgerMode, Links, PortPlan, TooFewDescriptors, kernel_ledger_obstacles,
+};
 use xdpfwd_pipeline::PortId;
 
 use super::{Finding, Subject};
@@ -38,6 +40,21 @@ pub(crate) fn competing_users(
     let (found, fixes): (Vec<_>, Vec<_>) =
         problems.into_iter().map(|problem| (problem.found, problem.fix)).unzip();
     vec![Finding::warning(CHECK, name, found.join("; "), fixes.join("\n"))]
+}
+
+/// Warns if the configured kernel ledger, or a part of it, is not possible.
+pub(crate) fn kernel_ledger(subject: &Subject) -> Option<Finding> {
+    const CHECK: &str = "kernel-ledger";
+    let mode = subject.plan.kernel_ledger;
+    if mode == KernelLedgerMode::Off {
+        return None;
+    }
+    let obstacles = kernel_ledger_obstacles(mode);
+    if obstacles.is_empty() {
+        return Some(Finding::ok(CHECK, "", format!("kernel_ledger = \"{mode}\" is possible")));
+    }
+    let fix = "start xdpfwd as root, or grant the capabilities (docs/operations.md)";
+    Some(Finding::warning(CHECK, "", obstacles.join("; "), fix))
 }
 
 /// Warns of paths to an interface with a smaller MTU, if any.

@@ -1,6 +1,6 @@
 //! The subject of a check: the plan of a configuration, or a default plan for interfaces.
 
-use xdpfwd_engine::{Io, Keep, Mode, PathPlan, Plan, PortPlan, Qdisc};
+use xdpfwd_engine::{Io, Keep, KernelLedgerMode, Mode, PathPlan, Plan, PortPlan, Qdisc};
 use xdpfwd_pipeline::{Idle, PortId};
 use xdpfwd_xsk::UmemConfig;
 
@@ -40,6 +40,7 @@ impl Subject {
             busy_poll: false,
             idle: Idle::Poll,
             ledger: true,
+            kernel_ledger: KernelLedgerMode::Off,
             umem: UmemConfig::default(),
             ports: ports.collect(),
             paths: paths.collect(),

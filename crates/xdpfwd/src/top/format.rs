@@ -26,7 +26,7 @@ pub(super) fn si(number: f64) -> String {
 
 /// Formats a count without a prefix up to 9,999,999,999.
 pub(super) fn count(number: u64) -> String {
-    if number < 10_000_000_000 { crate::text::grouped(number) } else { si(number as f64) }
+    if number < 10_000_000_000 { crate::text_table::grouped(number) } else { si(number as f64) }
 }
 
 pub(super) fn percent(share: f64) -> String {

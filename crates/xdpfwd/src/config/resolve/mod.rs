@@ -11,7 +11,7 @@ mod workers;
 use std::ops::Range;
 use std::path::Path;
 
-use xdpfwd_engine::{Mode, Plan};
+use xdpfwd_engine::{KernelLedgerMode, Mode, Plan};
 use xdpfwd_pipeline::{Idle, PlanCx, Ports};
 
 use crate::registry::Registry;
@@ -88,6 +88,7 @@ pub(super) fn resolve(
         busy_poll: engine.busy_poll.or(false).unwrap_or_default(),
         idle: engine.idle.or(Idle::default()).unwrap_or_default(),
         ledger: engine.ledger.or(true).unwrap_or(true),
+        kernel_ledger: engine.kernel_ledger.or(KernelLedgerMode::Off).unwrap_or_default(),
         umem: memory::resolve(&umem),
         ports: port_plans,
         paths,

@@ -1,0 +1,221 @@
+//! Samples cores with the kernel's `perf_event_open`, and counts the samples by account and group.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use perf_event::data;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::account::{CoreUsage, Samples};
+use crate::calibration::sample_cost;
+use crate::chain::{Core, Thread, classify};
+use crate::error::StartError;
+use crate::event::event;
+use crate::symbols::Symbols;
+
+/// Samples per second and core. Rates near the frequency of the kernel's tick (100, 250, 1000 Hz)
+/// or a divisor of it would run in lockstep with periodic work.
+pub const FREQUENCY_HZ: u64 = 241;
+
+/// Pause between two reads of the rings.
+const READ_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Ring size for each core: a second of the longest call chains (1 KiB), four seconds of common
+/// ones.
+const RING_BYTES: usize = 256 << 10;
+
+/// A core without samples for this time is taken as offline: its time stops.
+const OFFLINE_AFTER: Duration = Duration::from_secs(1);
+
+/// Samples cores until it is dropped. A thread reads the samples five times per second.
+pub struct Sampler {
+    state: Arc<Mutex<State>>,
+    /// Dropping it ends the thread.
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a [`Sampler`] has counted.
+#[derive(Clone, Debug)]
+pub struct Sampled {
+    /// The usage of each core, in the order given at the start.
+    pub cores: Vec<CoreUsage>,
+    /// Time since the start.
+    pub elapsed: Duration,
+    /// Samples of all cores.
+    pub samples: u64,
+    /// Samples that the kernel discarded because a ring was full.
+    pub lost: u64,
+    /// The time that a sample takes: in the sampled core's interrupt, and in the thread that reads
+    /// it.
+    pub sample_cost: Duration,
+}
+
+impl Sampled {
+    /// Returns the share of a core's time that sampling takes, in percent.
+    pub fn cost_percent(&self) -> f64 {
+        100.0 * FREQUENCY_HZ as f64 * self.sample_cost.as_secs_f64()
+    }
+}
+
+struct State {
+    symbols: Symbols,
+    workers: BTreeSet<u32>,
+    rings: Vec<Ring>,
+    started: Instant,
+    interrupt_cost: Duration,
+    /// CPU time of all reads.
+    read_time: Duration,
+}
+
+struct Ring {
+    core: Core,
+    sampler: perf_event::Sampler,
+    samples: Samples,
+    lost: u64,
+    last_sample: Instant,
+}
+
+impl Sampler {
+    /// Starts sampling. `workers` are the thread ids of the workers.
+    ///
+    /// Needs CAP_PERFMON, or the sysctl `kernel.perf_event_paranoid` 0 or less.
+    pub fn start(
+        symbols: Symbols,
+        cores: &[Core],
+        workers: impl IntoIterator<Item = u32>,
+    ) -> Result<Self, StartError> {
+        if !symbols.has_softirqs() {
+            return Err(StartError::UnknownSymbols);
+        }
+        let interrupt_cost = sample_cost().map_err(StartError::of_event)?;
+        let mut rings = Vec::with_capacity(cores.len());
+        for core in cores {
+            match Ring::open(*core) {
+                Ok(ring) => rings.push(ring),
+                // The core has gone offline since the caller listed it.
+                Err(error) if error.raw_os_error() == Some(ENODEV) => {}
+                Err(error) => return Err(StartError::of_event(error)),
+            }
+        }
+        let state = Arc::new(Mutex::new(State {
+            symbols,
+            workers: workers.into_iter().collect(),
+            rings,
+            started: Instant::now(),
+            interrupt_cost,
+            read_time: Duration::ZERO,
+        }));
+        let (stop, stopped) = mpsc::channel();
+        let reader_state = Arc::clone(&state);
+        let read = move || {
+            while stopped.recv_timeout(READ_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                lock(&reader_state).read_rings();
+            }
+        };
+        let thread = thread::Builder::new().name("kernel-ledger".into()).spawn(read);
+        let thread = thread.map_err(StartError::Thread)?;
+        Ok(Self { state, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Returns the counts since the start, with all samples up to now.
+    pub fn counts(&self) -> Sampled {
+        let mut state = lock(&self.state);
+        state.read_rings();
+        state.counts()
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been printed; there is nothing to undo.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Locks the state. If the other thread panicked, the counts are still valid: each sample is added
+/// at once.
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// "No such device": the core is offline.
+const ENODEV: i32 = 19;
+
+impl Ring {
+    fn open(core: Core) -> io::Result<Self> {
+        let mut counter = event(FREQUENCY_HZ).any_pid().one_cpu(core.number).build()?;
+        counter.enable()?;
+        let sampler = counter.sampled(RING_BYTES)?;
+        let last_sample = Instant::now();
+        Ok(Self { core, sampler, samples: Samples::default(), lost: 0, last_sample })
+    }
+
+    fn read(&mut self, symbols: &Symbols, workers: &BTreeSet<u32>) {
+        let before = self.samples.total();
+        while let Some(record) = self.sampler.next_record() {
+            match record.parse_record() {
+                Ok(data::Record::Sample(sample)) => {
+                    let thread = match sample.tid() {
+                        Some(0) => Thread::Idle,
+                        Some(tid) if workers.contains(&tid) => Thread::Worker,
+                        _ => Thread::Other,
+                    };
+                    let chain = sample.callchain().unwrap_or_default();
+                    let (account, group) = classify(symbols, chain, thread, self.core);
+                    self.samples.add(account, group);
+                }
+                Ok(data::Record::Lost(lost)) => self.lost += lost.lost,
+                Ok(data::Record::LostSamples(lost)) => self.lost += lost.lost,
+                // The kernel reports pauses of sampling (`Throttle`), which lose no sample.
+                Ok(_) => {}
+                Err(_) => self.lost += 1,
+            }
+        }
+        if self.samples.total() > before {
+            self.last_sample = Instant::now();
+        }
+    }
+}
+
+impl State {
+    fn read_rings(&mut self) {
+        let started = thread_time();
+        for ring in &mut self.rings {
+            ring.read(&self.symbols, &self.workers);
+        }
+        self.read_time += thread_time().saturating_sub(started);
+    }
+
+    fn counts(&self) -> Sampled {
+        let now = Instant::now();
+        let usage = |ring: &Ring| {
+            let is_online = now.duration_since(ring.last_sample) < OFFLINE_AFTER;
+            let end = if is_online { now } else { ring.last_sample };
+            let sampled = end.duration_since(self.started.min(end));
+            CoreUsage::from_samples(ring.core.number, sampled, ring.samples.clone())
+        };
+        let samples: u64 = self.rings.iter().map(|ring| ring.samples.total()).sum();
+        let read_cost = self.read_time.div_f64(samples.max(1) as f64);
+        Sampled {
+            cores: self.rings.iter().map(usage).collect(),
+            elapsed: now.duration_since(self.started),
+            samples,
+            lost: self.rings.iter().map(|ring| ring.lost).sum(),
+            sample_cost: self.interrupt_cost + read_cost,
+        }
+    }
+}
+
+/// Returns the CPU time of this thread.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}

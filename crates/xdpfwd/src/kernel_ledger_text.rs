@@ -1,0 +1,152 @@
+//! Formats the kernel ledger of the final report.
+
+use std::fmt::Write as _;
+
+use xdpfwd_engine::{AccountReport, KernelLedgerReport};
+
+use crate::text_table::{Table, grouped};
+
+/// Groups with a smaller share of the time are not printed.
+const MIN_SHARE_PERCENT: f64 = 0.05;
+
+/// Formats the accounts with the groups of functions below each, the run time of XDP programs, and
+/// context switches. Returns an empty string if the ledger is off.
+pub(crate) fn kernel_ledger(ledger: &KernelLedgerReport) -> String {
+    if let Some(why) = &ledger.unavailable {
+        return format!("\nkernel ledger ({}) unavailable: {why}\n", ledger.mode);
+    }
+    if ledger.accounts.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\nkernel ledger ({})\n", heading(ledger));
+    let text_columns = 1;
+    let mut table = Table::new(&["account", "cycles/packet in", "share"], text_columns);
+    let row = |name: String, account: &AccountReport| {
+        let share = format!("{:.1} %", account.share_percent);
+        vec![name, format!("{:.1}", account.cycles_per_packet), share]
+    };
+    for account in &ledger.accounts {
+        table.add_row(row(account.name.to_owned(), account));
+        let groups = ledger.groups.iter().filter(|group| group.account == account.name);
+        for group in groups.filter(|group| group.group.share_percent >= MIN_SHARE_PERCENT) {
+            table.add_row(row(format!("  {}", group.group.name), &group.group));
+        }
+    }
+    text += &table.format();
+    // Writing to a `String` does not fail.
+    for program in &ledger.xdp_programs {
+        let _ = writeln!(
+            text,
+            "xdp program of {}  {:.1} cycles per run, {} runs",
+            program.port,
+            program.cycles_per_run,
+            grouped(program.runs)
+        );
+    }
+    if let Some(why) = &ledger.xdp_unavailable {
+        let _ = writeln!(text, "xdp programs  run time unavailable: {why}");
+    }
+    for worker in &ledger.workers {
+        let _ = writeln!(
+            text,
+            "context switches of worker {}  {} voluntary, {} involuntary",
+            worker.worker,
+            grouped(worker.voluntary_switches),
+            grouped(worker.involuntary_switches)
+        );
+    }
+    text
+}
+
+/// Returns how the ledger was measured: `sampled, cores 0 and 1, 2,410 samples, …`.
+fn heading(ledger: &KernelLedgerReport) -> String {
+    let cores: Vec<String> = ledger.cores.iter().map(|core| core.core.to_string()).collect();
+    let mut heading = format!("{}, cores {}", ledger.mode, cores.join(", "));
+    if let Some(sampling) = &ledger.sampling {
+        let _ = write!(heading, ", {} samples", grouped(sampling.samples));
+        if sampling.lost > 0 {
+            let _ = write!(heading, ", {} lost", grouped(sampling.lost));
+        }
+        let _ = write!(
+            heading,
+            ", {} ns each = {:.2} % of a core",
+            grouped(sampling.sample_nanoseconds),
+            sampling.cost_percent
+        );
+    }
+    if let Some(tracing) = &ledger.tracing {
+        let _ = write!(
+            heading,
+            ", {} events, {} ns each = {:.1} % of the busiest core",
+            grouped(tracing.events),
+            grouped(tracing.event_nanoseconds),
+            tracing.cost_percent
+        );
+    }
+    heading
+}
+
+#[cfg(test)]
+mod tests {
+    use xdpfwd_engine::{GroupReport, SamplingReport, XdpProgramReport};
+
+    use super::*;
+
+    fn account(name: &'static str, cycles_per_packet: f64, share_percent: f64) -> AccountReport {
+        AccountReport { name, samples: 1, cycles: 1, cycles_per_packet, share_percent }
+    }
+
+    #[test]
+    fn ledger_that_is_off_prints_nothing() {
+        assert_eq!(kernel_ledger(&KernelLedgerReport { mode: "off", ..Default::default() }), "");
+    }
+
+    #[test]
+    fn unavailable_ledger_prints_the_reason() {
+        let ledger = KernelLedgerReport {
+            mode: "sampled",
+            unavailable: Some("needs CAP_PERFMON".into()),
+            ..Default::default()
+        };
+        let text = kernel_ledger(&ledger);
+        assert_eq!(text, "\nkernel ledger (sampled) unavailable: needs CAP_PERFMON\n");
+    }
+
+    #[test]
+    fn groups_are_below_their_account() {
+        let ledger = KernelLedgerReport {
+            mode: "sampled",
+            sampling: Some(SamplingReport {
+                frequency_hz: 241,
+                samples: 2410,
+                lost: 0,
+                sample_nanoseconds: 4000,
+                cost_percent: 0.096,
+            }),
+            accounts: vec![account("user", 170.0, 4.0), account("system_call", 1900.25, 41.0)],
+            groups: vec![
+                GroupReport { account: "system_call", group: account("copy", 230.0, 6.0) },
+                GroupReport { account: "system_call", group: account("other", 0.0, 0.01) },
+            ],
+            xdp_programs: vec![XdpProgramReport {
+                port: "lan".into(),
+                interface: "fwd0".into(),
+                runs: 12_345,
+                nanoseconds: 1,
+                cycles_per_run: 120.3,
+            }],
+            ..Default::default()
+        };
+        assert_eq!(
+            kernel_ledger(&ledger),
+            "
+kernel ledger (sampled, cores , 2,410 samples, 4,000 ns each = 0.10 % of a core)
+account      cycles/packet in   share
+user                    170.0   4.0 %
+system_call            1900.2  41.0 %
+  copy                  230.0   6.0 %
+xdp program of lan  120.3 cycles per run, 12,345 runs
+"
+        );
+    }
+}
