@@ -61,9 +61,14 @@ fn send(lab: &Chain, packets: u64) {
     traffic.start(lab.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
 }
 
-/// Waits for a report whose ledger fulfils `is_enough`.
+/// Waits for a report whose ledger fulfils `is_enough` and has measured runs of the XDP program.
 fn wait_for_ledger(running: &mut Running, is_enough: impl Fn(&Value) -> bool) {
-    let is_enough = |line: &str| line.contains("\"interval\"") && is_enough(&ledger_of(line));
+    let is_enough = |line: &str| {
+        line.contains("\"interval\"") && {
+            let ledger = ledger_of(line);
+            number(&ledger["xdp_programs"][0]["runs"]) > 0.0 && is_enough(&ledger)
+        }
+    };
     running.forwarder.wait_for_line(TIMEOUT, is_enough).unwrap();
 }
 

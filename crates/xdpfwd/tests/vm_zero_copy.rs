@@ -115,6 +115,25 @@ fn two_queues_on_one_umem_both_receive() {
     }
 }
 
+/// The verifier must accept the programs of the exact mode, and the symbols of this kernel must have
+/// the names by which the sampled mode tells the accounts apart.
+#[test]
+fn kernel_ledger_measures_in_both_modes() {
+    for mode in ["sampled", "exact"] {
+        let engine = format!("kernel_ledger = \"{mode}\"");
+        let final_report = assert_forwards_in_mode(["v0", "i1"], 1, &engine, best_mode());
+        let ledger = &final_report.json["kernel_ledger"];
+        assert_eq!(ledger["unavailable"], Value::Null, "{ledger}");
+        let cycles = |name: &str| {
+            let accounts = ledger["accounts"].as_array().unwrap();
+            let account = accounts.iter().find(|account| account["name"] == name).unwrap();
+            account["cycles"].as_u64().unwrap()
+        };
+        assert!(cycles("user") > 0 && cycles("softirq") > 0, "{ledger}");
+        println!("case: {mode}: {}", ledger["accounts"]);
+    }
+}
+
 /// Adds a filter with one rule, which runs in the XDP program.
 fn with_kernel_filter(config: &str, rule: &str) -> String {
     let config = config.replace("to = \"wan\"", "to = \"wan\"\nstages = [\"fw\"]");
