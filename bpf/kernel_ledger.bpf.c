@@ -106,9 +106,11 @@ static __always_inline void after_event(struct core *core)
 	__u64 now = bpf_ktime_get_ns();
 
 	// An interrupt can run this program inside of itself, and so set a later time.
-	if (now > core->last && core->account < ACCOUNTS)
-		core->nanoseconds[core->account] += now - core->last;
-	core->last = now;
+	if (now > core->last) {
+		if (core->account < ACCOUNTS)
+			core->nanoseconds[core->account] += now - core->last;
+		core->last = now;
+	}
 	core->account = current_account(core);
 	core->events++;
 }

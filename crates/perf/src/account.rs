@@ -132,23 +132,41 @@ impl Samples {
     }
 }
 
-/// The time of one core, by account.
+/// The time of one core, by account. No time ever decreases.
 #[derive(Clone, Debug, Default)]
 pub struct CoreUsage {
     /// The core.
     pub core: usize,
     /// Time by account, in the order of [`Account::ALL`].
     pub accounts: [Duration; Account::ALL.len()],
+    groups: [[Duration; Group::ALL.len()]; Account::ALL.len()],
     /// The samples from which the times are computed; none if the times were measured exactly.
     pub samples: Samples,
 }
 
 impl CoreUsage {
-    /// Divides the time that a core was sampled among the accounts, by their samples.
-    pub(crate) fn from_samples(core: usize, sampled: Duration, samples: Samples) -> Self {
-        let total = samples.total().max(1) as f64;
-        let share = |account| sampled.mul_f64(samples.account(account) as f64 / total);
-        Self { core, accounts: Account::ALL.map(share), samples }
+    /// Creates the usage of a core from times that were measured exactly, or from zeros.
+    pub(crate) fn new(core: usize, accounts: [Duration; Account::ALL.len()]) -> Self {
+        Self { core, accounts, ..Self::default() }
+    }
+
+    /// Divides `time` among the accounts and groups of the samples that were taken in it. Without
+    /// samples, does nothing.
+    pub(crate) fn charge(&mut self, time: Duration, samples: &Samples) {
+        let total = samples.total();
+        if total == 0 {
+            return;
+        }
+        let share = |count: u64| time.mul_f64(count as f64 / total as f64);
+        for account in Account::ALL {
+            let index = account as usize;
+            self.accounts[index] += share(samples.account(account));
+            self.samples.accounts[index] += samples.accounts[index];
+            for group in Group::ALL {
+                self.groups[index][group as usize] += share(samples.group(account, group));
+                self.samples.groups[index][group as usize] += samples.group(account, group);
+            }
+        }
     }
 
     /// Returns the time of an account.
@@ -156,10 +174,9 @@ impl CoreUsage {
         self.accounts[account as usize]
     }
 
-    /// Returns the time of a group within an account.
+    /// Returns the time of a group within an account; zero if the times were measured exactly.
     pub fn group(&self, account: Account, group: Group) -> Duration {
-        let samples = self.samples.account(account).max(1) as f64;
-        self.account(account).mul_f64(self.samples.group(account, group) as f64 / samples)
+        self.groups[account as usize][group as usize]
     }
 }
 
@@ -178,7 +195,8 @@ mod tests {
         ] {
             (0..count).for_each(|_| samples.add(account, group));
         }
-        let usage = CoreUsage::from_samples(7, Duration::from_secs(10), samples);
+        let mut usage = CoreUsage::default();
+        usage.charge(Duration::from_secs(10), &samples);
         assert_eq!(usage.account(Account::SystemCall), Duration::from_secs(6));
         assert_eq!(usage.group(Account::SystemCall, Group::Copy), Duration::from_secs(2));
         assert_eq!(usage.group(Account::Idle, Group::Scheduler), Duration::ZERO);
@@ -187,9 +205,26 @@ mod tests {
     }
 
     #[test]
-    fn usage_without_samples_is_zero() {
-        let usage = CoreUsage::from_samples(0, Duration::from_secs(1), Samples::default());
+    fn charge_without_samples_does_nothing() {
+        let mut usage = CoreUsage::default();
+        usage.charge(Duration::from_secs(1), &Samples::default());
         assert_eq!(usage.accounts.iter().sum::<Duration>(), Duration::ZERO);
+    }
+
+    /// Reports are compared with earlier ones, so what was charged must not change.
+    #[test]
+    fn later_samples_of_other_accounts_reduce_no_time() {
+        let mut usage = CoreUsage::default();
+        let mut first = Samples::default();
+        first.add(Account::SystemCall, Group::Copy);
+        usage.charge(Duration::from_secs(1), &first);
+        let mut second = Samples::default();
+        (0..100).for_each(|_| second.add(Account::Idle, Group::Other));
+        usage.charge(Duration::from_millis(10), &second);
+        assert_eq!(usage.account(Account::SystemCall), Duration::from_secs(1));
+        assert_eq!(usage.group(Account::SystemCall, Group::Copy), Duration::from_secs(1));
+        assert_eq!(usage.account(Account::Idle), Duration::from_millis(10));
+        assert_eq!(usage.samples.total(), 101);
     }
 
     #[test]

@@ -9,7 +9,8 @@ use crate::symbols::Symbols;
 pub enum Thread {
     /// A worker.
     Worker,
-    /// The idle task of a core.
+    /// The idle task of a core, or a thread that this process's PID namespace does not contain: the
+    /// kernel reports both as 0.
     Idle,
     /// Any other thread.
     Other,
@@ -52,7 +53,13 @@ fn classify_functions(functions: &[Function], thread: Thread, core: Core) -> (Ac
         let account = match thread {
             Thread::Worker if functions.is_empty() => Account::User,
             Thread::Worker => Account::SystemCall,
-            Thread::Idle if !has_role(functions, Role::Interrupt) => Account::Idle,
+            // Without the idle loop in the chain: a thread of another PID namespace, whose number
+            // the kernel reports as 0.
+            Thread::Idle
+                if has_role(functions, Role::IdleLoop) && !has_role(functions, Role::Interrupt) =>
+            {
+                Account::Idle
+            }
             Thread::Idle | Thread::Other => Account::Other,
         };
         return (account, group(functions));
@@ -64,6 +71,8 @@ fn classify_functions(functions: &[Function], thread: Thread, core: Core) -> (Ac
     let is_overhead = has_role(inner, Role::NetworkSoftirq) || inner.len() == 1;
     let account = if thread == Thread::Worker
         && has_role(interrupted, Role::SystemCall)
+        // A softirq after an interrupt is not caused by the system call that was interrupted.
+        && !has_role(interrupted, Role::Interrupt)
         && (has_role(inner, Role::VethPoll) || core.only_veths && is_overhead)
         && !is_receive_of_port
     {

@@ -9,7 +9,7 @@ use crate::symbols::SymbolError;
 #[non_exhaustive]
 pub enum StartError {
     /// The process may not sample other programs.
-    #[error("needs CAP_PERFMON (or sysctl kernel.perf_event_paranoid=-1)")]
+    #[error("needs CAP_PERFMON (or sysctl kernel.perf_event_paranoid=0)")]
     NoPerfmon,
     /// The kernel hides its symbols.
     #[error("needs CAP_SYSLOG and sysctl kernel.kptr_restrict=1 or 0, to read kernel symbols")]
@@ -29,6 +29,9 @@ pub enum StartError {
     /// A BPF program was rejected.
     #[error("cannot trace: {0}")]
     Bpf(String),
+    /// The memory for samples exceeds the limit on locked memory.
+    #[error("cannot lock memory for samples: needs CAP_IPC_LOCK (or a higher `ulimit -l`)")]
+    LockedMemory,
     /// The kernel rejected an event.
     #[error("cannot sample (perf_event_open): {0}")]
     Event(io::Error),
@@ -41,6 +44,14 @@ impl StartError {
     pub(crate) fn of_event(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::PermissionDenied => Self::NoPerfmon,
+            _ => Self::Event(error),
+        }
+    }
+
+    /// `error` comes from mapping the ring buffer of an event.
+    pub(crate) fn of_ring(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Self::LockedMemory,
             _ => Self::Event(error),
         }
     }

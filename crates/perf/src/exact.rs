@@ -7,7 +7,7 @@ use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, Object, ObjectBuilder};
 use rustix::process::getppid;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::account::{Account, CoreUsage, Samples};
+use crate::account::{Account, CoreUsage};
 use crate::chain::Core;
 use crate::error::StartError;
 
@@ -104,7 +104,7 @@ impl Tracer {
             let state = state.unwrap_or_default();
             events += state.events;
             busiest = busiest.max(state.events);
-            CoreUsage { core: core.number, accounts: state.times(now), samples: Samples::default() }
+            CoreUsage::new(core.number, state.times(now))
         });
         let cores = cores.collect();
         let cost = self.event_cost.as_secs_f64() * busiest as f64;

@@ -26,6 +26,8 @@ pub(crate) enum Role {
     NetworkSoftirq,
     /// Entry of an interrupt.
     Interrupt,
+    /// The idle loop of a core.
+    IdleLoop,
     /// The poll function of a veth.
     VethPoll,
     /// Delivers a packet to a socket, as the receive work of a port.
@@ -47,7 +49,7 @@ pub(crate) enum Role {
 #[rustfmt::skip]
 const FUNCTIONS: &[Row] = {
     use Group::*;
-    use Role::{BpfCaller, Interrupt, NetworkSoftirq, PortReceive, Softirq, SystemCall, VethPoll};
+    use Role::{BpfCaller, IdleLoop, Interrupt, NetworkSoftirq, PortReceive, Softirq, SystemCall, VethPoll};
     const NONE: Role = Role::None;
     &[
     // The context of the chain.
@@ -65,6 +67,8 @@ const FUNCTIONS: &[Row] = {
     ("sysvec_*",                    None, Interrupt),
     ("asm_common_interrupt",        None, Interrupt),
     ("common_interrupt*",           None, Interrupt),
+    ("do_idle",                     None, IdleLoop),
+    ("cpu_startup_entry",           None, IdleLoop),
 
     // AF_XDP, receiving.
     ("__xsk_rcv*",                  Some(AfXdpReceive), PortReceive),
@@ -313,6 +317,7 @@ const FUNCTIONS: &[Row] = {
     ("sock_def_write_space",        Some(Scheduler), NONE),
     ("do_sched_yield",              Some(Scheduler), NONE),
     ("sched_*",                     Some(Scheduler), NONE),
+    ("sched_clock*",                None, NONE),
     ("do_nanosleep",                Some(Scheduler), NONE),
     ("hrtimer_nanosleep",           Some(Scheduler), NONE),
     ("poll_schedule_timeout",       Some(Scheduler), NONE),

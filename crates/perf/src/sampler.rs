@@ -1,7 +1,6 @@
 //! Samples cores with the kernel's `perf_event_open`, and counts the samples by account and group.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -28,8 +27,9 @@ const READ_INTERVAL: Duration = Duration::from_millis(200);
 /// ones.
 const RING_BYTES: usize = 256 << 10;
 
-/// A core without samples for this time is taken as offline: its time stops.
-const OFFLINE_AFTER: Duration = Duration::from_secs(1);
+/// A core that was sampled less often than this share of [`FREQUENCY_HZ`] was offline meanwhile. (A
+/// virtual machine that does not run loses samples, too, but not as many.)
+const MIN_RATE: f64 = 0.1;
 
 /// Samples cores until it is dropped. A thread reads the samples five times per second.
 pub struct Sampler {
@@ -75,9 +75,10 @@ struct State {
 struct Ring {
     core: Core,
     sampler: perf_event::Sampler,
-    samples: Samples,
+    usage: CoreUsage,
     lost: u64,
-    last_sample: Instant,
+    /// Until when the core's time is charged to accounts: the last read that found samples.
+    charged_until: Instant,
 }
 
 impl Sampler {
@@ -95,12 +96,7 @@ impl Sampler {
         let interrupt_cost = sample_cost().map_err(StartError::of_event)?;
         let mut rings = Vec::with_capacity(cores.len());
         for core in cores {
-            match Ring::open(*core) {
-                Ok(ring) => rings.push(ring),
-                // The core has gone offline since the caller listed it.
-                Err(error) if error.raw_os_error() == Some(ENODEV) => {}
-                Err(error) => return Err(StartError::of_event(error)),
-            }
+            rings.extend(Ring::open(*core)?);
         }
         let state = Arc::new(Mutex::new(State {
             symbols,
@@ -150,16 +146,20 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 const ENODEV: i32 = 19;
 
 impl Ring {
-    fn open(core: Core) -> io::Result<Self> {
-        let mut counter = event(FREQUENCY_HZ).any_pid().one_cpu(core.number).build()?;
-        counter.enable()?;
-        let sampler = counter.sampled(RING_BYTES)?;
-        let last_sample = Instant::now();
-        Ok(Self { core, sampler, samples: Samples::default(), lost: 0, last_sample })
+    /// Returns `None` if the core has gone offline since the caller listed it.
+    fn open(core: Core) -> Result<Option<Self>, StartError> {
+        let mut counter = match event(FREQUENCY_HZ).any_pid().one_cpu(core.number).build() {
+            Err(error) if error.raw_os_error() == Some(ENODEV) => return Ok(None),
+            counter => counter.map_err(StartError::of_event)?,
+        };
+        counter.enable().map_err(StartError::of_event)?;
+        let sampler = counter.sampled(RING_BYTES).map_err(StartError::of_ring)?;
+        let usage = CoreUsage::new(core.number, Default::default());
+        Ok(Some(Self { core, sampler, usage, lost: 0, charged_until: Instant::now() }))
     }
 
     fn read(&mut self, symbols: &Symbols, workers: &BTreeSet<u32>) {
-        let before = self.samples.total();
+        let mut samples = Samples::default();
         while let Some(record) = self.sampler.next_record() {
             match record.parse_record() {
                 Ok(data::Record::Sample(sample)) => {
@@ -170,7 +170,7 @@ impl Ring {
                     };
                     let chain = sample.callchain().unwrap_or_default();
                     let (account, group) = classify(symbols, chain, thread, self.core);
-                    self.samples.add(account, group);
+                    samples.add(account, group);
                 }
                 Ok(data::Record::Lost(lost)) => self.lost += lost.lost,
                 Ok(data::Record::LostSamples(lost)) => self.lost += lost.lost,
@@ -179,8 +179,13 @@ impl Ring {
                 Err(_) => self.lost += 1,
             }
         }
-        if self.samples.total() > before {
-            self.last_sample = Instant::now();
+        if samples.total() > 0 {
+            let now = Instant::now();
+            let elapsed = now.duration_since(self.charged_until);
+            let by_count = Duration::from_secs_f64(samples.total() as f64 / FREQUENCY_HZ as f64);
+            let was_offline = by_count < elapsed.mul_f64(MIN_RATE) && elapsed > 5 * READ_INTERVAL;
+            self.usage.charge(if was_offline { by_count } else { elapsed }, &samples);
+            self.charged_until = now;
         }
     }
 }
@@ -196,16 +201,10 @@ impl State {
 
     fn counts(&self) -> Sampled {
         let now = Instant::now();
-        let usage = |ring: &Ring| {
-            let is_online = now.duration_since(ring.last_sample) < OFFLINE_AFTER;
-            let end = if is_online { now } else { ring.last_sample };
-            let sampled = end.duration_since(self.started.min(end));
-            CoreUsage::from_samples(ring.core.number, sampled, ring.samples.clone())
-        };
-        let samples: u64 = self.rings.iter().map(|ring| ring.samples.total()).sum();
+        let samples: u64 = self.rings.iter().map(|ring| ring.usage.samples.total()).sum();
         let read_cost = self.read_time.div_f64(samples.max(1) as f64);
         Sampled {
-            cores: self.rings.iter().map(usage).collect(),
+            cores: self.rings.iter().map(|ring| ring.usage.clone()).collect(),
             elapsed: now.duration_since(self.started),
             samples,
             lost: self.rings.iter().map(|ring| ring.lost).sum(),

@@ -37,14 +37,15 @@ pub(crate) fn kernel_ledger(ledger: &KernelLedgerReport) -> String {
     for program in &ledger.xdp_programs {
         let _ = writeln!(
             text,
-            "xdp program of {}  {:.1} cycles per run, {} runs",
+            "XDP program of {} ({})  {:.1} cycles per run, {} measured runs",
             program.port,
+            program.interface,
             program.cycles_per_run,
             grouped(program.runs)
         );
     }
     if let Some(why) = &ledger.xdp_unavailable {
-        let _ = writeln!(text, "xdp programs  run time unavailable: {why}");
+        let _ = writeln!(text, "XDP programs  run time unavailable: {why}");
     }
     for worker in &ledger.workers {
         let _ = writeln!(
@@ -58,10 +59,9 @@ pub(crate) fn kernel_ledger(ledger: &KernelLedgerReport) -> String {
     text
 }
 
-/// Returns how the ledger was measured: `sampled, cores 0 and 1, 2,410 samples, …`.
+/// Returns how the ledger was measured: `sampled, cores 0-1, 2,410 samples, …`.
 fn heading(ledger: &KernelLedgerReport) -> String {
-    let cores: Vec<String> = ledger.cores.iter().map(|core| core.core.to_string()).collect();
-    let mut heading = format!("{}, cores {}", ledger.mode, cores.join(", "));
+    let mut heading = format!("{}, {}", ledger.mode, core_list(ledger));
     if let Some(sampling) = &ledger.sampling {
         let _ = write!(heading, ", {} samples", grouped(sampling.samples));
         if sampling.lost > 0 {
@@ -86,9 +86,25 @@ fn heading(ledger: &KernelLedgerReport) -> String {
     heading
 }
 
+/// Returns the measured cores in the kernel's notation: `core 1`, `cores 0-3,8`.
+fn core_list(ledger: &KernelLedgerReport) -> String {
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    for core in &ledger.cores {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == core.core => *last = core.core,
+            _ => ranges.push((core.core, core.core)),
+        }
+    }
+    let range = |&(first, last): &(usize, usize)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    let list = ranges.iter().map(range).collect::<Vec<_>>().join(",");
+    if ledger.cores.len() == 1 { format!("core {list}") } else { format!("cores {list}") }
+}
+
 #[cfg(test)]
 mod tests {
-    use xdpfwd_engine::{GroupReport, SamplingReport, XdpProgramReport};
+    use xdpfwd_engine::{CoreReport, GroupReport, SamplingReport, XdpProgramReport};
 
     use super::*;
 
@@ -123,6 +139,9 @@ mod tests {
                 sample_nanoseconds: 4000,
                 cost_percent: 0.096,
             }),
+            cores: [0, 1, 2, 8]
+                .map(|core| CoreReport { core, workers: vec![], accounts: vec![] })
+                .into(),
             accounts: vec![account("user", 170.0, 4.0), account("system_call", 1900.25, 41.0)],
             groups: vec![
                 GroupReport { account: "system_call", group: account("copy", 230.0, 6.0) },
@@ -140,12 +159,12 @@ mod tests {
         assert_eq!(
             kernel_ledger(&ledger),
             "
-kernel ledger (sampled, cores , 2,410 samples, 4,000 ns each = 0.10 % of a core)
+kernel ledger (sampled, cores 0-2,8, 2,410 samples, 4,000 ns each = 0.10 % of a core)
 account      cycles/packet in   share
 user                    170.0   4.0 %
 system_call            1900.2  41.0 %
   copy                  230.0   6.0 %
-xdp program of lan  120.3 cycles per run, 12,345 runs
+XDP program of lan (fwd0)  120.3 cycles per run, 12,345 measured runs
 "
         );
     }

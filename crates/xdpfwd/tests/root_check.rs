@@ -167,7 +167,7 @@ fn check_that_cannot_run_causes_warning() {
     assert!(text.contains("cannot check the number of queues: "), "{text}");
     assert!(text.contains("cannot check whether enough huge pages are free"), "{text}");
     let text = check("mount -t tmpfs none /proc;");
-    assert!(text.contains("cannot check whether a port takes an SSH session"), "{text}");
+    assert!(text.contains("cannot check whether a port cuts off an SSH session"), "{text}");
     config.write(
         &fs::read_to_string(config.path())
             .unwrap()

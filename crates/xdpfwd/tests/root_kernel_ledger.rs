@@ -137,7 +137,8 @@ fn sampled_ledger_has_samples_in_all_accounts_of_the_worker() {
     assert_eq!(samples, number(&sampling["samples"]));
     let expected = 241.0 * list(&ledger["cores"]).len() as f64 * number(&ledger["seconds"]);
     let all = samples + number(&sampling["lost"]);
-    assert!((0.8..1.2).contains(&(all / expected)), "{all} of {expected} samples: {ledger}");
+    // A virtual machine loses timer interrupts while the host does not run it.
+    assert!((0.3..1.2).contains(&(all / expected)), "{all} of {expected} samples: {ledger}");
     assert_eq!(sampling["frequency_hz"], 241);
     assert!(number(&sampling["sample_nanoseconds"]) > 0.0);
     let cost = 241.0 * number(&sampling["sample_nanoseconds"]) * 1e-7;
@@ -268,15 +269,17 @@ fn reload_continues_run_time_of_replaced_program() {
     let generator = Traffic::new().rate(20_000).core(0).start(lab.gen_(), "gen0").unwrap();
     let runs = |ledger: &Value| number(&ledger["xdp_programs"][0]["runs"]);
     wait_for_ledger(&mut running, |ledger| runs(ledger) >= 100.0);
+    // Without packets, no program runs any more: the new program starts with 0 runs and keeps them.
+    generator.stop().unwrap();
+    let last_line = |running: &Running| {
+        running.forwarder.last_line(|line| line.contains("\"interval\"")).unwrap()
+    };
+    let before = ledger_of(&last_line(&running));
     running.config.write(&config("drop proto tcp dport 2"));
     running.reload("INFO reloaded");
-    // A new program starts with 0 runs: the report after the reload must not.
-    let line = running.forwarder.last_line(|line| line.contains("\"interval\"")).unwrap();
-    assert!(runs(&ledger_of(&line)) >= 100.0, "{line}");
-    generator.stop().unwrap();
     let (_, final_report) = running.stop();
     let program = &final_report.json["kernel_ledger"]["xdp_programs"][0];
-    assert!(number(&program["runs"]) >= 100.0, "{program}");
+    assert!(number(&program["runs"]) >= runs(&before), "{program}, before: {before}");
     assert!(number(&program["nanoseconds"]) > 0.0, "{program}");
 }
 

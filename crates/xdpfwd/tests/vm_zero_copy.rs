@@ -129,7 +129,9 @@ fn kernel_ledger_measures_in_both_modes() {
             let account = accounts.iter().find(|account| account["name"] == name).unwrap();
             account["cycles"].as_u64().unwrap()
         };
-        assert!(cycles("user") > 0 && cycles("softirq") > 0, "{ledger}");
+        // 241 samples per second need not meet both.
+        assert!(cycles("user") + cycles("softirq") > 0, "{ledger}");
+        assert!(mode == "sampled" || cycles("user") > 0 && cycles("softirq") > 0, "{ledger}");
         println!("case: {mode}: {}", ledger["accounts"]);
     }
 }

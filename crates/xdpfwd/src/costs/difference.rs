@@ -51,7 +51,7 @@ impl Costs {
             rx_packets,
             syscalls,
             ledger: self.ledger.since(&before.ledger),
-            stages: self.stages.iter().map(|stage| stage.since(&before.stages)).collect(),
+            stages: stages_since(&self.stages, &before.stages),
             kernel_ledger,
         }
     }
@@ -96,9 +96,19 @@ impl Task {
     }
 }
 
+/// A stage can be on a path several times: the n-th is compared with the n-th.
+fn stages_since(now: &[Stage], before: &[Stage]) -> Vec<Stage> {
+    let same = |stage: &Stage, other: &Stage| stage.path == other.path && stage.name == other.name;
+    let since = |(index, stage): (usize, &Stage)| {
+        let earlier_in_list = now[..index].iter().filter(|other| same(stage, other)).count();
+        let before = before.iter().filter(|other| same(stage, other)).nth(earlier_in_list);
+        stage.since(&before.cloned().unwrap_or_default())
+    };
+    now.iter().enumerate().map(since).collect()
+}
+
 impl Stage {
-    fn since(&self, before: &[Self]) -> Self {
-        let before = earlier(before, self, |stage| (stage.path.clone(), stage.name.clone()));
+    fn since(&self, before: &Self) -> Self {
         let (calls, packets) =
             (delta(self.calls, before.calls), delta(self.packets, before.packets));
         // A report without `cycles` has only the cycles per packet since the start.

@@ -99,10 +99,10 @@ pub(crate) struct KernelLedger {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub(crate) struct Sampling {
-    pub(crate) frequency_hz: f64,
+    pub(crate) frequency_hz: u64,
     pub(crate) samples: u64,
     pub(crate) lost: u64,
-    pub(crate) sample_nanoseconds: f64,
+    pub(crate) sample_nanoseconds: u64,
     pub(crate) cost_percent: f64,
 }
 
@@ -110,7 +110,7 @@ pub(crate) struct Sampling {
 #[serde(default)]
 pub(crate) struct Tracing {
     pub(crate) events: u64,
-    pub(crate) event_nanoseconds: f64,
+    pub(crate) event_nanoseconds: u64,
     pub(crate) cost_percent: f64,
 }
 

@@ -141,7 +141,7 @@ fn append_kernel(ledger: &KernelLedger, text: &mut String) {
     for program in &ledger.xdp_programs {
         let _ = writeln!(
             text,
-            "XDP program of {} ({})  {:.1} cycles per run, {} runs",
+            "XDP program of {} ({})  {:.1} cycles per run, {} measured runs",
             program.port,
             program.interface,
             program.cycles_per_run,

@@ -70,7 +70,12 @@ pub(super) fn alerts(model: &Model) -> Vec<Alert> {
     for core in model.kernel.iter().flat_map(|kernel| &kernel.cores) {
         let other = core.accounts.iter().find(|account| account.name == "other");
         let share = other.map_or(0.0, |other| other.share_percent);
-        if !core.workers.is_empty() && share >= MAX_OTHER_PERCENT {
+        // Workers without a fixed core are listed at each core that they may use.
+        let runs_worker = core
+            .accounts
+            .iter()
+            .any(|account| matches!(&*account.name, "user" | "system_call") && account.cycles > 0);
+        if !core.workers.is_empty() && runs_worker && share >= MAX_OTHER_PERCENT {
             let core = core.core;
             add(
                 Severity::Warning,

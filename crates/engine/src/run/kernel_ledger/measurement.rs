@@ -135,6 +135,7 @@ impl KernelLedger {
             }
         };
         match &self.statistics {
+            Ok(_) if self.measurement.is_err() => measured,
             Ok(_) => KernelLedgerReport { xdp_programs: self.run_times(programs), ..measured },
             Err(why) => KernelLedgerReport { xdp_unavailable: Some(why.clone()), ..measured },
         }

@@ -23,7 +23,7 @@ pub(crate) fn stages(model: &Model) -> Panel {
             Column::number("of busy", 1),
             Column::rest("", 6, 5),
         ],
-        rows: stages.chain(programs.map(|program| program_row(program, model))).collect(),
+        rows: stages.chain(programs.map(program_row)).collect(),
         empty: "no stages".to_owned(),
         ..Panel::default()
     }
@@ -56,7 +56,7 @@ fn row(stage: &Stage, model: &Model) -> Vec<Cell> {
     ]
 }
 
-fn program_row(program: &XdpProgram, model: &Model) -> Vec<Cell> {
+fn program_row(program: &XdpProgram) -> Vec<Cell> {
     let cycles = match program.runs {
         0 => "-".to_owned(),
         _ => format!("{:.1}", program.cycles_per_run),
@@ -64,7 +64,8 @@ fn program_row(program: &XdpProgram, model: &Model) -> Vec<Cell> {
     vec![
         format!("XDP {}", program.port).into(),
         Cell::new(&*program.interface, Tone::Faint),
-        per_second(program.runs, model).into(),
+        // Only some of the runs are measured, so `runs` is no rate.
+        "".into(),
         "".into(),
         "".into(),
         Cell::new(cycles, Tone::Strong),

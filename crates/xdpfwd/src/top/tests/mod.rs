@@ -108,7 +108,7 @@ fn kernel_ledger(seconds: f64) -> Value {
     json!({
         "mode": "sampled", "unavailable": null, "seconds": seconds,
         "sampling": { "frequency_hz": 241, "samples": (241.0 * seconds) as u64, "lost": 0,
-            "sample_nanoseconds": 2100.0, "cost_percent": 0.05 },
+            "sample_nanoseconds": 2100, "cost_percent": 0.05 },
         "tracing": null, "accounts": accounts, "groups": groups.iter().map(group).collect::<Value>(),
         "cores": [{ "core": 1, "workers": [0], "accounts": accounts }],
         "workers": [{ "worker": 0, "voluntary_switches": (3.0 * seconds) as u64,
