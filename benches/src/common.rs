@@ -151,8 +151,8 @@ impl Common {
         self.begin_with(name, "forwarder", &names)
     }
 
-    /// Checks the prerequisites of a measurement for which `--only` accepts these names. Returns its
-    /// result files.
+    /// Checks the prerequisites of a measurement for which `--only` accepts these names. Returns
+    /// its result files.
     pub(crate) fn begin_with(
         &self,
         name: &'static str,

@@ -16,8 +16,8 @@ use xdpfwd_xsk::clock;
 
 use crate::{common::on_core, stats::Median};
 
-/// The memory is laid out as a UMEM: frames of 2048 bytes with 256 bytes of headroom. As many frames
-/// circulate in the lab: those of a fill ring and of an RX ring.
+/// The memory is laid out as a UMEM: frames of 2048 bytes with 256 bytes of headroom. As many
+/// frames circulate in the lab: those of a fill ring and of an RX ring.
 const FRAMES: usize = 4096 + 2048;
 const FRAME_SIZE: usize = 2048;
 const HEADROOM: usize = 256;
@@ -44,8 +44,9 @@ pub(super) struct Costs {
 /// Time of a measurement of [`memcpy`].
 const MEMCPY_TIME: Duration = Duration::from_millis(200);
 
-/// Returns cycles per packet of `copies` copies as the stage `memcpy` makes them: from each frame of
-/// a batch to one buffer. Returns the mean, as the ledger does, so that both include interruptions.
+/// Returns cycles per packet of `copies` copies as the stage `memcpy` makes them: from each frame
+/// of a batch to one buffer. Returns the mean, as the ledger does, so that both include
+/// interruptions.
 pub(super) fn memcpy(core: usize, size: usize, copies: u16) -> Result<f64> {
     on_core(core, || {
         let mut memory = PageAligned::new(FRAMES * FRAME_SIZE);
@@ -92,9 +93,9 @@ impl PageAligned {
     }
 }
 
-/// Measures copies of `size` bytes that the kernel makes between a file in memory and a buffer, with
-/// the instructions with which it copies packets. The cost includes that of the system call, which
-/// does not depend on the size.
+/// Measures copies of `size` bytes that the kernel makes between a file in memory and a buffer,
+/// with the instructions with which it copies packets. The cost includes that of the system call,
+/// which does not depend on the size.
 pub(super) fn kernel(forwarding: usize, receiving: usize, size: usize) -> Result<Costs> {
     let mut file = File::from(memfd_create("xdpfwd-bench-copies", MFdFlags::empty())?);
     file.write_all(&vec![1; FRAMES * FRAME_SIZE]).context("filling a file in memory")?;

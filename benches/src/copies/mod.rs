@@ -1,5 +1,5 @@
-//! `copies`: the number of copies of a packet that each path makes, by the slope of cost over packet
-//! length, and the stage `memcpy` as a control.
+//! `copies`: the number of copies of a packet that each path makes, by the slope of cost over
+//! packet length, and the stage `memcpy` as a control.
 
 mod calibration;
 mod control;

@@ -18,8 +18,8 @@ pub(crate) struct Arguments {
     /// ESP backends, as in the configuration file
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values = ["aws-lc"])]
     pub(super) backends: Vec<String>,
-    /// Measure only the stage esp-seal, with the first of the transforms and backends: in the lab, and
-    /// alone with few and many frames
+    /// Measure only the stage esp-seal, with the first of the transforms and backends: in the lab,
+    /// and alone with few and many frames
     #[arg(long)]
     pub(super) compare_stage: bool,
     /// Lengths of the IP packets with --compare-stage, in bytes

@@ -1,5 +1,5 @@
-//! The stage `esp-seal` in the lab, from the ledger, compared with the stage alone (`bench-esp`). The
-//! number of frames shows what the caches contribute.
+//! The stage `esp-seal` in the lab, from the ledger, compared with the stage alone (`bench-esp`).
+//! The number of frames shows what the caches contribute.
 
 use std::fmt::Write as _;
 
@@ -24,8 +24,8 @@ use crate::{
 
 /// Frames of the lab's UMEM: the smallest number for two queues, and the default.
 const LAB_FRAMES: [u32; 2] = [256, 16384];
-/// Packets that circulate through the stage alone. 1024 is the default of `bench-esp`. As many as 6144
-/// circulate in the lab with the default UMEM: those of a fill ring and of an RX ring.
+/// Packets that circulate through the stage alone. 1024 is the default of `bench-esp`. As many as
+/// 6144 circulate in the lab with the default UMEM: those of a fill ring and of an RX ring.
 const ALONE_FRAMES: [usize; 3] = [64, 1024, 6144];
 /// Batches of a measurement alone.
 const BATCHES: usize = 4096;

@@ -1,5 +1,5 @@
-//! `paths`: packets per second, system calls, copies, cycles by account and context switches of each
-//! packet path.
+//! `paths`: packets per second, system calls, copies, cycles by account and context switches of
+//! each packet path.
 
 mod run;
 mod table;
@@ -97,8 +97,8 @@ impl Measured {
         Self { prepared, missing, runs: Vec::new(), failed: Vec::new() }
     }
 
-    /// Measures every path once with every length. Every other round has the reverse order, to cancel
-    /// the effect of the order.
+    /// Measures every path once with every length. Every other round has the reverse order, to
+    /// cancel the effect of the order.
     pub(crate) fn round(
         &mut self,
         common: &Common,

@@ -130,7 +130,7 @@ impl PacketAccounting {
         }
         let (ring_full, dropped_by_socket) = match is_packet_socket {
             false => ("AF_XDP: receive ring full", "AF_XDP: longer than a UMEM frame"),
-            true => ("packet socket: buffer full", "packet socket: no frame, or longer than it"),
+            true => ("packet socket: buffer full", "packet socket: longer than a UMEM frame"),
         };
         add(ring_full, kernel.rx_ring_full.into(), LossBasis::Counted, None, true);
         if too_long > 0 {

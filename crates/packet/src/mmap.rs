@@ -14,8 +14,8 @@ use crate::socket::PacketSocket;
 /// call for up to 256 packets.
 ///
 /// The port copies each received packet into a UMEM frame, because a packet in the ring has no
-/// headroom or tailroom: one copy more than with [`MmsgPort`](crate::MmsgPort). On transmission, the
-/// port copies the packet into the ring instead of the kernel.
+/// headroom or tailroom: one copy more than with [`MmsgPort`](crate::MmsgPort). On transmission,
+/// the port copies the packet into the ring instead of the kernel.
 ///
 /// The kernel hands over received packets in blocks, when 32 KiB are full or after a millisecond.
 pub type MmapPort = PacketPort<Mmap>;
@@ -49,9 +49,9 @@ pub struct Mmap {
 }
 
 impl Method for Mmap {
-    /// Twice the time after which the kernel hands over a block, which older kernels round up to a
-    /// timer tick: up to 10 ms (`HZ = 100`).
-    const RECEIVE_DELAY: Duration = Duration::from_millis(25);
+    /// At least twice the time after which the kernel hands over a block. Kernels before 6.18 wait
+    /// for up to two timer ticks: 20 ms with `HZ = 100`.
+    const RECEIVE_DELAY: Duration = Duration::from_millis(50);
 
     fn open(socket: &PacketSocket) -> io::Result<Self> {
         let (layout, memory) = socket.map_rings()?;
@@ -138,10 +138,12 @@ impl Method for Mmap {
                         port.counters.syscalls += 2;
                         self.read_mtu(&port.socket);
                     }
-                    if !port.handle_refusal(&error, queue) {
+                    let goes_on = port.handle_refusal(&error, queue);
+                    // Also if the interface is down: each attempt copies its packets.
+                    self.max_requests = 1;
+                    if !goes_on {
                         break;
                     }
-                    self.max_requests = 1;
                 }
             }
         }

@@ -61,8 +61,8 @@ pub enum PortError {
 
 impl<M: Method> PacketPort<M> {
     /// Creates a port that uses this socket and frames of this UMEM. An
-    /// [`MmapPort`](crate::MmapPort) needs a socket with [`rings`](crate::SocketConfig::rings) that no
-    /// port has used before.
+    /// [`MmapPort`](crate::MmapPort) needs a socket with [`rings`](crate::SocketConfig::rings) that
+    /// no port has used before.
     pub fn new(socket: PacketSocket, umem: &Umem) -> Result<Self, PortError> {
         let completions = Completions::new(umem, MAX_COMPLETIONS).ok_or(PortError::TooManyPorts)?;
         let method = M::open(&socket).map_err(PortError::Map)?;

@@ -108,9 +108,9 @@ fn packets_of_one_queue_reach_one_socket() {
     let from_core_0 = received(&mut pool);
     send(&chain, 1, 200);
     let from_core_1 = received(&mut pool);
-    // The kernel selects the socket by the queue number in the packet's metadata. There, veth writes
-    // the index of the transmit queue, other drivers the index of the receive queue plus one. So
-    // accept either assignment of the two queues to the two sockets.
+    // The kernel selects the socket by the queue number in the packet's metadata. There, veth
+    // writes the index of the transmit queue, other drivers the index of the receive queue plus
+    // one. So accept either assignment of the two queues to the two sockets.
     assert!(
         matches!((&from_core_0[..], &from_core_1[..]), ([300, 0], [0, 200]) | ([0, 300], [200, 0])),
         "packets per socket from core 0: {from_core_0:?}, from core 1: {from_core_1:?}"

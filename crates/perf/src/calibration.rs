@@ -20,8 +20,8 @@ const TIMEOUT: Duration = Duration::from_millis(100);
 /// return from it.
 ///
 /// Samples the calling thread at a high rate while it repeats a short system call, which a sample
-/// interrupts inside the kernel, with a call chain as deep as that of a transmit call. A call that a
-/// sample interrupts takes longer than the others; the result is the median of the differences. A
+/// interrupts inside the kernel, with a call chain as deep as that of a transmit call. A call that
+/// a sample interrupts takes longer than the others; the result is the median of the differences. A
 /// median ignores the few calls that another thread or interrupt has made much longer.
 pub(crate) fn sample_cost() -> io::Result<Duration> {
     let (sender, receiver) = UnixDatagram::pair()?;

@@ -329,8 +329,8 @@ const FUNCTIONS: &[Row] = {
 
 type Row = (&'static str, Option<Group>, Role);
 
-/// Returns the rows of the table whose names start with the same byte as `name`. A kernel has 100,000
-/// names; comparing each with the whole table would take half a second.
+/// Returns the rows of the table whose names start with the same byte as `name`. A kernel has
+/// 100,000 names; comparing each with the whole table would take half a second.
 fn with_same_start(name: &str) -> &'static [Row] {
     static BY_FIRST_BYTE: OnceLock<BTreeMap<u8, Vec<Row>>> = OnceLock::new();
     let table = BY_FIRST_BYTE.get_or_init(|| {

@@ -27,8 +27,8 @@ pub enum SymbolError {
 }
 
 impl Symbols {
-    /// Reads the symbols of the kernel, its modules and loaded BPF programs. `port_programs` are the
-    /// names of the XDP programs that deliver packets to the workers.
+    /// Reads the symbols of the kernel, its modules and loaded BPF programs. `port_programs` are
+    /// the names of the XDP programs that deliver packets to the workers.
     pub fn read(port_programs: &[&str]) -> Result<Self, SymbolError> {
         // Symbols of removed modules may contain invalid UTF-8.
         let list = fs::read("/proc/kallsyms")?;

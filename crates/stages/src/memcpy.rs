@@ -11,8 +11,8 @@ use xdpfwd_pipeline::{
     BuildCx, Cx, PlanCx, PlanError, Stage, StageConfig, StagePlan, Verdicts, View,
 };
 
-/// Copies each packet `copies` times from its frame to a buffer, with one `memcpy` per copy. Packets
-/// do not change.
+/// Copies each packet `copies` times from its frame to a buffer, with one `memcpy` per copy.
+/// Packets do not change.
 ///
 /// All copies write the same buffer. The first copy brings the packet into the L1 cache, so every
 /// further copy reads and writes the L1 cache only. The cost per packet is therefore a line over
@@ -106,9 +106,10 @@ impl StagePlan for Memcpy {
 /// The largest frame size of a UMEM, in bytes.
 const MAX_FRAME: usize = 4096;
 
-/// Offset of the target in [`Buffer`]. Received packets start at a multiple of 2048 plus 256. With
-/// this offset, no packet ends at the address at which the next copy starts to read, modulo 4096:
-/// the processor would take that load for one of the bytes just stored, and wait (4K aliasing).
+/// Offset of the target in [`Buffer`]. A processor takes a load for one of the bytes just stored if
+/// both addresses are equal modulo 4096, and waits (4K aliasing). Received packets start at a
+/// multiple of 2048 plus 256. Of the offsets tried, this one was the fastest; the slowest took 1.8
+/// times as long.
 const OFFSET: usize = 2368;
 
 /// The memory with the target of all copies.

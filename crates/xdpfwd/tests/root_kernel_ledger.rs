@@ -325,8 +325,8 @@ fn killed_xdpfwd_leaves_no_run_time_statistics() {
 }
 
 /// Compares the accounts of the worker's core with those that a script with rules of its own
-/// computes from `perf record` of the same time. The interval reports before and after the recording
-/// give the ledger of that time.
+/// computes from `perf record` of the same time. The interval reports before and after the
+/// recording give the ledger of that time.
 #[test]
 #[ignore = "long: make test-long"]
 fn accounts_agree_with_perf_record_within_five_points() {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::iperf3::{GEN_ADDRESS, SINK_ADDRESS, transfer_both_ways};
-use support::{FinalReport, Running, TIMEOUT, build_lab, cross_connect_io};
+use support::{FinalReport, Running, TIMEOUT, build_lab, cross_connect_io, until};
 use xdpfwd_lab::{Chain, Sink, Traffic};
 use xdpfwd_testkit::lab::{ip, ping, sh};
 
@@ -53,8 +53,14 @@ fn packet_socket_overflow_is_counted() {
         let before = received_by_interface(&lab);
         let traffic = Traffic::new().size(60).flows(16).core(0).count(2_000_000);
         traffic.start(lab.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
-        let after = received_by_interface(&lab);
-        // Stopped at once: the last packets are still in the kernel.
+        // Until the interface has received all packets that the generator sent.
+        let mut after = before;
+        until("a steady count of received packets", || {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let earlier = std::mem::replace(&mut after, received_by_interface(&lab));
+            after > before && after == earlier
+        });
+        // The last packets are still in the socket.
         let (_, final_report) = running.stop();
         final_report.assert_frames_and_packets_add_up();
         let received = final_report.parsed.port("fwd0").unwrap().rx_packets;

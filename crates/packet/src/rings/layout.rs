@@ -6,7 +6,7 @@ use crate::abi::{RingRequest, SLOT_HEADER};
 
 /// Time after which the kernel hands over a block that is not full. A packet waits for this time at
 /// most, or for twice this time if the kernel has just started the block. The shortest time that
-/// the kernel accepts; kernels before 6.18 round it up to a timer tick (4 ms with `HZ = 250`).
+/// the kernel accepts; kernels before 6.18 wait for up to two timer ticks (8 ms with `HZ = 250`).
 const RETIRE_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// Bytes of a receive block. Smaller blocks are handed over earlier under load; larger ones cost
@@ -29,9 +29,9 @@ pub(crate) struct RingLayout {
 }
 
 impl RingLayout {
-    /// Returns the layout for packets of a UMEM with this frame size: 2048 or 4096. A slot has the size of a
-    /// frame. Its header takes less than the headroom, so each packet that fits the MTU of an
-    /// interface fits into a slot.
+    /// Returns the layout for packets of a UMEM with this frame size: 2048 or 4096. A slot has the
+    /// size of a frame. Its header takes less than the headroom, so each packet that fits the MTU
+    /// of an interface fits into a slot.
     pub(crate) fn new(frame_size: u32) -> Option<Self> {
         matches!(frame_size, 2048 | 4096).then_some(Self {
             block_len: BLOCK_LEN as usize,

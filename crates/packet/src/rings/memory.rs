@@ -60,9 +60,10 @@ impl RingMemory {
         assert!(offset.is_multiple_of(mem::align_of::<AtomicU32>()));
         let word = self.at(offset, mem::size_of::<AtomicU32>()).cast();
         // SAFETY: `at` checked that the word is inside our mapping, which lives as long as `self`;
-        // the mapping begins at a page, so the word is aligned as the offset is. In this
-        // process, only one port on one thread uses the mapping (`PacketSocket::map_rings`, `Rc`),
-        // so no other access races with copies of headers that contain the word. Needs `unsafe`: a reference from an address.
+        // the mapping begins at a page, so the word is aligned as the offset is. In this process,
+        // only one port on one thread uses the mapping (`PacketSocket::map_rings`, `Rc`), so no
+        // other access races with copies of headers that contain the word. Needs `unsafe`: a
+        // reference from an address.
         unsafe { AtomicU32::from_ptr(word) }
     }
 

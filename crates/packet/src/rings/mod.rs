@@ -2,9 +2,9 @@
 //! <https://docs.kernel.org/networking/packet_mmap.html>; kernel side `net/packet/af_packet.c`.
 //!
 //! The **receive ring** consists of blocks. The kernel copies packets into a block, and hands the
-//! block over when it is full or a timeout (`layout::RETIRE_TIMEOUT`) has passed. The **transmit ring** consists of
-//! slots of equal length, each for one packet. Both sides hand over with a status word: they write
-//! it after the data (release) and read it before the data (acquire).
+//! block over when it is full or a timeout (`layout::RETIRE_TIMEOUT`) has passed. The **transmit
+//! ring** consists of slots of equal length, each for one packet. Both sides hand over with a
+//! status word: they write it after the data (release) and read it before the data (acquire).
 
 mod layout;
 mod memory;

@@ -53,7 +53,7 @@ impl TransmitRing {
             if status.load(Ordering::Acquire) & STATES != 0 {
                 break;
             }
-            debug_assert!(packet.len() <= self.slot_len - SLOT_HEADER);
+            assert!(packet.len() <= self.slot_len - SLOT_HEADER);
             self.memory.write(slot, header_of(packet.len()));
             self.memory.copy_in(slot + SLOT_HEADER, packet);
             // Release: the packet is complete before the request.

@@ -25,9 +25,11 @@ impl<C: Chain> Worker<C> {
         let mut quiet_since = start;
         let mut retired = false;
         while start.elapsed() < timeout {
+            // The time before the check: if the thread is preempted after it, packets can arrive.
+            let checked = Instant::now();
             if self.poll_once() > 0 {
                 quiet_since = Instant::now();
-            } else if quiet_since.elapsed() >= quiet {
+            } else if checked.duration_since(quiet_since) >= quiet {
                 if !retired {
                     self.retire_all();
                     retired = true;

@@ -1,7 +1,7 @@
 //! TCP through xdpfwd with iperf3, in a lab with [addresses](xdpfwd_lab::ChainBuilder::addresses).
 
 use std::net::{SocketAddr, TcpStream};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,18 +12,19 @@ use super::TIMEOUT;
 pub const GEN_ADDRESS: &str = "10.77.0.1";
 pub const SINK_ADDRESS: &str = "10.77.0.2";
 
-/// Runs iperf3 in both directions, one after the other, with four connections, for an amount such as
-/// `["--time", "2"]`. Returns the received bytes.
+/// Runs iperf3 in both directions, one after the other, with four connections, for an amount such
+/// as `["--time", "2"]`. Returns the received bytes.
 pub fn transfer_both_ways(lab: &Chain, amount: [&str; 2]) -> [u64; 2] {
     let mut server = lab.sink().command("iperf3");
-    let mut server = server
+    let server = server
         .args(["--server", "--port", "5301"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    let _server = Server(server);
     wait_for_server(lab.gen_());
-    let received_bytes = [&[][..], &["--reverse"]].map(|direction| {
+    [&[][..], &["--reverse"]].map(|direction| {
         let mut client = lab.gen_().command("iperf3");
         client
             .args(["--client", SINK_ADDRESS, "--port", "5301"])
@@ -34,11 +35,18 @@ pub fn transfer_both_ways(lab: &Chain, amount: [&str; 2]) -> [u64; 2] {
         let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert!(json.get("error").is_none(), "{json}");
         json["end"]["sum_received"]["bytes"].as_u64().unwrap()
-    });
-    // `ip netns exec` does not fork, so this is the pid of iperf3.
-    server.kill().unwrap();
-    server.wait().unwrap();
-    received_bytes
+    })
+}
+
+/// The server, which ends on drop, also if the test fails.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // `ip netns exec` does not fork, so this is the pid of iperf3.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn wait_for_server(from: &Namespace) {

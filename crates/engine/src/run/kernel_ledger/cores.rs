@@ -11,8 +11,8 @@ use crate::host::interface::Interface;
 use crate::host::link::Link;
 use crate::plan::Plan;
 
-/// Returns the cores on which a worker runs or may run, and those that run the kernel's receive work
-/// for a port.
+/// Returns the cores on which a worker runs or may run, and those that run the kernel's receive
+/// work for a port.
 pub(crate) fn find_cores(plan: &Plan, interfaces: &[Interface]) -> Vec<Core> {
     let online = read_list(Path::new("/sys/devices/system/cpu/online")).unwrap_or_default();
     let mut worker_cores: BTreeSet<usize> = plan.workers.iter().copied().flatten().collect();
@@ -36,8 +36,8 @@ pub(crate) fn find_cores(plan: &Plan, interfaces: &[Interface]) -> Vec<Core> {
     cores.into_iter().map(core).collect()
 }
 
-/// Returns the cores that receive for an interface, from its folder in /sys/class/net; `None` if any
-/// core may.
+/// Returns the cores that receive for an interface, from its folder in /sys/class/net; `None` if
+/// any core may.
 fn receiving_cores(folder: &Path) -> Option<BTreeSet<usize>> {
     let is_threaded =
         fs::read_to_string(folder.join("threaded")).is_ok_and(|text| text.trim() != "0");
@@ -76,7 +76,8 @@ fn parse_list(text: &str) -> Option<BTreeSet<usize>> {
 /// The kernel supports at most 8192 cores.
 const MAX_CORE: usize = 8191;
 
-/// Parses the kernel's masks of cores: hexadecimal words of 32 bits, the highest first: `1,00000003`.
+/// Parses the kernel's masks of cores: hexadecimal words of 32 bits, the highest first:
+/// `1,00000003`.
 fn parse_mask(text: &str) -> Option<BTreeSet<usize>> {
     let mut cores = BTreeSet::new();
     for (index, word) in text.trim().rsplit(',').enumerate() {

@@ -10,8 +10,8 @@ use crate::kernel_ledger_mode::KernelLedgerMode;
 
 /// Where the time of the workers' cores, and of those that receive for them, was spent.
 ///
-/// Cycles are those of the time-stamp counter, as in the [`Ledger`](crate::Ledger). Cycles per packet
-/// refer to the packets received by all ports.
+/// Cycles are those of the time-stamp counter, as in the [`Ledger`](crate::Ledger). Cycles per
+/// packet refer to the packets received by all ports.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct KernelLedgerReport {
     /// `"off"`, `"sampled"` or `"exact"`, as configured.

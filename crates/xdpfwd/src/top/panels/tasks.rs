@@ -5,8 +5,8 @@ use super::super::model::Model;
 use super::super::panel::{Cell, Column, Panel};
 use super::super::theme::Tone;
 
-/// Returns the panel of the ledger's tasks, in the order in which a packet passes them. If there are
-/// more than `max_rows`, the last row is the sum of the cheapest ones.
+/// Returns the panel of the ledger's tasks, in the order in which a packet passes them. If there
+/// are more than `max_rows`, the last row is the sum of the cheapest ones.
 pub(crate) fn tasks(model: &Model, max_rows: usize) -> Panel {
     const ORDER: [&str; 10] = [
         "receive", "parse", "stages", "scatter", "transmit", "wake", "reclaim", "look", "control",
