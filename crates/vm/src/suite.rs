@@ -50,6 +50,7 @@ pub(crate) const ALL: &[Suite] = &[
                 ci: CiTests::Only(&[
                     "auto_selects_best_mode_on_each_pair_of_drivers",
                     "kernel_filter_drops_and_is_replaced_on_reload",
+                    "kernel_ledger_measures_in_both_modes",
                     "programs_with_keep_rules_pass_the_verifier",
                     "port_without_zero_copy_limits_all_ports_and_is_reported",
                     "unavailable_zero_copy_is_rejected_with_reason",
