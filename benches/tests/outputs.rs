@@ -40,7 +40,7 @@ fn command_with_full_disk_behind_stdout_fails() {
 }
 
 #[test]
-fn only_with_unknown_name_lists_the_names() {
+fn unknown_name_in_only_option_lists_known_names() {
     for (command, names) in [
         ("paths", "unknown path \"nope\"; use packet, packet-mmsg, packet-mmap, af_xdp-skb"),
         ("copies", "unknown path \"nope\"; use packet,"),

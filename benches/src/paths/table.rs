@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn every_copy_is_in_docs_copies() {
+    fn copies_of_table_equal_those_of_documentation() {
         let page = include_str!("../../../docs/copies.md");
         for path in &PATHS {
             let row = page

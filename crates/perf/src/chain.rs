@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn only_kernel_addresses_count() {
+    fn classify_ignores_user_addresses_and_markers() {
         let symbols = Symbols::parse("ffffffff81000000 T do_syscall_64\n", &[]).unwrap();
         let (kernel, user) = (-128_i64 as u64, -512_i64 as u64); // PERF_CONTEXT_KERNEL, …_USER
         let account = |chain: &[u64]| classify(&symbols, chain, Thread::Worker, CORE).0;

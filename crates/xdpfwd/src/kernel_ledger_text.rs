@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use xdpfwd_engine::{AccountReport, KernelLedgerReport};
+use xdpfwd_engine::{AccountReport, KernelLedgerReport, XdpProgramReport};
 
 use crate::text_table::{Table, grouped};
 
@@ -35,14 +35,8 @@ pub(crate) fn kernel_ledger(ledger: &KernelLedgerReport) -> String {
     text += &table.format();
     // Writing to a `String` does not fail.
     for program in &ledger.xdp_programs {
-        let _ = writeln!(
-            text,
-            "XDP program of {} ({})  {:.1} cycles per run, {} measured runs",
-            program.port,
-            program.interface,
-            program.cycles_per_run,
-            grouped(program.runs)
-        );
+        let XdpProgramReport { port, interface, runs, cycles_per_run, .. } = program;
+        text += &xdp_program(port, interface, *runs, *cycles_per_run);
     }
     if let Some(why) = &ledger.xdp_unavailable {
         let _ = writeln!(text, "XDP programs  run time unavailable: {why}");
@@ -57,6 +51,15 @@ pub(crate) fn kernel_ledger(ledger: &KernelLedgerReport) -> String {
         );
     }
     text
+}
+
+/// Formats the run time of a port's XDP program, as a line.
+pub(crate) fn xdp_program(port: &str, interface: &str, runs: u64, cycles_per_run: f64) -> String {
+    let runs = grouped(runs);
+    format!(
+        "XDP program of {port} ({interface})  {cycles_per_run:.1} cycles per run, {runs} measured \
+         runs\n"
+    )
 }
 
 /// Returns how the ledger was measured: `sampled, cores 0-1, 2,410 samples, …`.
@@ -104,7 +107,7 @@ fn core_list(ledger: &KernelLedgerReport) -> String {
 
 #[cfg(test)]
 mod tests {
-    use xdpfwd_engine::{CoreReport, GroupReport, SamplingReport, XdpProgramReport};
+    use xdpfwd_engine::{CoreReport, GroupReport, SamplingReport};
 
     use super::*;
 

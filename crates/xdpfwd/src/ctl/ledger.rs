@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use crate::costs::{Costs, KernelLedger, Stage, ratio};
+use crate::costs::{Costs, KernelLedger, Stage, XdpProgram, ratio};
+use crate::kernel_ledger_text::xdp_program;
 use crate::text_table::{Table, grouped};
 
 /// Parses an answer, whose texts are escaped.
@@ -139,16 +140,10 @@ fn append_kernel(ledger: &KernelLedger, text: &mut String) {
         );
     }
     for program in &ledger.xdp_programs {
-        let _ = writeln!(
-            text,
-            "XDP program of {} ({})  {:.1} cycles per run, {} measured runs",
-            program.port,
-            program.interface,
-            program.cycles_per_run,
-            grouped(program.runs)
-        );
+        let XdpProgram { port, interface, runs, cycles_per_run, .. } = program;
+        text.push_str(&xdp_program(port, interface, *runs, *cycles_per_run));
     }
     if let Some(reason) = &ledger.xdp_unavailable {
-        let _ = writeln!(text, "XDP programs  unavailable: {reason}");
+        let _ = writeln!(text, "XDP programs  run time unavailable: {reason}");
     }
 }
