@@ -472,7 +472,7 @@ mod tests {
         assert!(account.is_good(), "{:?}", account.mismatches);
         assert_eq!(lost_at(&account, "before fwd0's packet socket"), 10);
         assert_eq!(lost_at(&account, "packet socket: buffer full"), 90);
-        assert_eq!(lost_at(&account, "packet socket: no frame"), 200);
+        assert_eq!(lost_at(&account, "packet socket: longer than a UMEM frame"), 200);
         assert_eq!(lost_at(&account, "AF_XDP"), 0);
     }
 

@@ -350,7 +350,7 @@ mod tests {
         let runs = descriptions(&plan_runs(&all, &kernels, ci));
         assert_eq!(
             runs,
-            ["zero-copy 7.2 0", "zero-copy 6.12 5", "esp 7.2 0", "doctor 7.2 0", "isolated 7.2 0"]
+            ["zero-copy 7.2 0", "zero-copy 6.12 6", "esp 7.2 0", "doctor 7.2 0", "isolated 7.2 0"]
         );
     }
 }
