@@ -3,6 +3,7 @@
 
 pub mod classbench;
 pub mod machine;
+pub mod results;
 
 /// The example in README.md, compiled as a doctest.
 #[cfg(doctest)]

@@ -2,10 +2,10 @@
 
 use std::{fs, io, process::Command};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A machine, its kernel and its tools.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Machine {
     /// Host name.
     pub host: String,
