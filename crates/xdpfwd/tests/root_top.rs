@@ -125,6 +125,48 @@ fn top_shows_a_running_xdpfwd_in_small_and_large_windows() {
     running.stop();
 }
 
+/// Returns what the view of the kernel's share always shows: no alerts, no title, which depend on
+/// other programs and the window, and no groups of functions, which need samples to be listed.
+fn mask_kernel_view(screen: &str, socket: &Socket) -> String {
+    let is_stable = |line: &&str| {
+        let varies = [" WARN ", " OK ", "User space and kernel", "  ", "xdpfwd "];
+        !line.trim().is_empty() && !varies.iter().any(|start| line.starts_with(start))
+    };
+    let stable: Vec<&str> = screen.lines().filter(is_stable).collect();
+    let mut masked = mask(&stable.join("\n"), socket);
+    // An account without samples has fewer figures.
+    while masked.contains("# #") {
+        masked = masked.replace("# #", "#");
+    }
+    masked
+}
+
+#[test]
+fn top_shows_the_kernels_share_of_a_sampled_run() {
+    let (lab, socket) = (build_lab(Chain::builder()), Socket::new("share"));
+    let config = config(&socket).replacen("[engine]", "[engine]\nkernel_ledger = \"sampled\"", 1);
+    let running = Running::start(&lab, &config);
+    let traffic = Traffic::new().size(60).flows(4).rate(50_000).count(100_000_000).core(0);
+    let _generator = traffic.start(lab.gen_(), "gen0").unwrap();
+    let tmux = Tmux::start(&top(&socket, ""), 80, 24);
+    tmux.press("5");
+    // Samples of the transmit system call and of softirqs, which the worker's packets cause.
+    let has_samples = |screen: &str| {
+        let samples = |account: &str| {
+            let row = screen.lines().find(|line| line.starts_with(account))?;
+            row.split_whitespace().nth(1)?.replace(',', "").parse::<u64>().ok()
+        };
+        samples("system_call").is_some_and(|n| n > 0) && samples("softirq").is_some_and(|n| n > 0)
+    };
+    let screen = tmux.wait_for(has_samples);
+    assert!(screen.contains("af_xdp_transmit") || screen.contains("driver_transmit"), "{screen}");
+    tmux.resize(200, 50);
+    let screen =
+        tmux.wait_for(|screen| has_samples(screen) && screen.contains("cost of measuring"));
+    assert_screen!("top-kernel-200x50", mask_kernel_view(&screen, &socket));
+    running.stop();
+}
+
 #[test]
 fn top_survives_the_end_of_xdpfwd_and_finds_the_next() {
     let (lab, socket) = (build_lab(Chain::builder()), Socket::new("next"));
