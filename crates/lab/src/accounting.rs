@@ -196,6 +196,16 @@ impl PacketAccounting {
                 difference(veth.ingress.receive, lost_in_af_xdp),
             );
         }
+        // A packet socket gets every frame that the interface receives; no XDP program counts them
+        // before it.
+        if let Some(veth) = veth
+            && is_packet_socket
+        {
+            expect_zero(
+                "received by fwd0, but neither received by xdpfwd nor lost in its packet socket",
+                difference(veth.ingress.received, total([ingress.rx_packets, lost_in_af_xdp])),
+            );
+        }
         expect_zero(
             "received by xdpfwd, but neither transmitted nor dropped with a reason",
             difference(report.received(), total([report.transmitted(), dropped])),
@@ -466,14 +476,19 @@ mod tests {
             (port.xdp_redirected, port.xdp_passed) = (Some(0), 0);
         }
         report.kernel.fill_ring_empty = 0;
-        let veth = VethDropCounts::default();
-        let account =
-            PacketAccounting::new(offered(1000), &sink_counters(689), &report, Some(&veth));
+        let mut veth = VethDropCounts::default();
+        veth.ingress.received = 990;
+        let compute = |veth: &VethDropCounts| {
+            PacketAccounting::new(offered(1000), &sink_counters(689), &report, Some(veth))
+        };
+        let account = compute(&veth);
         assert!(account.is_good(), "{:?}", account.mismatches);
         assert_eq!(lost_at(&account, "before fwd0's packet socket"), 10);
         assert_eq!(lost_at(&account, "packet socket: buffer full"), 90);
         assert_eq!(lost_at(&account, "packet socket: longer than a UMEM frame"), 200);
         assert_eq!(lost_at(&account, "AF_XDP"), 0);
+        veth.ingress.received += 3;
+        assert_eq!(compute(&veth).mismatches[0].packets, 3);
     }
 
     #[test]

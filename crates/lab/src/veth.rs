@@ -100,7 +100,7 @@ pub(crate) fn link(namespace: &Namespace, interface: &str) -> Result<serde_json:
     Ok(links.get(0).cloned().unwrap_or_default())
 }
 
-/// Drops that the veth driver counted at one interface (`ethtool -S`).
+/// What the veth driver counted at one interface (`ethtool -S`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VethDrops {
     /// Frames lost in the receive path: no memory for an skb, or a failed redirect (for example to
@@ -108,6 +108,9 @@ pub struct VethDrops {
     pub receive: u64,
     /// Frames redirected out of the interface but lost, for example at a full ring of the peer.
     pub redirect_out: u64,
+    /// Frames that entered the receive path, if the interface uses NAPI: with an XDP program or with
+    /// GRO.
+    pub received: u64,
 }
 
 impl VethDrops {
@@ -131,6 +134,8 @@ impl VethDrops {
                 drops.receive += value;
             } else if key.starts_with("tx_queue_") && key.ends_with("_xdp_xmit_errors") {
                 drops.redirect_out += value;
+            } else if key.starts_with("rx_queue_") && key.ends_with("_xdp_packets") {
+                drops.received += value;
             }
         }
         drops
@@ -146,7 +151,7 @@ mod tests {
         let text = "NIC statistics:\n     peer_ifindex: 2\n     rx_queue_0_xdp_packets: 10\n     rx_queue_0_drops: 3\n     \
                     rx_queue_0_xdp_drops: 100\n     rx_queue_1_drops: 4\n     tx_queue_0_xdp_xmit: 9\n     \
                     tx_queue_0_xdp_xmit_errors: 5\n";
-        assert_eq!(VethDrops::parse(text), VethDrops { receive: 7, redirect_out: 5 });
+        assert_eq!(VethDrops::parse(text), VethDrops { receive: 7, redirect_out: 5, received: 10 });
     }
 
     #[test]

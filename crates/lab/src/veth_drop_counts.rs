@@ -33,6 +33,7 @@ impl VethDropCounts {
         let minus = |now: VethDrops, before: VethDrops| VethDrops {
             receive: now.receive.saturating_sub(before.receive),
             redirect_out: now.redirect_out.saturating_sub(before.redirect_out),
+            received: now.received.saturating_sub(before.received),
         };
         Self {
             generator: minus(self.generator, earlier.generator),
