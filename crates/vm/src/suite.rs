@@ -9,7 +9,8 @@ use crate::nic::{self, Nic};
 pub(crate) struct Suite {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    /// Cargo's test target, with `test = false`, so that `cargo test` does not run it on the host.
+    /// Cargo's test target. Targets named `vm_*` have `test = false`, so that `cargo test` does not
+    /// run them on the host.
     pub(crate) test_target: &'static str,
     pub(crate) kernels: &'static [SuiteKernel],
     pub(crate) needs_nics: bool,
@@ -32,9 +33,9 @@ pub(crate) enum CiTests {
     None,
 }
 
-/// All suites. The slowest come first, which shortens parallel runs. CI runs all tests of a suite
-/// on one kernel, and at most a few tests on other kernels: emulation is slow, and tests on other
-/// kernels rarely find more bugs. To add a suite, add an entry here and a test target.
+/// All suites. The slowest come first, which shortens parallel runs. CI runs all tests of most
+/// suites on one kernel, and at most a few tests on other kernels: emulation is slow, and tests on
+/// other kernels rarely find more bugs. To add a suite, add an entry here and a test target.
 pub(crate) const ALL: &[Suite] = &[
     Suite {
         name: "zero-copy",
@@ -66,6 +67,17 @@ pub(crate) const ALL: &[Suite] = &[
         test_target: "vm_esp",
         kernels: &[
             SuiteKernel { series: "7.2", ci: CiTests::All },
+            SuiteKernel { series: "6.12", ci: CiTests::None },
+        ],
+        needs_nics: false,
+        kernel_parameters: "",
+    },
+    Suite {
+        name: "packet",
+        about: "ports on packet sockets: ping, iperf3, overload, restart",
+        test_target: "root_packet",
+        kernels: &[
+            SuiteKernel { series: "7.2", ci: CiTests::None },
             SuiteKernel { series: "6.12", ci: CiTests::None },
         ],
         needs_nics: false,
