@@ -74,7 +74,7 @@ pub(crate) const ALL: &[Suite] = &[
     },
     Suite {
         name: "packet",
-        about: "ports on packet sockets: ping, iperf3, overload, restart",
+        about: "ports on packet sockets: ping, iperf3, overload, system calls, queueing disciplines",
         test_target: "root_packet",
         kernels: &[
             SuiteKernel { series: "7.2", ci: CiTests::None },

@@ -7,7 +7,6 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::iperf3::{GEN_ADDRESS, SINK_ADDRESS, transfer_both_ways};
 use support::{FinalReport, Running, TIMEOUT, build_lab, cross_connect_io, until};
@@ -87,37 +86,6 @@ fn packet_sockets_forward_ping_that_kernel_answers() {
             final_report.json
         );
     }
-}
-
-/// A killed process leaves packets in rings and socket buffers. The next one must not see them.
-#[test]
-fn sigkill_under_load_and_restart_forwards() {
-    for io in METHODS {
-        let lab = build_lab(Chain::builder());
-        let config = cross_connect_io(io, io, 1, "cores = [1]");
-        let generator = Traffic::new().size(60).core(0).start(lab.gen_(), "gen0").unwrap();
-        let mut running = Running::start(&lab, &config);
-        running
-            .forwarder
-            .wait_for_line(TIMEOUT, |line| forwarded(line).is_some_and(|packets| packets > 10_000))
-            .unwrap();
-        running.signal(Signal::SIGKILL);
-        assert!(running.forwarder.stop(TIMEOUT).unwrap().status.code().is_none());
-        let mut restarted = Running::start(&lab, &config);
-        restarted
-            .forwarder
-            .wait_for_line(TIMEOUT, |line| forwarded(line).is_some_and(|packets| packets > 10_000))
-            .unwrap();
-        let (exit, final_report) = restarted.stop();
-        assert!(exit.status.success(), "{io}: {exit:?}");
-        final_report.assert_frames_and_packets_add_up();
-        generator.stop().unwrap();
-    }
-}
-
-/// Returns the packets that the port wan has sent, by a line of JSON.
-fn forwarded(line: &str) -> Option<u64> {
-    serde_json::from_str::<Value>(line).ok()?["ports"][1]["tx_packets"].as_u64()
 }
 
 /// The counts of system calls that docs/configuration.md states.

@@ -10,7 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use support::{Config, Running, TIMEOUT, XDPFWD, build_lab, cross_connect, stderr};
+use support::{
+    Config, Running, TIMEOUT, XDPFWD, build_lab, cross_connect, cross_connect_io, stderr,
+};
 use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic, pinned_pages};
 use xdpfwd_testkit::Folder;
 
@@ -128,6 +130,37 @@ fn sigkill_detaches_program_and_restart_forwards() {
         final_report.assert_frames_and_packets_add_up();
         generator.stop().unwrap();
     }
+}
+
+/// A killed process leaves packets in rings and socket buffers. The next one must not see them.
+#[test]
+fn sigkill_under_overload_and_restart_forwards_with_packet_sockets() {
+    for io in ["packet", "packet-mmsg", "packet-mmap"] {
+        let lab = build_lab(Chain::builder());
+        let config = cross_connect_io(io, io, 1, "cores = [1]");
+        let generator = Traffic::new().size(60).core(0).start(lab.gen_(), "gen0").unwrap();
+        let mut running = Running::start(&lab, &config);
+        running
+            .forwarder
+            .wait_for_line(TIMEOUT, |line| forwarded(line).is_some_and(|packets| packets > 10_000))
+            .unwrap();
+        running.signal(Signal::SIGKILL);
+        assert!(running.forwarder.stop(TIMEOUT).unwrap().status.code().is_none());
+        let mut restarted = Running::start(&lab, &config);
+        restarted
+            .forwarder
+            .wait_for_line(TIMEOUT, |line| forwarded(line).is_some_and(|packets| packets > 10_000))
+            .unwrap();
+        let (exit, final_report) = restarted.stop();
+        assert!(exit.status.success(), "{io}: {exit:?}");
+        final_report.assert_frames_and_packets_add_up();
+        generator.stop().unwrap();
+    }
+}
+
+/// Returns the packets that the port wan has sent, by a line of JSON.
+fn forwarded(line: &str) -> Option<u64> {
+    serde_json::from_str::<serde_json::Value>(line).ok()?["ports"][1]["tx_packets"].as_u64()
 }
 
 #[test]
