@@ -136,7 +136,8 @@ mod tests {
     /// Call chains recorded with `perf record -e cpu-clock -a -g`, each with the expected result.
     const RECORDED: &str = include_str!("../tests/data/chains.txt");
 
-    const CORE: Core = Core { number: 0, has_worker: false, only_veths: false, polls_other_end: false };
+    const CORE: Core =
+        Core { number: 0, has_worker: false, only_veths: false, polls_other_end: false };
 
     fn function(name: &str) -> Function {
         // A BPF program's name contains its tag; `bpf_prog_test_run_xdp` is a kernel function.

@@ -204,8 +204,8 @@ impl Ring {
             let now = Instant::now();
             let elapsed = now.duration_since(self.charged_until);
             let by_count = Duration::from_secs_f64(samples.total() as f64 / frequency_hz as f64);
-            let was_offline = by_count < elapsed.mul_f64(MIN_RATE)
-                && elapsed > 5 * read_interval(frequency_hz);
+            let was_offline =
+                by_count < elapsed.mul_f64(MIN_RATE) && elapsed > 5 * read_interval(frequency_hz);
             self.usage.charge(if was_offline { by_count } else { elapsed }, &samples);
             self.charged_until = now;
         }
