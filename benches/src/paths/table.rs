@@ -2,12 +2,14 @@
 //! docs/copies.md explains the copies; a test compares that page with this table.
 
 use std::{
-    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
 
-use crate::forwarders::{Environment, MissingReason, check_config};
+use crate::{
+    forwarders::{Environment, MissingReason, check_config},
+    lab_config::LabConfig,
+};
 
 /// A way of moving packets between the kernel and xdpfwd.
 #[derive(Debug)]
@@ -200,19 +202,10 @@ impl PacketPath {
     }
 
     fn config(&self, core: usize, kernel_ledger: &str) -> String {
-        let mut text =
-            format!("[engine]\ncores = [{core}]\nmode = \"{}\"\n{kernel_ledger}", self.mode);
-        for (name, interface) in [("lan", "fwd0"), ("wan", "fwd1")] {
-            let _ = write!(
-                text,
-                "\n[[port]]\nname = \"{name}\"\ninterface = \"{interface}\"\nio = \"{}\"\n",
-                self.io
-            );
-        }
-        for (from, to) in [("lan", "wan"), ("wan", "lan")] {
-            let _ = write!(text, "\n[[path]]\nfrom = \"{from}\"\nto = \"{to}\"\n");
-        }
-        text
+        let engine = format!("mode = \"{}\"\n{kernel_ledger}", self.mode);
+        let port = format!("io = \"{}\"", self.io);
+        let (engine, port) = (&*engine, &*port);
+        LabConfig { core, engine, port, both_directions: true, ..LabConfig::default() }.to_string()
     }
 }
 
