@@ -61,18 +61,19 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
             let pair =
                 restarts::measure(common, &environment, [&off, &sampled], arguments.size, round)?;
             note(&format!("pair {}: {:.4}", round + 1, pair.ratio()));
-            ratios.push(table::Ratios { rate: pair.ratio(), core_time: None });
+            ratios.push(table::Ratios { rate: pair.ratio(), cpu_time: None });
             raw.push(serde_json::to_value(pair)?);
         } else {
             let run = WindowRun::measure(arguments, &environment, &off, stop)?;
             note(&format!(
-                "run {}: {:.4} of {:.3} Mpps; stolen: {:.1} %",
+                "run {}: {:.4} of {:.3} Mpps; {:.4} of CPU time; stolen: {:.1} %",
                 round + 1,
                 run.ratio(),
                 run.rate_without() / 1e6,
+                run.cpu_time_ratio(),
                 run.stolen_percent()
             ));
-            ratios.push(table::Ratios { rate: run.ratio(), core_time: run.core_time_ratio() });
+            ratios.push(table::Ratios { rate: run.ratio(), cpu_time: Some(run.cpu_time_ratio()) });
             sampling = Some(run.sampling);
             raw.push(serde_json::to_value(run)?);
         }

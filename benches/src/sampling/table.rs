@@ -12,8 +12,8 @@ use crate::stats::Median;
 pub(super) struct Ratios {
     /// Of packets per second.
     pub(super) rate: f64,
-    /// Of packets per second that xdpfwd's core was not taken away by the hypervisor.
-    pub(super) core_time: Option<f64>,
+    /// Of packets per second of the workers' CPU time.
+    pub(super) cpu_time: Option<f64>,
 }
 
 /// Returns the text, and the upper end of the interval of the cost, in percent.
@@ -37,8 +37,8 @@ pub(super) fn text(
         ),
     };
     let rate = Median::of(ratios.iter().map(|ratios| ratios.rate));
-    let core_time = Median::of(ratios.iter().filter_map(|ratios| ratios.core_time));
-    for (name, median) in [("rate", rate), ("rate without stolen time", core_time)] {
+    let cpu_time = Median::of(ratios.iter().filter_map(|ratios| ratios.cpu_time));
+    for (name, median) in [("rate", rate), ("per second of CPU time", cpu_time)] {
         let Some(Median { median, low, high, coverage, .. }) = median else { continue };
         let coverage = 100.0 * coverage;
         let _ = writeln!(text, "  {name:<26}{median:.4} [{low:.4}, {high:.4}] {coverage:.0} %");
@@ -89,7 +89,7 @@ mod tests {
     fn cost_is_upper_end_of_interval_and_limited() {
         let arguments = Cli::parse_from(["sampling"]).arguments;
         let rates = [0.990, 0.995, 1.005];
-        let ratios = rates.map(|rate| Ratios { rate, core_time: Some(rate) });
+        let ratios = rates.map(|rate| Ratios { rate, cpu_time: Some(rate) });
         let (text, cost) = text(&ratios, None, &arguments);
         assert!(text.contains("0.50 % [-0.50, 1.00]"), "{text}");
         assert!((cost - 1.0).abs() < 1e-9, "{cost}");

@@ -43,6 +43,9 @@ struct Window {
     sampled: bool,
     packets: u64,
     seconds: f64,
+    /// CPU time of xdpfwd's workers: without the time for which other threads or the hypervisor
+    /// had their core. The kernel updates it every few milliseconds.
+    cpu_seconds: f64,
     /// Time for which the hypervisor did not run xdpfwd's core, in steps of 10 ms.
     stolen_seconds: f64,
 }
@@ -50,6 +53,10 @@ struct Window {
 impl Window {
     fn rate(&self) -> f64 {
         self.packets as f64 / self.seconds
+    }
+
+    fn rate_of_cpu_time(&self) -> f64 {
+        self.packets as f64 / self.cpu_seconds
     }
 }
 
@@ -84,28 +91,23 @@ impl WindowRun {
         let core = |number, has_worker| Core { number, has_worker, only_veths: true };
         let cores = [core(environment.generator, false), core(environment.core, true)];
         let workers = worker_threads(forwarder.pid())?;
+        let lab = Lab { sink, core: environment.core, pid: forwarder.pid(), workers };
         let (mut windows, mut sampling) = (Vec::new(), None);
         for four in 0..arguments.pairs.div_ceil(2) {
             stop.check()?;
             for (index, sampled) in ORDER.into_iter().enumerate() {
                 let sampled = sampled != (four % 2 == 1);
-                let measurement = match sampled {
-                    true => Some((
-                        RunTimeStatistics::start()?,
-                        Sampler::start(symbols.clone(), &cores, workers.iter().copied())?,
-                    )),
-                    false => None,
-                };
+                // Starting takes up to 100 ms of CPU time: so start before the other windows, too.
+                let statistics = RunTimeStatistics::start()?;
+                let workers = lab.workers.iter().copied();
+                let sampler = Sampler::start(symbols.clone(), &cores, workers)?;
+                let measurement = Some((statistics, sampler)).filter(|_| sampled);
                 // The sampler reads its samples every 200 ms: the read takes place in every part
                 // of a window.
                 let step = u64::from(four) * ORDER.len() as u64 + index as u64;
                 thread::sleep(SETTLE_TIME + Duration::from_millis(step * 37 % 200));
-                windows.push(window(
-                    &sink,
-                    environment.core,
-                    Duration::from_millis(arguments.window),
-                    sampled,
-                )?);
+                let time = Duration::from_millis(arguments.window);
+                windows.push(lab.window(time, sampled)?);
                 if let Some((_, sampler)) = &measurement {
                     let counts = sampler.counts();
                     sampling = Some(Sampling {
@@ -125,27 +127,25 @@ impl WindowRun {
         Ok(Self { windows, sampling: sampling.context("no pair was measured; use --pairs")? })
     }
 
-    /// Returns the median ratio of the rates with and without sampling in each four windows.
+    /// Returns the ratio of the rates with and without sampling.
     pub(super) fn ratio(&self) -> f64 {
-        let fours = self.windows.chunks_exact(ORDER.len()).map(|four| {
-            let rate = |sampled| -> f64 {
-                four.iter().filter(|window| window.sampled == sampled).map(Window::rate).sum()
-            };
-            rate(true) / rate(false)
-        });
-        Median::of(fours).map_or(f64::NAN, |median| median.median)
+        self.median_ratio(Window::rate)
     }
 
-    /// Returns the ratio of the packets per second of all windows, without stolen time.
-    pub(super) fn core_time_ratio(&self) -> Option<f64> {
-        let rate = |sampled| {
-            let windows = self.windows.iter().filter(|window| window.sampled == sampled);
-            let (packets, seconds) = windows.fold((0, 0.0), |(packets, seconds), window| {
-                (packets + window.packets, seconds + window.seconds - window.stolen_seconds)
-            });
-            packets as f64 / seconds
-        };
-        Some(rate(true) / rate(false)).filter(|ratio| ratio.is_finite())
+    /// Returns the ratio of the packets per second of CPU time.
+    pub(super) fn cpu_time_ratio(&self) -> f64 {
+        self.median_ratio(Window::rate_of_cpu_time)
+    }
+
+    /// Returns the median of the ratios of each four windows.
+    fn median_ratio(&self, get: fn(&Window) -> f64) -> f64 {
+        let fours = self.windows.chunks_exact(ORDER.len()).map(|four| {
+            let sum = |sampled| -> f64 {
+                four.iter().filter(|window| window.sampled == sampled).map(get).sum()
+            };
+            sum(true) / sum(false)
+        });
+        Median::of(fours).map_or(f64::NAN, |median| median.median)
     }
 
     /// Returns the median rate without sampling, in packets per second.
@@ -161,34 +161,67 @@ impl WindowRun {
     }
 }
 
-fn window(sink: &Sink, core: usize, time: Duration, sampled: bool) -> Result<Window> {
-    let (stolen, start) = (stolen_seconds(core)?, read(sink)?);
-    thread::sleep(time);
-    let (end, stolen_at_end) = (read(sink)?, stolen_seconds(core)?);
-    Ok(Window {
-        sampled,
-        packets: end.1 - start.1,
-        seconds: (end.0 - start.0).as_secs_f64(),
-        stolen_seconds: stolen_at_end - stolen,
-    })
+/// What a window reads.
+struct Lab {
+    sink: Sink,
+    core: usize,
+    pid: u32,
+    /// Thread ids.
+    workers: Vec<u32>,
 }
 
-/// Reads the sink's counter and the time of the reading. Both cores are busy, so this thread may be
-/// interrupted in between: repeats the reading until it was short.
-fn read(sink: &Sink) -> Result<(Instant, u64)> {
-    let mut best: Option<(Duration, Instant, u64)> = None;
-    for _ in 0..READING_ATTEMPTS {
-        let start = Instant::now();
-        let packets = sink.seen()?.arrived.packets;
-        let took = start.elapsed();
-        if best.is_none_or(|(shortest, ..)| took < shortest) {
-            best = Some((took, start + took / 2, packets));
-        }
-        if took < READING_TIME {
-            break;
-        }
+struct Reading {
+    at: Instant,
+    packets: u64,
+    cpu: Duration,
+    stolen_seconds: f64,
+}
+
+impl Lab {
+    fn window(&self, time: Duration, sampled: bool) -> Result<Window> {
+        let start = self.read()?;
+        thread::sleep(time);
+        let end = self.read()?;
+        Ok(Window {
+            sampled,
+            packets: end.packets - start.packets,
+            seconds: (end.at - start.at).as_secs_f64(),
+            cpu_seconds: end.cpu.saturating_sub(start.cpu).as_secs_f64(),
+            stolen_seconds: end.stolen_seconds - start.stolen_seconds,
+        })
     }
-    best.map(|(_, at, packets)| (at, packets)).context("the sink was not read")
+
+    /// Reads all counters. Both cores are busy, so this thread may be interrupted in between:
+    /// repeats the reading until it was short, and returns the shortest.
+    fn read(&self) -> Result<Reading> {
+        let mut best: Option<(Duration, Reading)> = None;
+        for _ in 0..READING_ATTEMPTS {
+            let start = Instant::now();
+            let packets = self.sink.seen()?.arrived.packets;
+            let cpu = self.cpu_time()?;
+            let took = start.elapsed();
+            if best.as_ref().is_none_or(|(shortest, _)| took < *shortest) {
+                let stolen_seconds = stolen_seconds(self.core)?;
+                best = Some((took, Reading { at: start, packets, cpu, stolen_seconds }));
+            }
+            if took < READING_TIME {
+                break;
+            }
+        }
+        best.map(|(_, reading)| reading).context("the sink was not read")
+    }
+
+    /// Returns the CPU time of all workers.
+    fn cpu_time(&self) -> Result<Duration> {
+        self.workers.iter().map(|tid| thread_time(self.pid, *tid)).sum()
+    }
+}
+
+fn thread_time(pid: u32, tid: u32) -> Result<Duration> {
+    let file = format!("/proc/{pid}/task/{tid}/schedstat");
+    let text = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
+    let nanoseconds = text.split_whitespace().next().and_then(|number| number.parse().ok());
+    Ok(Duration::from_nanos(nanoseconds.with_context(|| format!("{file} has no number"))?))
 }
 
 /// Returns the thread ids of xdpfwd's workers.
@@ -214,11 +247,12 @@ mod tests {
     use super::*;
 
     fn run(windows: impl IntoIterator<Item = (bool, u64, f64)>) -> WindowRun {
-        let windows = windows.into_iter().map(|(sampled, packets, stolen_seconds)| Window {
+        let windows = windows.into_iter().map(|(sampled, packets, cpu_seconds)| Window {
             sampled,
             packets,
             seconds: 1.0,
-            stolen_seconds,
+            cpu_seconds,
+            stolen_seconds: 0.0,
         });
         let sampling = Sampling { frequency_hz: 241, sample_nanoseconds: 5000, cost_percent: 0.1 };
         WindowRun { windows: windows.collect(), sampling }
@@ -232,16 +266,15 @@ mod tests {
             let rate = 1000 + 10 * number as u64;
             let packets = if sampled { rate * 9 / 10 } else { rate };
             // The host interrupts the first window.
-            (sampled, if four == 0 && number == 0 { packets / 2 } else { packets }, 0.0)
+            (sampled, if four == 0 && number == 0 { packets / 2 } else { packets }, 1.0)
         });
         let run = run(windows);
         assert!((run.ratio() - 0.9).abs() < 0.002, "{}", run.ratio());
     }
 
     #[test]
-    fn core_time_ratio_leaves_out_stolen_time() {
-        let run = run([(false, 1000, 0.0), (true, 450, 0.5), (true, 900, 0.0), (false, 500, 0.5)]);
-        assert!((run.core_time_ratio().unwrap() - 0.9).abs() < 1e-9);
-        assert!((run.stolen_percent() - 25.0).abs() < 1e-9);
+    fn cpu_time_ratio_leaves_out_time_of_others() {
+        let run = run([(false, 1000, 1.0), (true, 450, 0.5), (true, 900, 1.0), (false, 500, 0.5)]);
+        assert!((run.cpu_time_ratio() - 0.9).abs() < 1e-9, "{}", run.cpu_time_ratio());
     }
 }
