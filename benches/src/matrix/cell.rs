@@ -5,8 +5,8 @@ use std::{fs, thread, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use xdpfwd_bench::results;
 use xdpfwd_lab::{
-    Chain, Counters, Generator, Histogram, PacketAccounting, Reading, Sink, SinkCounters, Traffic,
-    VethDropCounts, Window,
+    Chain, Counters, Generator, Histogram, IMIX, PacketAccounting, Reading, Sink, SinkCounters,
+    Traffic, VethDropCounts, Window,
 };
 use xdpfwd_perf::Switches;
 
@@ -74,16 +74,18 @@ impl FrameSize {
     pub(crate) fn describe(self) -> results::Size {
         let mean_bytes = match self {
             Self::Fixed(bytes) => f64::from(bytes),
-            Self::Imix => f64::from(7 * 60 + 4 * 590 + 1514) / 12.0,
+            Self::Imix => {
+                IMIX.iter().map(|&bytes| f64::from(bytes)).sum::<f64>() / IMIX.len() as f64
+            }
         };
         results::Size { name: self.name(), mean_bytes }
     }
 
     /// Sets the frame lengths of traffic.
-    fn of(self, traffic: Traffic) -> Result<Traffic> {
+    fn of(self, traffic: Traffic) -> Traffic {
         match self {
-            Self::Fixed(bytes) => Ok(traffic.size(bytes)),
-            Self::Imix => bail!("the generator does not send IMIX yet"),
+            Self::Fixed(bytes) => traffic.size(bytes),
+            Self::Imix => traffic.sizes(&IMIX),
         }
     }
 }
@@ -245,7 +247,7 @@ impl Lab {
             .attach(chain.sink(), "sink0")?;
         let running = cell.path.start(&chain)?;
         let veth = VethDropCounts::read(&chain)?;
-        let traffic = size.of(cell.path.address(passing()))?.core(common.traffic.generator_core);
+        let traffic = size.of(cell.path.address(passing())).core(common.traffic.generator_core);
         let (common, offered) = (common.clone(), Counters::default());
         Ok(Self { running, sink, chain, traffic, common, veth, offered })
     }
