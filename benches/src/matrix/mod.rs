@@ -21,6 +21,8 @@ pub(crate) struct Arguments {
     columns: Vec<String>,
     #[arg(long, value_delimiter = ',', default_value = "60,1514")]
     sizes: Vec<String>,
+    #[arg(long)]
+    session: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -51,6 +53,22 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
             for size in &arguments.sizes {
                 stop.check()?;
                 let started = std::time::Instant::now();
+                if arguments.session {
+                    let mut session = cell.session(common, &FrameSize::parse(size)?)?;
+                    for pps in [50_000, 100_000_000] {
+                        let trial = session.trial(pps, 0.5)?;
+                        note(&format!(
+                            "{name} {} {pps}: sent {} received {} offered {} {:?}",
+                            column.name,
+                            trial.sent,
+                            trial.received,
+                            trial.offered_pps,
+                            trial.latency
+                        ));
+                    }
+                    session.stop()?;
+                    continue;
+                }
                 match cell.run(common, &FrameSize::parse(size)?, 0) {
                     Ok(run) => note(&format!(
                         "{:.1} s {}",
