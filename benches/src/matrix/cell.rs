@@ -12,8 +12,10 @@ use xdpfwd_perf::Switches;
 
 use super::{
     columns::{COLUMNS, Column},
-    row::{MTU, Prepared, Progress, Row, Running, Stopped},
-    rows,
+    rows::{
+        self,
+        row::{MTU, Prepared, Progress, Row, Running, Stopped},
+    },
     sampled::{self, Sampling},
 };
 use crate::{

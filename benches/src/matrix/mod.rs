@@ -3,7 +3,6 @@
 pub(crate) mod cell;
 pub(crate) mod columns;
 pub(crate) mod published;
-mod row;
 pub(crate) mod rows;
 pub(crate) mod sampled;
 mod system_calls;

@@ -7,7 +7,7 @@ use crate::{
     forwarders::{Environment, ForwarderKind, MissingReason},
     matrix::{
         columns::Column,
-        row::{Prepared, Row},
+        rows::row::{Prepared, Row},
     },
 };
 

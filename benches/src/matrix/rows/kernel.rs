@@ -7,7 +7,7 @@ use crate::{
     forwarders::{ForwarderKind, MissingReason, PreparedForwarder, set_up},
     matrix::{
         columns::{Column, Place, Stage},
-        row::{Prepared, Running, Stopped},
+        rows::row::{Prepared, Running, Stopped},
     },
 };
 

@@ -5,12 +5,13 @@ mod bridge;
 mod ip_forward;
 mod kernel;
 mod nftables;
+pub(crate) mod row;
 mod rule_set;
 mod testpmd;
 mod xdp_redirect;
 mod xdpfwd;
 
-use super::row::Row;
+use row::Row;
 
 /// Returns all rows, in the order of tables.
 pub(crate) fn rows() -> Vec<Box<dyn Row>> {

@@ -10,7 +10,7 @@ use crate::{
     forwarders::{Environment, ForwarderKind, MissingReason, PreparedForwarder, RunningForwarder},
     matrix::{
         columns::Column,
-        row::{Prepared, Row, Running, Stopped},
+        rows::row::{Prepared, Row, Running, Stopped},
         system_calls::SystemCallCounter,
     },
     xdp_programs::compile_bpf,

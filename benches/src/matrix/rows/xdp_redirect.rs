@@ -14,7 +14,7 @@ use crate::{
     forwarders::{Environment, MissingReason, ROUTE, brief, routed, set_up},
     matrix::{
         columns::Column,
-        row::{Prepared, Row, Running, Stopped},
+        rows::row::{Prepared, Row, Running, Stopped},
     },
     xdp_programs::{attach, compile_bpf, receive_in_thread},
 };

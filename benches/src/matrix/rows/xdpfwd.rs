@@ -21,7 +21,7 @@ use crate::{
     lab_run::{last_report, sum},
     matrix::{
         columns::{Column, Place, SIGNATURES, Stage},
-        row::{MTU, Prepared, Progress, Row, Running, Stopped},
+        rows::row::{MTU, Prepared, Progress, Row, Running, Stopped},
     },
     paths::{PATHS, PacketPath, Step},
 };

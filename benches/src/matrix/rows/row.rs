@@ -4,8 +4,10 @@ use anyhow::Result;
 use xdpfwd_bench::results;
 use xdpfwd_lab::{Chain, Report, Traffic};
 
-use super::{columns::Column, system_calls::SystemCallCounter};
-use crate::forwarders::{Environment, MissingReason};
+use crate::{
+    forwarders::{Environment, MissingReason},
+    matrix::{columns::Column, system_calls::SystemCallCounter},
+};
 
 /// A packet path.
 pub(crate) trait Row: Send + Sync {
