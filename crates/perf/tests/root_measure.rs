@@ -52,7 +52,9 @@ fn cores() -> Vec<Core> {
         first.parse::<usize>().unwrap()..=last.parse().unwrap()
     };
     let numbers = online.trim().split(',').flat_map(range);
-    numbers.map(|number| Core { number, has_worker: true, only_veths: false }).collect()
+    numbers
+        .map(|number| Core { number, has_worker: true, only_veths: false, polls_other_end: false })
+        .collect()
 }
 
 fn total(cores: &[CoreUsage], account: Account) -> Duration {
@@ -90,6 +92,20 @@ fn samples_of_a_computing_worker_are_user_and_equal_frequency_times_time() {
     // The interrupt and the reading of a sample take some time, and less than the whole core.
     assert!(!counts.sample_cost.is_zero());
     assert!(counts.cost_percent() < 100.0, "{counts:?}");
+}
+
+/// A higher rate than [`FREQUENCY_HZ`] takes more samples in the same time.
+#[test]
+fn samples_at_another_rate_equal_that_rate_times_time() {
+    let worker = Worker::start(false);
+    let symbols = Symbols::read(&[]).unwrap();
+    let sampler = Sampler::start_at(997, symbols, &cores(), [worker.tid]).unwrap();
+    wait_until(|| sampler.counts().samples >= 1000);
+    let counts = sampler.counts();
+    assert_eq!((counts.frequency_hz, counts.lost), (997, 0), "{counts:?}");
+    let expected = 997.0 * cores().len() as f64 * counts.elapsed.as_secs_f64();
+    let ratio = counts.samples as f64 / expected;
+    assert!((0.3..1.2).contains(&ratio), "{} of {expected} samples", counts.samples);
 }
 
 #[test]
