@@ -16,6 +16,7 @@ mod latency;
 mod paths;
 mod sampling;
 mod stats;
+mod threads;
 
 use std::process::ExitCode;
 

@@ -1,7 +1,6 @@
 //! One run of xdpfwd, during which this process samples in every other window.
 
 use std::{
-    fs,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -19,6 +18,7 @@ use crate::{
     forwarders::Environment,
     lab_run::{READY_DEADLINE, STOP_DEADLINE},
     stats::Median,
+    threads::Thread,
 };
 
 /// Whether each of four successive windows is sampled: a drift of the rate cancels out. Every other
@@ -91,10 +91,7 @@ impl WindowRun {
         let symbols = Symbols::read(&["xdpfwd"])?;
         let core = |number, has_worker| Core { number, has_worker, only_veths: true };
         let cores = [core(environment.generator, false), core(environment.core, true)];
-        let workers = threads(forwarder.pid(), &["worker"])?;
-        if workers.is_empty() {
-            bail!("xdpfwd has no thread whose name starts with \"worker\"");
-        }
+        let workers = Thread::workers(forwarder.pid())?;
         let lab = Lab { sink, core: environment.core, workers };
         let (mut windows, mut sampling) = (Vec::new(), None);
         for four in 0..arguments.pairs.div_ceil(2) {
@@ -172,12 +169,6 @@ struct Lab {
     workers: Vec<Thread>,
 }
 
-#[derive(Clone, Copy)]
-struct Thread {
-    pid: u32,
-    tid: u32,
-}
-
 struct Reading {
     at: Instant,
     packets: u64,
@@ -189,7 +180,7 @@ impl Lab {
     fn window(&self, time: Duration, sampled: bool) -> Result<Window> {
         let mut threads = self.workers.clone();
         // The threads of `Sampler` and `RunTimeStatistics`, if they run.
-        threads.extend(self::threads(std::process::id(), &["kernel-ledger", "bpf-run-time"])?);
+        threads.extend(Thread::find(std::process::id(), &["kernel-ledger", "bpf-run-time"])?);
         let start = self.read(&threads)?;
         thread::sleep(time);
         let end = self.read(&threads)?;
@@ -221,27 +212,6 @@ impl Lab {
         }
         best.map(|(_, reading)| reading).context("the sink was not read")
     }
-}
-
-impl Thread {
-    fn cpu_time(self) -> Result<Duration> {
-        let file = format!("/proc/{}/task/{}/schedstat", self.pid, self.tid);
-        let text = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
-        let nanoseconds = text.split_whitespace().next().and_then(|number| number.parse().ok());
-        Ok(Duration::from_nanos(nanoseconds.with_context(|| format!("{file} has no number"))?))
-    }
-}
-
-/// Returns the threads of a process whose names start with one of `names`.
-fn threads(pid: u32, names: &[&str]) -> Result<Vec<Thread>> {
-    let folder = format!("/proc/{pid}/task");
-    let tasks = fs::read_dir(&folder).with_context(|| format!("reading {folder}"))?;
-    let threads = tasks.flatten().filter(|task| {
-        fs::read_to_string(task.path().join("comm"))
-            .is_ok_and(|name| names.iter().any(|start| name.starts_with(start)))
-    });
-    let threads = threads.filter_map(|task| task.file_name().to_str()?.parse().ok());
-    Ok(threads.map(|tid| Thread { pid, tid }).collect())
 }
 
 #[cfg(test)]
