@@ -118,7 +118,7 @@ impl CopyLab<'_> {
         let (program, config) =
             (self.environment.xdpfwd.display().to_string(), config.display().to_string());
         let command = [&*program, "--config", &config, "--json", "--interval", "1"];
-        let forwarder = Forwarder::spawn(chain.fwd(), &command)?;
+        let mut forwarder = Forwarder::spawn(chain.fwd(), &command)?;
         forwarder.wait_for_line(READY_DEADLINE, |line| line.contains(r#""type":"interval""#))?;
         Ok((chain, forwarder))
     }
