@@ -24,13 +24,26 @@ impl Thread {
         Ok(threads.map(|tid| Self { pid, tid }).collect())
     }
 
-    /// Returns the workers of an xdpfwd.
+    /// Returns the workers of an xdpfwd, at least one.
     pub(crate) fn workers(pid: u32) -> Result<Vec<Self>> {
         let workers = Self::find(pid, &["worker"])?;
         if workers.is_empty() {
             anyhow::bail!("xdpfwd (pid {pid}) has no thread whose name starts with \"worker\"");
         }
         Ok(workers)
+    }
+
+    /// Returns the kernel's thread that runs the softirqs of a core when there are too many for the
+    /// interrupted thread; `None` if this process does not see it.
+    pub(crate) fn softirqs(core: usize) -> Option<Self> {
+        let name = format!("ksoftirqd/{core}\n");
+        let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+        pids.filter_map(|folder| {
+            let pid = folder.file_name().to_str()?.parse().ok()?;
+            let comm = fs::read_to_string(folder.path().join("comm")).ok()?;
+            (comm == name).then_some(Self { pid, tid: pid })
+        })
+        .next()
     }
 
     /// Returns the CPU time, including interrupts, without the time for which other threads or, if

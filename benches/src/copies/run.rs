@@ -29,7 +29,7 @@ pub(super) struct CopyRun {
     pub(super) round: u32,
     /// Packets per second at the sink while the generator sent as fast as it could.
     pub(super) forwarded_pps: f64,
-    /// CPU time of xdpfwd's worker meanwhile, per packet at the sink: the lower quartile of the
+    /// CPU time of xdpfwd's worker and of the softirqs of its core meanwhile, per packet at the sink: the lower quartile of the
     /// parts of the window. The worker was never idle.
     pub(super) forwarding_cycles: f64,
     /// Packets per second that the generator sent in the second window, at a rate that the path can
@@ -152,8 +152,9 @@ impl CopyLab<'_> {
         forwarder: &Forwarder,
         size: u16,
     ) -> Result<(f64, f64)> {
-        let workers = Thread::workers(forwarder.pid())?;
-        let cpu_time = || workers.iter().map(|thread| thread.cpu_time()).sum::<Result<Duration>>();
+        let mut threads = Thread::workers(forwarder.pid())?;
+        threads.extend(Thread::softirqs(self.environment.core));
+        let cpu_time = || threads.iter().map(|thread| thread.cpu_time()).sum::<Result<Duration>>();
         let generator = self.traffic(size).start(chain.gen_(), "gen0")?;
         thread::sleep(self.common.warmup());
         let start = std::time::Instant::now();

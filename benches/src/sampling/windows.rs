@@ -43,7 +43,7 @@ struct Window {
     sampled: bool,
     packets: u64,
     seconds: f64,
-    /// CPU time of xdpfwd's workers and of the threads that measure: without the time for which
+    /// CPU time of xdpfwd's workers, of the softirqs of their core and of the threads that measure: without the time for which
     /// other threads or the hypervisor had the workers' core. The kernel updates it every few
     /// milliseconds.
     cpu_seconds: f64,
@@ -91,8 +91,12 @@ impl WindowRun {
         let symbols = Symbols::read(&["xdpfwd"])?;
         let core = |number, has_worker| Core { number, has_worker, only_veths: true };
         let cores = [core(environment.generator, false), core(environment.core, true)];
-        let workers = Thread::workers(forwarder.pid())?;
-        let lab = Lab { sink, core: environment.core, workers };
+        let lab = Lab {
+            sink,
+            core: environment.core,
+            workers: Thread::workers(forwarder.pid())?,
+            softirqs: Thread::softirqs(environment.core),
+        };
         let (mut windows, mut sampling) = (Vec::new(), None);
         for four in 0..arguments.pairs.div_ceil(2) {
             stop.check()?;
@@ -167,6 +171,7 @@ struct Lab {
     sink: Sink,
     core: usize,
     workers: Vec<Thread>,
+    softirqs: Option<Thread>,
 }
 
 struct Reading {
@@ -179,6 +184,7 @@ struct Reading {
 impl Lab {
     fn window(&self, time: Duration, sampled: bool) -> Result<Window> {
         let mut threads = self.workers.clone();
+        threads.extend(self.softirqs);
         // The threads of `Sampler` and `RunTimeStatistics`, if they run.
         threads.extend(Thread::find(std::process::id(), &["kernel-ledger", "bpf-run-time"])?);
         let start = self.read(&threads)?;
