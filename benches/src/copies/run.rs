@@ -18,6 +18,8 @@ use crate::{
 
 /// Parts of the first window.
 const PARTS: u32 = 12;
+/// The lowest share of the requested rate that the generator must reach.
+const MIN_RATE: f64 = 0.5;
 /// The highest share of packets that the second window may lose.
 const MAX_LOSS: f64 = 0.02;
 
@@ -198,8 +200,12 @@ impl CopyLab<'_> {
             (generator.sent()?.packets - sent, sink.seen()?.arrived.packets - arrived);
         let counts = sampler.counts();
         generator.stop()?;
-        if sent == 0 {
-            bail!("the generator sent no packet");
+        let pps = sent as f64 / counts.elapsed.as_secs_f64();
+        if pps < MIN_RATE * rate as f64 {
+            bail!(
+                "the generator sent {pps:.0} instead of {rate} packets per second; repeat the \
+                 measurement without other programs"
+            );
         }
         // Of the number of samples, not of the elapsed time: a core that the hypervisor does not
         // run is not sampled.
@@ -212,7 +218,7 @@ impl CopyLab<'_> {
         });
         let softirq = counts.cores.iter().find(|core| core.core == receiving);
         Ok(Paced {
-            pps: sent as f64 / counts.elapsed.as_secs_f64(),
+            pps,
             softirq_cycles: cycles_per_packet(
                 softirq.map_or(0, |core| core.samples.account(Account::Softirq)),
             ),

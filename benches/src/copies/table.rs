@@ -69,6 +69,9 @@ fn show(Median { median, low, high, .. }: Median, digits: usize) -> String {
     format!("{median:.digits$} [{low:.digits$}, {high:.digits$}]")
 }
 
+/// The lowest probability of an interval that counts: that of the range of five values.
+const MIN_COVERAGE: f64 = 0.93;
+
 /// The accuracy with which a number of copies must be known.
 const TOLERANCE: f64 = 0.5;
 
@@ -77,6 +80,9 @@ const TOLERANCE: f64 = 0.5;
 fn judge(copies: Median, counted: f64, unit: Option<Median>) -> &'static str {
     if unit.is_none_or(|unit| unit.low <= 0.0) {
         return "inconclusive: the calibrated slope may be 0";
+    }
+    if copies.coverage < MIN_COVERAGE {
+        return "inconclusive: too few rounds";
     }
     let (low, high) = (counted - TOLERANCE, counted + TOLERANCE);
     if copies.low >= low && copies.high <= high {
@@ -227,6 +233,15 @@ mod tests {
         assert_eq!(judge(median(1.4, 2.1, 2.4), 2.0, unit), "inconclusive");
         assert_eq!(judge(median(2.6, 3.0, 3.4), 2.0, unit), "differs");
         assert_eq!(judge(median(0.1, 1.0, 1.4), 2.0, unit), "differs");
+    }
+
+    #[test]
+    fn judge_with_too_few_rounds_is_inconclusive() {
+        let unit = Some(median(40.0, 50.0, 60.0));
+        let coverage = |values: &[f64]| Median::of(values.iter().copied()).unwrap().coverage;
+        let copies = |values| Median { coverage: coverage(values), ..median(1.9, 2.0, 2.1) };
+        assert_eq!(judge(copies(&[2.0; 5]), 2.0, unit), "confirmed");
+        assert!(judge(copies(&[2.0; 4]), 2.0, unit).starts_with("inconclusive"));
     }
 
     #[test]
