@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::{Results, calibration::Calibration, memory::Costs, run::CopyRun};
+use super::{calibration::Calibration, memory::Costs, results::Results, run::CopyRun};
 use crate::{
     paths::{Caches, Copy, Core, PATHS, PacketPath},
     stats::{Median, slope},

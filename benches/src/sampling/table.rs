@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Result, bail};
 
-use super::{Arguments, windows::Sampling};
+use super::{options::Arguments, windows::Sampling};
 use crate::stats::Median;
 
 /// What xdpfwd forwards with sampling, divided by what it forwards without.

@@ -12,7 +12,7 @@ use xdpfwd_bench::machine::stolen_seconds;
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 use xdpfwd_perf::{Core, FREQUENCY_HZ, RunTimeStatistics, Sampler, Symbols};
 
-use super::Arguments;
+use super::options::Arguments;
 use crate::{
     common::Stop,
     forwarders::Environment,
