@@ -181,6 +181,11 @@ bench-copies: bench-build ## measure how often each packet path copies a packet,
 	@$(call say_sudo,network namespaces and XDP)
 	$(SUDO) "$(RELEASE)/xdpfwd-bench" copies $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS) $(if $(ONLY),--only $(ONLY))
 
+.PHONY: bench-sampling
+bench-sampling: bench-build ## measure how much slower xdpfwd forwards while kernel_ledger = "sampled" measures (ROUNDS=n)
+	@$(call say_sudo,network namespaces and XDP)
+	$(SUDO) "$(RELEASE)/xdpfwd-bench" sampling $(if $(ROUNDS),--rounds $(ROUNDS))
+
 .PHONY: bench-esp-stage
 bench-esp-stage: bench-build ## compare the stage esp-seal in the lab with the stage alone, with few and many frames (ROUNDS=n SECONDS=n)
 	@$(call say_sudo,network namespaces and XDP)

@@ -18,6 +18,7 @@ mod paths;
 mod rule_sets;
 mod sampling;
 mod stats;
+mod threads;
 mod xdp_programs;
 
 use std::process::ExitCode;

@@ -50,6 +50,14 @@ fn coverage(n: usize, depth: usize) -> f64 {
     (1.0 - 2.0 * tail).max(0.0)
 }
 
+/// Returns the lower quartile: of costs that other programs can only increase, a more stable figure
+/// than the median. Ignores infinite values and NaN.
+pub(crate) fn lower_quartile(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut sorted: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 4).copied()
+}
+
 /// Returns the slope of y over x: the median of the slopes of all pairs of points with different x
 /// (Theil and Sen). A point that is far off, such as an interrupted run, hardly changes it. Returns
 /// `None` without such a pair.
@@ -71,6 +79,16 @@ mod tests {
         points[4].1 += 1000.0;
         assert_eq!(slope(&points), Some(3.0));
         assert_eq!(slope(&[(1.0, 2.0), (1.0, 3.0)]), None);
+    }
+
+    #[test]
+    fn lower_quartile_ignores_the_highest_values() {
+        assert_eq!(
+            lower_quartile([5.0, 1.0, 2.0, 3.0, f64::NAN, 900.0, 4.0, 800.0, 700.0]),
+            Some(3.0)
+        );
+        assert_eq!(lower_quartile([7.0]), Some(7.0));
+        assert_eq!(lower_quartile([]), None);
     }
 
     #[test]

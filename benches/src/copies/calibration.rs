@@ -2,15 +2,15 @@
 
 use anyhow::Result;
 use serde::Serialize;
-use xdpfwd_lab::Traffic;
 
-use super::memory::{self, Costs};
-use crate::{
-    common::{Common, note},
-    forwarders::Environment,
-    lab_config::LabConfig,
-    lab_run::LabRun,
+use super::{
+    memory::{self, Costs},
+    run::CopyLab,
 };
+use crate::{common::note, lab_config::LabConfig};
+
+/// Packets per second of the run without copies: fewer than the generator can send.
+const DROPPED_RATE: u64 = 500_000;
 
 /// The costs of copies in one round, for one length.
 #[derive(Clone, Debug, Serialize)]
@@ -19,30 +19,29 @@ pub(super) struct Calibration {
     pub(super) round: u32,
     #[serde(flatten)]
     pub(super) costs: Costs,
-    /// Cycles per packet of the generator's core if the XDP program of fwd0 drops every packet: no
-    /// path makes a copy there.
+    /// Cycles per packet of the receive work of fwd0 if its XDP program drops every packet, at
+    /// [`DROPPED_RATE`]: without a copy.
     pub(super) dropped: f64,
 }
 
 impl Calibration {
-    pub(super) fn measure(
-        common: &Common,
-        environment: &Environment,
-        size: u16,
-        round: u32,
-    ) -> Result<Self> {
-        let (forwarding, receiving) = (common.core, common.traffic.generator_core);
-        let costs = memory::kernel(forwarding, receiving, size.into())?;
+    pub(super) fn measure(lab: &CopyLab<'_>, size: u16, round: u32) -> Result<Self> {
+        let environment = lab.environment;
+        let (forwarding, receiving) = (environment.core, environment.generator);
+        let frame_size = lab.frame_size() as usize;
+        let costs = memory::kernel(forwarding, receiving, size.into(), frame_size)?;
+        let umem = lab.umem();
         let config = LabConfig {
             core: forwarding,
             stages: &["drop"],
-            tables: "[stage.drop]\nkind = \"filter\"\nplace = \"kernel\"\ndefault = \"drop\"\n\
-                     not_ip = \"drop\"\nrules = []\n",
+            tables: &format!(
+                "{umem}\n[stage.drop]\nkind = \"filter\"\nplace = \"kernel\"\n\
+                 default = \"drop\"\nnot_ip = \"drop\"\nrules = []\n"
+            ),
             ..LabConfig::default()
         };
         let file = config.write(&environment.scratch, "copies-drop.toml")?;
-        let run = LabRun::measure(common, &environment.xdpfwd, &file, &Traffic::new().size(size))?;
-        let dropped = run.generator_core_cycles / run.window.offered.packets as f64;
+        let dropped = lab.dropped(&file, size, DROPPED_RATE)?;
         let calibration = Self { size, round, costs, dropped };
         note(&format!("round {}: {}", round + 1, serde_json::to_string(&calibration)?));
         Ok(calibration)

@@ -16,10 +16,11 @@ use xdpfwd_xsk::clock;
 
 use crate::{common::on_core, stats::Median};
 
-/// The memory is laid out as a UMEM: frames of 2048 bytes with 256 bytes of headroom. As many
-/// frames circulate in the lab: those of a fill ring and of an RX ring.
+/// The memory is laid out as a UMEM: frames with 256 bytes of headroom. As many frames circulate in
+/// the lab: those of a fill ring and of an RX ring.
 const FRAMES: usize = 4096 + 2048;
-const FRAME_SIZE: usize = 2048;
+/// Frame size of the lab's runs with the stage `memcpy`.
+const CONTROL_FRAME_SIZE: usize = 2048;
 const HEADROOM: usize = 256;
 /// Frames that change hands together, and a stage's batch.
 const BATCH: usize = 64;
@@ -31,7 +32,7 @@ const BATCHES: usize = 4 * FRAMES / BATCH;
 /// Cycles of one copy.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub(super) struct Costs {
-    /// By the kernel (`pread`), of memory in the L1 cache.
+    /// By the kernel (`pread`), of a burst of frames that this core has just read: in the L2 cache.
     pub(super) warm: f64,
     /// By the kernel, of frames that this core wrote, but which do not fit into its L2 cache.
     pub(super) cold: f64,
@@ -48,15 +49,16 @@ const MEMCPY_TIME: Duration = Duration::from_millis(200);
 /// of a batch to one buffer. Returns the mean, as the ledger does, so that both include
 /// interruptions.
 pub(super) fn memcpy(core: usize, size: usize, copies: u16) -> Result<f64> {
+    let frame_size = CONTROL_FRAME_SIZE;
     on_core(core, || {
-        let mut memory = PageAligned::new(FRAMES * FRAME_SIZE);
+        let mut memory = PageAligned::new(FRAMES * frame_size);
         let mut buffer = PageAligned::new(2 * PAGE);
         let frames = memory.bytes();
         // The offset of the stage's buffer.
         let target = &mut buffer.bytes()[2368..2368 + size];
         let (start, start_cycles, mut packets) = (Instant::now(), clock::cycles(), 0);
-        for batch in frames.chunks_exact(BATCH * FRAME_SIZE).cycle() {
-            for frame in batch.chunks_exact(FRAME_SIZE) {
+        for batch in frames.chunks_exact(BATCH * frame_size).cycle() {
+            for frame in batch.chunks_exact(frame_size) {
                 let source = &frame[HEADROOM..HEADROOM + size];
                 for _ in 0..copies {
                     target.copy_from_slice(black_box(source));
@@ -95,22 +97,37 @@ impl PageAligned {
 
 /// Measures copies of `size` bytes that the kernel makes between a file in memory and a buffer,
 /// with the instructions with which it copies packets. The cost includes that of the system call,
-/// which does not depend on the size.
-pub(super) fn kernel(forwarding: usize, receiving: usize, size: usize) -> Result<Costs> {
+/// which does not depend on the size. Frames are `frame_size` bytes apart.
+pub(super) fn kernel(
+    forwarding: usize,
+    receiving: usize,
+    size: usize,
+    frame_size: usize,
+) -> Result<Costs> {
     let mut file = File::from(memfd_create("xdpfwd-bench-copies", MFdFlags::empty())?);
-    file.write_all(&vec![1; FRAMES * FRAME_SIZE]).context("filling a file in memory")?;
+    file.write_all(&vec![1; FRAMES * frame_size]).context("filling a file in memory")?;
     let read = |frame: fn(usize) -> usize| {
         let mut buffer = vec![0u8; size];
-        time_batches(|number| file.read_exact_at(&mut buffer, offset(frame(number))), |_| ())
+        time_batches(
+            |number| file.read_exact_at(&mut buffer, offset(frame(number), frame_size)),
+            |_| (),
+        )
     };
-    let (warm, cold) = on_core(forwarding, || Ok((read(|_| 0)?, read(|number| number)?)))?;
-    let (target, source) = hand_over(&file, forwarding, receiving, size)?;
+    let (warm, cold) =
+        on_core(forwarding, || Ok((read(|number| number % BATCH)?, read(|number| number)?)))?;
+    let (target, source) = hand_over(&file, forwarding, receiving, size, frame_size)?;
     Ok(Costs { warm, cold, source_of_other_core: source, target_of_other_core: target })
 }
 
 /// Writes frames on the receiving core and reads them on the forwarding core, [`LEAD`] batches
 /// later. Returns the cycles of a write and of a read.
-fn hand_over(file: &File, forwarding: usize, receiving: usize, size: usize) -> Result<(f64, f64)> {
+fn hand_over(
+    file: &File,
+    forwarding: usize,
+    receiving: usize,
+    size: usize,
+    frame_size: usize,
+) -> Result<(f64, f64)> {
     let (written, read) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let wait = |counter: &AtomicUsize, batches: usize| {
         // Lets the other thread run if both share a core.
@@ -125,7 +142,7 @@ fn hand_over(file: &File, forwarding: usize, receiving: usize, size: usize) -> R
             let cost = on_core(receiving, || {
                 let buffer = vec![2u8; size];
                 time_batches(
-                    |number| file.write_all_at(&buffer, offset(number)),
+                    |number| file.write_all_at(&buffer, offset(number, frame_size)),
                     |batch| {
                         written.store(batch, Ordering::Release);
                         wait(&read, batch.saturating_sub(LEAD));
@@ -140,7 +157,7 @@ fn hand_over(file: &File, forwarding: usize, receiving: usize, size: usize) -> R
             let mut buffer = vec![0u8; size];
             wait(&written, LEAD);
             time_batches(
-                |number| file.read_exact_at(&mut buffer, offset(number)),
+                |number| file.read_exact_at(&mut buffer, offset(number, frame_size)),
                 |batch| {
                     read.store(batch, Ordering::Release);
                     wait(&written, (batch + LEAD).min(BATCHES));
@@ -173,8 +190,8 @@ fn time_batches(
 }
 
 /// Returns the position of a packet in the file.
-fn offset(number: usize) -> u64 {
-    (number % FRAMES * FRAME_SIZE + HEADROOM) as u64
+fn offset(number: usize, frame_size: usize) -> u64 {
+    (number % FRAMES * frame_size + HEADROOM) as u64
 }
 
 fn median(costs: Vec<f64>) -> Result<f64> {
@@ -188,7 +205,7 @@ mod tests {
     /// With one core, the threads of the hand-over alternate by preemption.
     #[test]
     fn kernel_copies_have_positive_costs_and_end() {
-        let costs = kernel(0, 0, 60).unwrap();
+        let costs = kernel(0, 0, 60, 2048).unwrap();
         for cost in [costs.warm, costs.cold, costs.source_of_other_core, costs.target_of_other_core]
         {
             assert!(cost > 0.0, "{costs:?}");

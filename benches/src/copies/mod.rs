@@ -4,18 +4,20 @@
 mod calibration;
 mod control;
 mod memory;
+mod results;
+mod run;
 mod table;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
-use serde_json::json;
 
 use crate::{
     common::{Common, Stop, note, print},
-    paths::{Measured, names},
+    paths::names,
 };
-use calibration::Calibration;
 use control::ControlRun;
+use results::Results;
+use run::CopyLab;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -27,7 +29,7 @@ pub(crate) struct Arguments {
         long,
         value_name = "BYTES",
         value_delimiter = ',',
-        default_values_t = [60, 252, 508, 764, 1020, 1514]
+        default_values_t = [60, 508, 1020, 1514, 2036, 3000]
     )]
     sizes: Vec<u16>,
     /// Frame lengths with which the stage memcpy runs
@@ -49,42 +51,34 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     if arguments.quick {
         common.traffic.seconds = common.traffic.seconds.min(1.0);
         rounds = 1;
-        sizes = vec![60, 764, 1514];
+        sizes = vec![60, 1020, 3000];
     }
     let mut output = common.begin_with("copies", "path", &names())?;
     let environment = common.environment()?;
-    let mut measured = Measured::prepare(&common, &environment);
-    let (mut control_runs, mut calibrations) = (Vec::new(), Vec::new());
+    let largest = sizes.iter().copied().max().context("use --sizes with at least one length")?;
+    let lab = CopyLab { common: &common, environment: &environment, largest };
+    let mut results = Results::default();
+    let paths = if arguments.only_control { Vec::new() } else { results.prepare(&lab) };
     for round in 0..rounds {
         for &size in &arguments.control_sizes {
-            control_runs.push(ControlRun::measure(&common, &environment, size, round, stop)?);
-        }
-        if arguments.only_control {
-            continue;
-        }
-        for &size in &sizes {
+            let run = ControlRun::measure(&common, &environment, size, round, stop);
             stop.check()?;
-            calibrations.push(Calibration::measure(&common, &environment, size, round)?);
+            let title = format!("memcpy, {size} bytes, round {}", round + 1);
+            results.control.extend(results.failures.ok(&title, run));
         }
-        measured.round(&common, &environment, &sizes, round, stop)?;
+        if !arguments.only_control {
+            results.round(&lab, &paths, &sizes, round, stop)?;
+        }
     }
-    let mut text = control::table(&control_runs, &arguments.control_sizes);
+    let mut text = control::table(&results.control, &arguments.control_sizes);
     if !arguments.only_control {
-        text += &table::calibrations(&calibrations, &sizes);
-        text += &table::paths(&measured, &calibrations, &sizes);
-        text += &measured.remarks();
+        text += &table::calibrations(&results.calibrations, &sizes);
+        text += &table::paths(&results, &sizes);
     }
+    text += &results.failures.text();
     print(&text)?;
     output.text(&text)?;
-    let path = output.json(&json!({
-        "seconds": common.traffic.seconds,
-        "warmup": common.traffic.warmup,
-        "missing": measured.missing,
-        "failed": measured.failed,
-        "control": control_runs,
-        "calibrations": calibrations,
-        "runs": measured.runs,
-    }))?;
+    let path = output.json(&serde_json::to_value(&results)?)?;
     note(&format!("raw numbers: {}", path.display()));
-    measured.check()
+    results.failures.check()
 }

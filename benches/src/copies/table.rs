@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::{calibration::Calibration, memory::Costs};
+use super::{calibration::Calibration, memory::Costs, results::Results, run::CopyRun};
 use crate::{
-    paths::{Caches, Copy, Core, Measured, PATHS, PacketPath, PathRun},
+    paths::{Caches, Copy, Core, PATHS, PacketPath},
     stats::{Median, slope},
 };
 
@@ -55,23 +55,50 @@ pub(super) fn calibrations(calibrations: &[Calibration], sizes: &[u16]) -> Strin
         }
         let _ = writeln!(text, "   {}", interval(calibrated(calibrations, get).into_values(), 0));
     }
-    text + "warm: in the L1 cache. cold: memory of this core that does not fit into its L2 cache. \
+    text + "warm: a burst of 64 frames, in the L2 cache. cold: memory of this core that does not fit into its L2 cache. \
             source, target of other core:\nthe other core has just written the source, or read the \
             target, in a UMEM's order. The cost of the system call is included\nand does not \
             depend on the length.\n"
 }
 
 fn interval(values: impl Iterator<Item = f64>, digits: usize) -> String {
-    Median::of(values).map_or("n/a".to_owned(), |m| {
-        format!("{:.digits$} [{:.digits$}, {:.digits$}]", m.median, m.low, m.high)
-    })
+    Median::of(values).map_or("n/a".to_owned(), |median| show(median, digits))
+}
+
+fn show(Median { median, low, high, .. }: Median, digits: usize) -> String {
+    format!("{median:.digits$} [{low:.digits$}, {high:.digits$}]")
+}
+
+/// The lowest probability of an interval that counts: that of the range of five values.
+const MIN_COVERAGE: f64 = 0.93;
+
+/// The accuracy with which a number of copies must be known.
+const TOLERANCE: f64 = 0.5;
+
+/// Compares the measured number of copies with the counted one. `unit` is the calibrated slope: no
+/// copies can be measured with a slope that may be 0.
+fn judge(copies: Median, counted: f64, unit: Option<Median>) -> &'static str {
+    if unit.is_none_or(|unit| unit.low <= 0.0) {
+        return "inconclusive: the calibrated slope may be 0";
+    }
+    if copies.coverage < MIN_COVERAGE {
+        return "inconclusive: too few rounds";
+    }
+    let (low, high) = (counted - TOLERANCE, counted + TOLERANCE);
+    if copies.low >= low && copies.high <= high {
+        "confirmed"
+    } else if copies.high < low || copies.low > high {
+        "differs"
+    } else {
+        "inconclusive"
+    }
 }
 
 /// A core's cycles per packet over length.
 struct Line<'a> {
     path: &'a PacketPath,
     core: Core,
-    cycles: fn(&PathRun) -> f64,
+    cycles: fn(&CopyRun) -> f64,
 }
 
 impl Line<'_> {
@@ -85,6 +112,7 @@ impl Line<'_> {
         for copy in self.copies() {
             let cost: fn(&Costs) -> f64 = match copy.caches {
                 Caches::Warm => |costs| costs.warm,
+                Caches::Cold => |costs| costs.cold,
                 Caches::SourceOfOtherCore => |costs| costs.source_of_other_core,
                 Caches::TargetOfOtherCore => |costs| costs.target_of_other_core,
             };
@@ -96,18 +124,22 @@ impl Line<'_> {
     }
 }
 
-pub(super) fn paths(measured: &Measured, calibrations: &[Calibration], sizes: &[u16]) -> String {
+pub(super) fn paths(results: &Results, sizes: &[u16]) -> String {
+    let calibrations = &results.calibrations;
     let mut text = String::from("\nPaths: cycles per packet over length, and copies\n");
     let _ = write!(text, "  {:<12}{:<12}", "path", "core");
     for size in sizes {
         let _ = write!(text, "{size:>7}");
     }
-    let _ =
-        writeln!(text, "   {:<24}{:>8}   {:<22} counted", "per 1000 bytes", "as warm", "measured");
+    let _ = writeln!(
+        text,
+        "   {:<24}{:>8}   {:<18}{:>8}  result",
+        "per 1000 bytes", "as warm", "measured", "counted"
+    );
     let warm = calibrated(calibrations, |run| run.costs.warm);
     let dropped = calibrated(calibrations, |run| run.dropped);
     for path in &PATHS {
-        if let Some(reason) = measured.missing.get(path.name) {
+        if let Some(reason) = results.missing.get(path.name) {
             let _ = writeln!(text, "  {:<12}n/a: {reason}", path.name);
             continue;
         }
@@ -116,7 +148,7 @@ pub(super) fn paths(measured: &Measured, calibrations: &[Calibration], sizes: &[
             Line { path, core: Core::Forwarding, cycles: |run| run.forwarding_cycles },
         ];
         for line in lines {
-            let points = measured
+            let points = results
                 .runs
                 .iter()
                 .filter(|run| run.path == path.name)
@@ -129,7 +161,7 @@ pub(super) fn paths(measured: &Measured, calibrations: &[Calibration], sizes: &[
             write_cycles(&mut text, path.name, name, sizes, points);
             let _ = write!(text, "   {:<24}", interval(own.values().copied(), 0));
             if line.core == Core::Receiving {
-                // Sending costs the generator's core something per byte, too.
+                // What receiving costs per byte without a copy.
                 for (round, slope) in &mut own {
                     *slope -= dropped.get(round).copied().unwrap_or(0.0);
                 }
@@ -140,28 +172,36 @@ pub(super) fn paths(measured: &Measured, calibrations: &[Calibration], sizes: &[
             };
             let as_warm = Median::of(in_copies(&warm, 1.0)).map_or(f64::NAN, |m| m.median);
             let count = line.copies().count();
-            let measured_copies = match count {
-                0 => "-".to_owned(),
-                _ => interval(in_copies(&line.expected(calibrations), count as f64).into_iter(), 1),
+            let unit = line.expected(calibrations);
+            let copies = Median::of(in_copies(&unit, count as f64));
+            let (measured, result) = match (count, copies) {
+                (0, _) => ("-".to_owned(), "-"),
+                (_, None) => ("n/a".to_owned(), "inconclusive"),
+                (_, Some(copies)) => {
+                    let unit = Median::of(unit.into_values());
+                    let result = judge(copies, count as f64, unit);
+                    (show(copies, 1), result)
+                }
             };
-            let _ = writeln!(text, "{as_warm:>8.1}   {measured_copies:<22} {count}");
+            let _ = writeln!(text, "{as_warm:>8.1}   {measured:<18}{count:>8}  {result}");
         }
-        let sampled = measured
+        let sampled = results
             .runs
             .iter()
             .filter(|run| run.path == path.name)
-            .filter_map(|run| Some((run.round, run.size, run.kernel.as_ref()?.copy_cycles)));
+            .map(|run| (run.round, run.size, run.copy_cycles));
         let slopes = slopes(sampled.clone());
         if !slopes.is_empty() {
             write_cycles(&mut text, path.name, "sampled", sizes, sampled);
             let _ = writeln!(text, "   {}", interval(slopes.into_values(), 0));
         }
     }
-    text + "receiving: the generator's core, per packet sent; forwarding: xdpfwd's core, per packet \
-            received, including the far end.\nas warm: the slope in warm copies. measured: the \
-            slope in copies of the memory that each counted copy reads and\nwrites (docs/copies.md), \
-            without what sending a packet costs per byte. sampled: the functions of the group copy \
-            of the\nreport's kernel_ledger, on both cores.\n"
+    text + "receiving: softirqs on the generator's core, per packet sent, at a rate without losses. \
+            forwarding: CPU time of xdpfwd's\nworker, per packet forwarded, including the far end, \
+            under overload. as warm: the slope in warm copies. measured: the\nslope in copies of \
+            the memory that each counted copy reads and writes (docs/copies.md). confirmed: the \
+            interval lies\nwithin 0.5 of the counted number; differs: it lies outside; \
+            inconclusive: neither. sampled: kernel functions that copy,\non both cores.\n"
 }
 
 fn write_cycles(
@@ -175,5 +215,39 @@ fn write_cycles(
     for &size in sizes {
         let cycles = points.clone().filter(|point| point.1 == size).map(|(.., cycles)| cycles);
         let _ = write!(text, "{:>7.0}", Median::of(cycles).map_or(f64::NAN, |m| m.median));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn median(low: f64, median: f64, high: f64) -> Median {
+        Median { median, low, high, coverage: 0.96, n: 9 }
+    }
+
+    #[test]
+    fn judge_confirms_only_narrow_intervals_around_the_count() {
+        let unit = Some(median(40.0, 50.0, 60.0));
+        assert_eq!(judge(median(1.6, 2.1, 2.4), 2.0, unit), "confirmed");
+        assert_eq!(judge(median(1.4, 2.1, 2.4), 2.0, unit), "inconclusive");
+        assert_eq!(judge(median(2.6, 3.0, 3.4), 2.0, unit), "differs");
+        assert_eq!(judge(median(0.1, 1.0, 1.4), 2.0, unit), "differs");
+    }
+
+    #[test]
+    fn judge_with_too_few_rounds_is_inconclusive() {
+        let unit = Some(median(40.0, 50.0, 60.0));
+        let coverage = |values: &[f64]| Median::of(values.iter().copied()).unwrap().coverage;
+        let copies = |values| Median { coverage: coverage(values), ..median(1.9, 2.0, 2.1) };
+        assert_eq!(judge(copies(&[2.0; 5]), 2.0, unit), "confirmed");
+        assert!(judge(copies(&[2.0; 4]), 2.0, unit).starts_with("inconclusive"));
+    }
+
+    #[test]
+    fn judge_with_flat_calibration_is_inconclusive() {
+        let flat = Some(median(-1.0, 0.1, 2.0));
+        assert!(judge(median(1.9, 2.0, 2.1), 2.0, flat).starts_with("inconclusive"));
+        assert!(judge(median(1.9, 2.0, 2.1), 2.0, None).starts_with("inconclusive"));
     }
 }

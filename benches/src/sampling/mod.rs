@@ -1,47 +1,22 @@
 //! `sampling`: how much slower xdpfwd forwards while its kernel ledger samples.
 
+mod options;
 mod restarts;
 mod table;
 mod windows;
 
 use anyhow::Result;
-use clap::Args;
 use serde_json::json;
 
 use crate::{
-    common::{Common, Stop, note, print},
+    common::{Stop, note, print},
     lab_config::LabConfig,
 };
+pub(crate) use options::Arguments;
 use windows::WindowRun;
 
 /// The path that is measured: the fastest, on which sampling costs the largest share.
 const PATH: &str = "af_xdp-copy";
-
-#[derive(Args)]
-pub(crate) struct Arguments {
-    /// Runs; the result is the median of their ratios
-    #[arg(long, value_name = "N", default_value_t = 21)]
-    rounds: u32,
-    /// Pairs of windows in each run
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    pairs: u32,
-    /// Length of a window in milliseconds. In 250 ms, the kernel ledger measures XDP programs once,
-    /// and reads its samples at least once
-    #[arg(long, value_name = "MS", default_value_t = 250)]
-    window: u64,
-    /// Frame length in memory, in bytes without FCS
-    #[arg(long, value_name = "BYTES", default_value_t = 60)]
-    size: u16,
-    /// Compare runs of xdpfwd with kernel_ledger = "sampled" and "off" instead of windows of one
-    /// run
-    #[arg(long)]
-    restarts: bool,
-    /// Fail if the upper end of the interval of the cost is not below this
-    #[arg(long, value_name = "PERCENT")]
-    limit: Option<f64>,
-    #[command(flatten)]
-    common: Common,
-}
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     let common = &arguments.common;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Result, bail};
 
-use super::{Arguments, windows::Sampling};
+use super::{options::Arguments, windows::Sampling};
 use crate::stats::Median;
 
 /// What xdpfwd forwards with sampling, divided by what it forwards without.
@@ -16,7 +16,8 @@ pub(super) struct Ratios {
     pub(super) cpu_time: Option<f64>,
 }
 
-/// Returns the text, and the upper end of the interval of the cost, in percent.
+/// Returns the text, and the upper end of the interval of the cost, in percent: by CPU time, if it
+/// was measured.
 pub(super) fn text(
     ratios: &[Ratios],
     sampling: Option<&Sampling>,
@@ -38,28 +39,28 @@ pub(super) fn text(
     };
     let rate = Median::of(ratios.iter().map(|ratios| ratios.rate));
     let cpu_time = Median::of(ratios.iter().filter_map(|ratios| ratios.cpu_time));
-    for (name, median) in [("rate", rate), ("per second of CPU time", cpu_time)] {
+    let mut highest = f64::NAN;
+    let names = ["packets per second", "packets per second of CPU time"];
+    for (name, median) in names.iter().zip([rate, cpu_time]) {
         let Some(Median { median, low, high, coverage, .. }) = median else { continue };
-        let coverage = 100.0 * coverage;
-        let _ = writeln!(text, "  {name:<26}{median:.4} [{low:.4}, {high:.4}] {coverage:.0} %");
-    }
-    let cost = rate.map_or(f64::NAN, |rate| 100.0 * (1.0 - rate.low));
-    if let Some(rate) = rate {
+        highest = 100.0 * (1.0 - low);
         let _ = writeln!(
             text,
-            "  cost of sampling          {:.2} % [{:.2}, {cost:.2}]",
-            100.0 * (1.0 - rate.median),
-            100.0 * (1.0 - rate.high)
+            "  {name:<32}{median:.4} [{low:.4}, {high:.4}] {:.0} %: cost {:.2} % [{:.2}, {:.2}]",
+            100.0 * coverage,
+            100.0 * (1.0 - median),
+            100.0 * (1.0 - high),
+            highest
         );
     }
     if let Some(Sampling { frequency_hz, sample_nanoseconds, cost_percent }) = sampling {
         let _ = writeln!(
             text,
-            "  calculated                {cost_percent:.2} %: {frequency_hz} samples per second \
+            "  calculated by the sampler: cost {cost_percent:.2} %: {frequency_hz} samples per second \
              and core, {sample_nanoseconds} ns each"
         );
     }
-    (text, cost)
+    (text, highest)
 }
 
 /// Fails if the cost is not below the limit.

@@ -1,7 +1,6 @@
 //! One run of xdpfwd, during which this process samples in every other window.
 
 use std::{
-    fs,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -13,12 +12,13 @@ use xdpfwd_bench::machine::stolen_seconds;
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 use xdpfwd_perf::{Core, FREQUENCY_HZ, RunTimeStatistics, Sampler, Symbols};
 
-use super::Arguments;
+use super::options::Arguments;
 use crate::{
     common::Stop,
     forwarders::Environment,
     lab_run::{READY_DEADLINE, STOP_DEADLINE},
     stats::Median,
+    threads::Thread,
 };
 
 /// Whether each of four successive windows is sampled: a drift of the rate cancels out. Every other
@@ -43,8 +43,9 @@ struct Window {
     sampled: bool,
     packets: u64,
     seconds: f64,
-    /// CPU time of xdpfwd's workers: without the time for which other threads or the hypervisor
-    /// had their core. The kernel updates it every few milliseconds.
+    /// CPU time of xdpfwd's workers, of the softirqs of their core and of the threads that measure: without the time for which
+    /// other threads or the hypervisor had the workers' core. The kernel updates it every few
+    /// milliseconds.
     cpu_seconds: f64,
     /// Time for which the hypervisor did not run xdpfwd's core, in steps of 10 ms.
     stolen_seconds: f64,
@@ -95,8 +96,12 @@ impl WindowRun {
             polls_other_end: false,
         };
         let cores = [core(environment.generator, false), core(environment.core, true)];
-        let workers = worker_threads(forwarder.pid())?;
-        let lab = Lab { sink, core: environment.core, pid: forwarder.pid(), workers };
+        let lab = Lab {
+            sink,
+            core: environment.core,
+            workers: Thread::workers(forwarder.pid())?,
+            softirqs: Thread::softirqs(environment.core),
+        };
         let (mut windows, mut sampling) = (Vec::new(), None);
         for four in 0..arguments.pairs.div_ceil(2) {
             stop.check()?;
@@ -104,7 +109,7 @@ impl WindowRun {
                 let sampled = sampled != (four % 2 == 1);
                 // Starting takes up to 100 ms of CPU time: so start before the other windows, too.
                 let statistics = RunTimeStatistics::start()?;
-                let workers = lab.workers.iter().copied();
+                let workers = lab.workers.iter().map(|thread| thread.tid);
                 let sampler = Sampler::start(symbols.clone(), &cores, workers)?;
                 let measurement = Some((statistics, sampler)).filter(|_| sampled);
                 // The sampler reads its samples every 200 ms: the read takes place in every part
@@ -170,9 +175,8 @@ impl WindowRun {
 struct Lab {
     sink: Sink,
     core: usize,
-    pid: u32,
-    /// Thread ids.
-    workers: Vec<u32>,
+    workers: Vec<Thread>,
+    softirqs: Option<Thread>,
 }
 
 struct Reading {
@@ -184,9 +188,13 @@ struct Reading {
 
 impl Lab {
     fn window(&self, time: Duration, sampled: bool) -> Result<Window> {
-        let start = self.read()?;
+        let mut threads = self.workers.clone();
+        threads.extend(self.softirqs);
+        // The threads of `Sampler` and `RunTimeStatistics`, if they run.
+        threads.extend(Thread::find(std::process::id(), &["kernel-ledger", "bpf-run-time"])?);
+        let start = self.read(&threads)?;
         thread::sleep(time);
-        let end = self.read()?;
+        let end = self.read(&threads)?;
         Ok(Window {
             sampled,
             packets: end.packets - start.packets,
@@ -198,12 +206,12 @@ impl Lab {
 
     /// Reads all counters. Both cores are busy, so this thread may be interrupted in between:
     /// repeats the reading until it was short, and returns the shortest.
-    fn read(&self) -> Result<Reading> {
+    fn read(&self, threads: &[Thread]) -> Result<Reading> {
         let mut best: Option<(Duration, Reading)> = None;
         for _ in 0..READING_ATTEMPTS {
             let start = Instant::now();
             let packets = self.sink.seen()?.arrived.packets;
-            let cpu = self.cpu_time()?;
+            let cpu = threads.iter().map(|thread| thread.cpu_time()).sum::<Result<Duration>>()?;
             let took = start.elapsed();
             if best.as_ref().is_none_or(|(shortest, _)| took < *shortest) {
                 let stolen_seconds = stolen_seconds(self.core)?;
@@ -215,36 +223,6 @@ impl Lab {
         }
         best.map(|(_, reading)| reading).context("the sink was not read")
     }
-
-    /// Returns the CPU time of all workers.
-    fn cpu_time(&self) -> Result<Duration> {
-        self.workers.iter().map(|tid| thread_time(self.pid, *tid)).sum()
-    }
-}
-
-fn thread_time(pid: u32, tid: u32) -> Result<Duration> {
-    let file = format!("/proc/{pid}/task/{tid}/schedstat");
-    let text = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
-    let nanoseconds = text.split_whitespace().next().and_then(|number| number.parse().ok());
-    Ok(Duration::from_nanos(nanoseconds.with_context(|| format!("{file} has no number"))?))
-}
-
-/// Returns the thread ids of xdpfwd's workers.
-fn worker_threads(pid: u32) -> Result<Vec<u32>> {
-    let folder = format!("/proc/{pid}/task");
-    let tasks = fs::read_dir(&folder).with_context(|| format!("reading {folder}"))?;
-    let workers: Vec<u32> = tasks
-        .flatten()
-        .filter(|task| {
-            fs::read_to_string(task.path().join("comm"))
-                .is_ok_and(|name| name.starts_with("worker"))
-        })
-        .filter_map(|task| task.file_name().to_str()?.parse().ok())
-        .collect();
-    if workers.is_empty() {
-        bail!("xdpfwd (pid {pid}) has no thread whose name starts with \"worker\"");
-    }
-    Ok(workers)
 }
 
 #[cfg(test)]

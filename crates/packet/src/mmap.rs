@@ -95,6 +95,8 @@ impl Method for Mmap {
     }
 
     fn transmit(&mut self, port: &mut PortState, queue: &mut EgressQueue) {
+        // Two system calls read the MTU: once per call of this function, not for each packet.
+        let mut has_read_mtu = false;
         loop {
             let wanted = queue.len().min(port.completions.room()).min(self.max_requests);
             if wanted == 0 {
@@ -108,8 +110,11 @@ impl Method for Mmap {
                     break;
                 }
                 // The MTU may have been raised.
-                port.counters.syscalls += 2;
-                self.read_mtu(&port.socket);
+                if !has_read_mtu {
+                    port.counters.syscalls += 2;
+                    self.read_mtu(&port.socket);
+                    has_read_mtu = true;
+                }
                 if queue.iter().next().is_some_and(|frame| !self.accepts(frame)) {
                     port.drop_first(queue);
                 }
@@ -137,6 +142,7 @@ impl Method for Mmap {
                         // The MTU has been lowered. The kernel logs each packet that is too long.
                         port.counters.syscalls += 2;
                         self.read_mtu(&port.socket);
+                        has_read_mtu = true;
                     }
                     let goes_on = port.handle_refusal(&error, queue);
                     // Also if the interface is down: each attempt copies its packets.

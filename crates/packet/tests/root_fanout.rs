@@ -7,7 +7,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use xdpfwd_lab::Chain;
-use xdpfwd_packet::{MmsgPort, PacketSocket, SocketConfig};
+use xdpfwd_packet::{MmapPort, MmsgPort, PacketSocket, SocketConfig};
 use xdpfwd_xsk::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemConfig};
 
 /// Maximum wait for a packet, far longer than its arrival takes.
@@ -20,19 +20,14 @@ fn chain(queues: u16) -> Chain {
     chain.unwrap_or_else(|error| panic!("{error}\n(tests named root_* need root: `make test`)"))
 }
 
-fn open(chain: &Chain, interface: &'static str, queues: u16) -> Vec<PacketSocket> {
+fn open(chain: &Chain, queues: u16, config: SocketConfig) -> Vec<PacketSocket> {
     let open = move || {
-        PacketSocket::open_queues(
-            if_nametoindex(interface).unwrap(),
-            queues,
-            &SocketConfig::default(),
-        )
-        .unwrap()
+        PacketSocket::open_queues(if_nametoindex("fwd0").unwrap(), queues, &config).unwrap()
     };
     chain.fwd().run(open).unwrap()
 }
 
-fn receive(port: &mut MmsgPort, pool: &mut Pool) -> usize {
+fn receive(port: &mut impl Port, pool: &mut Pool) -> usize {
     let mut batch = Batch::new();
     let mut total = 0;
     loop {
@@ -93,7 +88,7 @@ fn packets_of_one_queue_reach_one_socket() {
     let chain = chain(2);
     let (umem, mut pool) =
         Umem::new(&UmemConfig { huge_pages: HugePages::Off, ..UmemConfig::default() }).unwrap();
-    let sockets = open(&chain, "fwd0", 2);
+    let sockets = open(&chain, 2, SocketConfig::default());
     let mut ports: Vec<_> =
         sockets.iter().map(|socket| MmsgPort::new(socket.clone(), &umem).unwrap()).collect();
     let mut received =
@@ -129,12 +124,50 @@ fn packets_of_one_queue_reach_one_socket() {
 }
 
 #[test]
+fn packets_of_one_queue_reach_one_receive_ring() {
+    let chain = chain(2);
+    let (umem, mut pool) = umem();
+    let config = SocketConfig { rings: Some(2048), ..SocketConfig::default() };
+    let sockets = open(&chain, 2, config);
+    let mut ports: Vec<_> =
+        sockets.iter().map(|socket| MmapPort::new(socket.clone(), &umem).unwrap()).collect();
+    let delay = ports[0].receive_delay();
+    sockets.iter().for_each(|socket| socket.start().unwrap());
+    // Receives at least `count` packets, and those that arrive soon after.
+    let mut received = |count: usize| {
+        let (mut received, start) = ([0, 0], Instant::now());
+        let mut complete_since = None;
+        while complete_since.is_none_or(|since: Instant| since.elapsed() < delay) {
+            for (sum, port) in received.iter_mut().zip(&mut ports) {
+                *sum += receive(port, &mut pool);
+            }
+            if complete_since.is_none() && received.iter().sum::<usize>() >= count {
+                complete_since = Some(Instant::now());
+            }
+            assert!(start.elapsed() < TIMEOUT, "{received:?} of {count} packets arrived");
+        }
+        received
+    };
+    send(&chain, 0, 300);
+    let from_core_0 = received(300);
+    send(&chain, 1, 200);
+    let from_core_1 = received(200);
+    assert!(
+        matches!((from_core_0, from_core_1), ([300, 0], [0, 200]) | ([0, 300], [200, 0])),
+        "packets per ring from core 0: {from_core_0:?}, from core 1: {from_core_1:?}"
+    );
+    assert!(ports.iter().all(|port| port.kernel_counters() == Default::default()));
+    drop(ports);
+    assert_eq!(pool.len() as u32, umem.frames());
+}
+
+#[test]
 fn packets_sent_by_this_host_reach_no_socket() {
     for queues in [1, 2] {
         let chain = chain(queues);
         let (umem, mut pool) =
             Umem::new(&UmemConfig { huge_pages: HugePages::Off, ..UmemConfig::default() }).unwrap();
-        let sockets = open(&chain, "fwd0", queues);
+        let sockets = open(&chain, queues, SocketConfig::default());
         sockets.iter().for_each(|socket| socket.start().unwrap());
         let mut ports: Vec<_> =
             sockets.iter().map(|socket| MmsgPort::new(socket.clone(), &umem).unwrap()).collect();

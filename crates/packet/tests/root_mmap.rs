@@ -341,6 +341,20 @@ fn transmit_ring_drops_packets_longer_than_mtu_and_sends_others() {
     ring.close();
 }
 
+#[test]
+fn transmit_ring_reads_mtu_once_for_a_batch_of_packets_longer_than_mtu() {
+    let lab = lab();
+    let (mut ring, _plain) = ends(&lab, RINGS);
+    (0..64).for_each(|number| ring.push(&packet(number, 1600)));
+    let before = ring.port.counters();
+    ring.port.transmit(&mut ring.queue);
+    let after = ring.port.counters();
+    assert_eq!(after.tx_dropped - before.tx_dropped, 64);
+    // A socket ioctl and the call that finds the interface's name.
+    assert_eq!(after.syscalls - before.syscalls, 2);
+    ring.close();
+}
+
 /// The interface accepts what its other end drops.
 #[test]
 fn transmit_ring_passes_packet_that_other_end_drops() {

@@ -42,15 +42,30 @@ pub(crate) fn kernel_ledger(ledger: &KernelLedgerReport) -> String {
         let _ = writeln!(text, "XDP programs  run time unavailable: {why}");
     }
     for worker in &ledger.workers {
-        let _ = writeln!(
-            text,
-            "context switches of worker {}  {} voluntary, {} involuntary",
+        text += &context_switches(
             worker.worker,
-            grouped(worker.voluntary_switches),
-            grouped(worker.involuntary_switches)
+            (worker.voluntary_switches, worker.voluntary_switches_per_packet),
+            (worker.involuntary_switches, worker.involuntary_switches_per_packet),
         );
     }
     text
+}
+
+/// Formats the context switches of a worker, as a line. A pair is a number, and the same number per
+/// packet received.
+pub(crate) fn context_switches(
+    worker: usize,
+    voluntary: (u64, f64),
+    involuntary: (u64, f64),
+) -> String {
+    let show = |(count, per_packet): (u64, f64), kind| {
+        format!("{} {kind} ({per_packet:.6} per packet in)", grouped(count))
+    };
+    format!(
+        "context switches of worker {worker}  {}, {}\n",
+        show(voluntary, "voluntary"),
+        show(involuntary, "involuntary")
+    )
 }
 
 /// Formats the run time of a port's XDP program, as a line.
@@ -118,6 +133,15 @@ mod tests {
     #[test]
     fn ledger_that_is_off_prints_nothing() {
         assert_eq!(kernel_ledger(&KernelLedgerReport { mode: "off", ..Default::default() }), "");
+    }
+
+    #[test]
+    fn context_switches_show_total_and_number_per_packet() {
+        assert_eq!(
+            context_switches(1, (2410, 0.00123), (3, 0.0)),
+            "context switches of worker 1  2,410 voluntary (0.001230 per packet in), \
+             3 involuntary (0.000000 per packet in)\n"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::costs::{Costs, KernelLedger, Stage, XdpProgram, ratio};
-use crate::kernel_ledger_text::xdp_program;
+use crate::kernel_ledger_text::{context_switches, xdp_program};
 use crate::text_table::{Table, grouped};
 
 /// Parses an answer, whose texts are escaped.
@@ -131,13 +131,11 @@ fn append_kernel(ledger: &KernelLedger, text: &mut String) {
     text.push_str(&table.format());
     let _ = writeln!(text, "\nsystem calls  {:.4} per packet in", ledger.syscalls_per_packet);
     for worker in &ledger.workers {
-        let _ = writeln!(
-            text,
-            "context switches of worker {}  {:.4} voluntary, {:.4} involuntary per packet in",
+        text.push_str(&context_switches(
             worker.worker,
-            worker.voluntary_switches_per_packet,
-            worker.involuntary_switches_per_packet
-        );
+            (worker.voluntary_switches, worker.voluntary_switches_per_packet),
+            (worker.involuntary_switches, worker.involuntary_switches_per_packet),
+        ));
     }
     for program in &ledger.xdp_programs {
         let XdpProgram { port, interface, runs, cycles_per_run, .. } = program;
