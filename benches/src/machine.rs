@@ -12,17 +12,19 @@ pub struct Machine {
     /// Day of the run, UTC, ISO 8601.
     pub date: String,
     /// `uname -srvm`.
-    kernel: String,
-    cpu: String,
+    pub kernel: String,
+    /// Model name of the processor.
+    pub cpu: String,
     /// From /proc/cpuinfo.
     cpu_mhz: String,
-    cores: usize,
+    /// Number of logical processors.
+    pub cores: usize,
     memory_kib: u64,
     virtual_machine: bool,
     rustc: String,
     cc: String,
     /// With `-dirty` if the work tree was modified.
-    commit: String,
+    pub commit: String,
     /// At the start of the run.
     pub load_average: String,
 }
@@ -102,6 +104,11 @@ pub fn busy_seconds(core: Option<usize>) -> io::Result<f64> {
     };
     // Ticks of 1 / USER_HZ, which is 100 wherever Linux has a stable ABI.
     Ok((user + nice + system + irq + softirq) / 100.0)
+}
+
+/// Returns the time, UTC, RFC 3339, in seconds.
+pub fn utc_now() -> String {
+    tool_output("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"])
 }
 
 fn read(path: &str) -> String {

@@ -12,6 +12,7 @@ mod forwarders;
 mod instructions;
 mod lab_run;
 mod latency;
+mod matrix;
 mod paths;
 mod rate_search;
 mod stats;
