@@ -277,6 +277,10 @@ pub(crate) fn print(text: &str) -> Result<()> {
 
 /// Prints a line to stderr; stdout is for results.
 pub(crate) fn note(line: &str) {
+    // `cargo test` captures only output of macros.
+    #[cfg(test)]
+    eprintln!("{line}");
+    #[cfg(not(test))]
     xdpfwd_lab::print_error(line);
 }
 

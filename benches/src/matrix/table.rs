@@ -38,7 +38,7 @@ pub(crate) fn text(results: &Results) -> String {
     }
     let _ = writeln!(
         text,
-        "Medians of {} rounds. Mpps: received by the sink while the generator sends as fast as it \
+        "Medians of the rounds ({}). Mpps: received by the sink while the generator sends as fast as it \
          can. cycles: of all cores,\nwithout the sink's end of the veth.",
         results.rounds
     );
