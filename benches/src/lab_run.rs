@@ -132,7 +132,8 @@ pub(crate) fn sum(list: &Value, get: impl Fn(&Value) -> Option<f64>) -> Option<f
     Some(list.as_array()?.iter().filter_map(get).sum())
 }
 
-fn last_report(forwarder: &Forwarder, kind: &str) -> Result<Value> {
+/// Returns the last report of this kind that xdpfwd printed.
+pub(crate) fn last_report(forwarder: &Forwarder, kind: &str) -> Result<Value> {
     let pattern = format!(r#""type":"{kind}""#);
     let line = forwarder
         .last_line(|line| line.contains(&pattern))

@@ -15,7 +15,9 @@ mod latency;
 mod matrix;
 mod paths;
 mod rate_search;
+mod rule_sets;
 mod stats;
+mod xdp_programs;
 
 use std::process::ExitCode;
 
@@ -62,6 +64,8 @@ enum Command {
     Paths(paths::Arguments),
     /// Measure the copies of each packet path by the slope of cost over packet length
     Copies(copies::Arguments),
+    /// Measure what security costs on every packet path: paths, stages, frame lengths
+    Matrix(Box<matrix::Arguments>),
     /// Compare instructions per packet with the stored numbers (no root)
     Instructions(instructions::Arguments),
     /// Compare two forwarders of your choice in alternation
@@ -100,6 +104,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Cost(arguments) => cost::run(&arguments, &stop),
         Command::Paths(arguments) => paths::run(&arguments, &stop),
         Command::Copies(arguments) => copies::run(&arguments, &stop),
+        Command::Matrix(arguments) => matrix::run(*arguments, &stop),
         Command::Instructions(arguments) => instructions::run(&arguments),
         Command::Pairs(arguments) => forward::pairs(&arguments, &stop),
         Command::Classbench(arguments) => classbench::run(&arguments),

@@ -183,8 +183,8 @@ impl PacketPath {
         &'static self,
         environment: &Environment,
     ) -> Result<PreparedPath, MissingReason> {
-        if self.mode == "zero-copy" {
-            return Err("veth has no zero-copy".into());
+        if let Some(reason) = self.unsupported_by_lab() {
+            return Err(reason.into());
         }
         let config = environment.scratch.join(format!("path-{}.toml", self.name));
         write(&config, &self.config(environment.core, "kernel_ledger = \"sampled\"\n"))?;
@@ -199,18 +199,29 @@ impl PacketPath {
         Ok(PreparedPath { path: self, config, no_kernel_ledger })
     }
 
+    /// Returns why the lab does not support the path, if it does not.
+    pub(crate) fn unsupported_by_lab(&self) -> Option<&'static str> {
+        (self.mode == "zero-copy").then_some("veth has no zero-copy")
+    }
+
     fn config(&self, core: usize, kernel_ledger: &str) -> String {
-        let mut text =
-            format!("[engine]\ncores = [{core}]\nmode = \"{}\"\n{kernel_ledger}", self.mode);
+        let mut text = self.ports(core, kernel_ledger);
+        for (from, to) in [("lan", "wan"), ("wan", "lan")] {
+            let _ = write!(text, "\n[[path]]\nfrom = \"{from}\"\nto = \"{to}\"\n");
+        }
+        text
+    }
+
+    /// Returns the configuration without paths: the ports `lan` (fwd0) and `wan` (fwd1). `keys` are
+    /// further keys of the engine.
+    pub(crate) fn ports(&self, core: usize, keys: &str) -> String {
+        let mut text = format!("[engine]\ncores = [{core}]\nmode = \"{}\"\n{keys}", self.mode);
         for (name, interface) in [("lan", "fwd0"), ("wan", "fwd1")] {
             let _ = write!(
                 text,
                 "\n[[port]]\nname = \"{name}\"\ninterface = \"{interface}\"\nio = \"{}\"\n",
                 self.io
             );
-        }
-        for (from, to) in [("lan", "wan"), ("wan", "lan")] {
-            let _ = write!(text, "\n[[path]]\nfrom = \"{from}\"\nto = \"{to}\"\n");
         }
         text
     }
