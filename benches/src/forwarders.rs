@@ -12,6 +12,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use xdpfwd_lab::{Chain, Forwarder, Traffic, mac};
 
+use crate::lab_config::LabConfig;
+
 /// testpmd needs some seconds to allocate its memory.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -388,23 +390,15 @@ pub(crate) fn check_config(xdpfwd: &Path, config: &Path) -> Result<(), MissingRe
 /// Returns a configuration with which xdpfwd does the work of the bare loop: one core, MAC
 /// addresses swapped.
 fn xdpfwd_config(io: &str, idle: &str, core: usize, queues: u16) -> String {
-    let port = |name: &str, interface: &str| {
-        format!(
-            "[[port]]\nname = \"{name}\"\ninterface = \"{interface}\"\nqueues = {queues}\n\
-             io = \"{io}\"\n\n"
-        )
+    let config = LabConfig {
+        core,
+        engine: &format!("idle = \"{idle}\""),
+        port: &format!("queues = {queues}\nio = \"{io}\""),
+        stages: &["swap"],
+        both_directions: true,
+        tables: "[stage.swap]\nkind = \"mac-swap\"",
     };
-    let path = |from: &str, to: &str| {
-        format!("[[path]]\nfrom = \"{from}\"\nto = \"{to}\"\nstages = [\"swap\"]\n\n")
-    };
-    format!(
-        "[engine]\ncores = [{core}]\nidle = \"{idle}\"\n\n{}{}{}{}\
-         [stage.swap]\nkind = \"mac-swap\"\n",
-        port("lan", "fwd0"),
-        port("wan", "fwd1"),
-        path("lan", "wan"),
-        path("wan", "lan")
-    )
+    config.to_string()
 }
 
 pub(crate) fn compile(

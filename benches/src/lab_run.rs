@@ -14,8 +14,8 @@ use xdpfwd_xsk::clock;
 
 use crate::common::{Common, settle};
 
-const READY_DEADLINE: Duration = Duration::from_secs(30);
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The results of a run.
 pub(crate) struct LabRun {

@@ -91,6 +91,24 @@ pub fn cpu_nanoseconds(pid: u32) -> u64 {
 ///
 /// /proc/stat cannot be read, or has no such processor.
 pub fn busy_seconds(core: Option<usize>) -> io::Result<f64> {
+    // Ticks of 1 / USER_HZ, which is 100 wherever Linux has a stable ABI.
+    let [user, nice, system, _idle, _wait, irq, softirq, _steal] = ticks(core)?;
+    Ok((user + nice + system + irq + softirq) / 100.0)
+}
+
+/// Returns the time since boot for which the hypervisor did not run a processor that had work, in
+/// seconds: 0 if the hypervisor does not tell.
+///
+/// # Errors
+///
+/// /proc/stat cannot be read, or has no such processor.
+pub fn stolen_seconds(core: usize) -> io::Result<f64> {
+    let [.., steal] = ticks(Some(core))?;
+    Ok(steal / 100.0)
+}
+
+/// Returns the first numbers of a line of /proc/stat.
+fn ticks(core: Option<usize>) -> io::Result<[f64; 8]> {
     let stat = fs::read_to_string("/proc/stat")?;
     let name = core.map_or("cpu".to_owned(), |core| format!("cpu{core}"));
     let line = stat.lines().find(|line| line.split_whitespace().next() == Some(&name));
@@ -99,11 +117,10 @@ pub fn busy_seconds(core: Option<usize>) -> io::Result<f64> {
         .flat_map(|line| line.split_whitespace().skip(1))
         .filter_map(|word| word.parse().ok())
         .collect();
-    let [user, nice, system, _idle, _wait, irq, softirq, ..] = ticks[..] else {
-        return Err(io::Error::other(format!("/proc/stat has no valid line {name:?}")));
-    };
-    // Ticks of 1 / USER_HZ, which is 100 wherever Linux has a stable ABI.
-    Ok((user + nice + system + irq + softirq) / 100.0)
+    ticks
+        .first_chunk()
+        .copied()
+        .ok_or_else(|| io::Error::other(format!("/proc/stat has no valid line {name:?}")))
 }
 
 /// Returns the time, UTC, RFC 3339, in seconds.

@@ -10,12 +10,14 @@ mod esp;
 mod forward;
 mod forwarders;
 mod instructions;
+mod lab_config;
 mod lab_run;
 mod latency;
 mod matrix;
 mod paths;
 mod rate_search;
 mod rule_sets;
+mod sampling;
 mod stats;
 mod xdp_programs;
 
@@ -66,6 +68,8 @@ enum Command {
     Copies(copies::Arguments),
     /// Measure what security costs on every packet path: paths, stages, frame lengths
     Matrix(Box<matrix::Arguments>),
+    /// Measure how much slower xdpfwd forwards while kernel_ledger = "sampled" measures
+    Sampling(sampling::Arguments),
     /// Compare instructions per packet with the stored numbers (no root)
     Instructions(instructions::Arguments),
     /// Compare two forwarders of your choice in alternation
@@ -105,6 +109,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Paths(arguments) => paths::run(&arguments, &stop),
         Command::Copies(arguments) => copies::run(&arguments, &stop),
         Command::Matrix(arguments) => matrix::run(*arguments, &stop),
+        Command::Sampling(arguments) => sampling::run(&arguments, &stop),
         Command::Instructions(arguments) => instructions::run(&arguments),
         Command::Pairs(arguments) => forward::pairs(&arguments, &stop),
         Command::Classbench(arguments) => classbench::run(&arguments),

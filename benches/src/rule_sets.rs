@@ -14,7 +14,7 @@ use xdpfwd_bench::classbench::{
 use xdpfwd_filter::{Rule, Verdict, parse_classbench};
 use xdpfwd_lab::{PacketTemplate, Traffic};
 
-use crate::forwarders::Environment;
+use crate::{forwarders::Environment, lab_config::LabConfig};
 
 /// Number of different packets: more flows than a flow cache holds.
 pub(crate) const PACKETS: usize = 200_000;
@@ -112,17 +112,14 @@ impl RuleSet {
         verdict: &str,
         default: &str,
     ) -> Result<PathBuf> {
-        let path =
-            environment.scratch.join(format!("drop-{}-{placement}-{verdict}.toml", self.count));
-        let text = format!(
-            "[engine]\ncores = [{core}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n\
-             [[port]]\nname = \"wan\"\ninterface = \"fwd1\"\n\n\
-             [[path]]\nfrom = \"lan\"\nto = \"wan\"\nstages = [\"fw\"]\n\n{stage}",
-            core = environment.core,
-            stage = self.stage(placement, verdict, default),
-        );
-        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-        Ok(path)
+        let config = LabConfig {
+            core: environment.core,
+            stages: &["fw"],
+            tables: &self.stage(placement, verdict, default),
+            ..LabConfig::default()
+        };
+        let name = format!("drop-{}-{placement}-{verdict}.toml", self.count);
+        config.write(&environment.scratch, &name)
     }
 }
 

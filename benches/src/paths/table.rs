@@ -2,12 +2,14 @@
 //! docs/copies.md explains the copies; a test compares that page with this table.
 
 use std::{
-    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
 
-use crate::forwarders::{Environment, MissingReason, check_config};
+use crate::{
+    forwarders::{Environment, MissingReason, check_config},
+    lab_config::LabConfig,
+};
 
 /// A way of moving packets between the kernel and xdpfwd.
 #[derive(Debug)]
@@ -205,25 +207,25 @@ impl PacketPath {
     }
 
     fn config(&self, core: usize, kernel_ledger: &str) -> String {
-        let mut text = self.ports(core, kernel_ledger);
-        for (from, to) in [("lan", "wan"), ("wan", "lan")] {
-            let _ = write!(text, "\n[[path]]\nfrom = \"{from}\"\nto = \"{to}\"\n");
-        }
-        text
+        let both = |lab: LabConfig<'_>| LabConfig { both_directions: true, ..lab }.to_string();
+        self.with_config(core, kernel_ledger, both)
     }
 
-    /// Returns the configuration without paths: the ports `lan` (fwd0) and `wan` (fwd1). `keys` are
-    /// further keys of the engine.
-    pub(crate) fn ports(&self, core: usize, keys: &str) -> String {
-        let mut text = format!("[engine]\ncores = [{core}]\nmode = \"{}\"\n{keys}", self.mode);
-        for (name, interface) in [("lan", "fwd0"), ("wan", "fwd1")] {
-            let _ = write!(
-                text,
-                "\n[[port]]\nname = \"{name}\"\ninterface = \"{interface}\"\nio = \"{}\"\n",
-                self.io
-            );
-        }
-        text
+    /// Calls `build` with a configuration for this path: ports without stages. `keys` are further
+    /// keys of the engine.
+    pub(crate) fn with_config<T>(
+        &self,
+        core: usize,
+        keys: &str,
+        build: impl FnOnce(LabConfig<'_>) -> T,
+    ) -> T {
+        let engine = format!(
+            "mode = \"{}\"
+{keys}",
+            self.mode
+        );
+        let port = format!("io = \"{}\"", self.io);
+        build(LabConfig { core, engine: &engine, port: &port, ..LabConfig::default() })
     }
 }
 

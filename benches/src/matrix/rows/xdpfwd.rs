@@ -18,6 +18,7 @@ use xdpfwd_stages::esp::{key_file, state_file::StateFile};
 use super::{Prepared, Progress, Row, Running, Stopped};
 use crate::{
     forwarders::{Environment, MissingReason, check_config},
+    lab_config::LabConfig,
     lab_run::{last_report, sum},
     matrix::columns::{Column, Place, SIGNATURES, Stage},
     paths::{PATHS, PacketPath, Step},
@@ -77,12 +78,7 @@ impl Row for XdpfwdRow {
             return Err(reason.into());
         }
         let config =
-            environment.scratch.join(format!("matrix-{}-{}.toml", self.name(), column.name));
-        let write = || -> Result<(), anyhow::Error> {
-            let text = self.config(column, environment)?;
-            fs::write(&config, text).with_context(|| format!("writing {}", config.display()))
-        };
-        write().map_err(|error| format!("{error:#}"))?;
+            self.write_config(column, environment).map_err(|error| format!("{error:#}"))?;
         check_config(&environment.xdpfwd, &config).map_err(|reason| brief_reason(&reason))?;
         let xdpfwd = environment.xdpfwd.clone();
         Ok(Box::new(PreparedXdpfwd { xdpfwd, config, column }))
@@ -92,21 +88,15 @@ impl Row for XdpfwdRow {
 const PACKET_REMARK: &str = "The kernel also processes every packet.";
 
 impl XdpfwdRow {
-    fn config(&self, column: &Column, environment: &Environment) -> Result<String> {
-        let mut text = self.path.ports(environment.core, "");
-        let (mut names, mut stages) = (Vec::new(), String::new());
-        for stage in column.stages {
-            let (name, stage) = self.stage(column, *stage, environment)?;
-            names.push(format!("{name:?}"));
-            stages += "\n";
-            stages += &stage;
-        }
-        let _ = write!(
-            text,
-            "\n[[path]]\nfrom = \"lan\"\nto = \"wan\"\nstages = [{}]\n{stages}",
-            names.join(", ")
-        );
-        Ok(text)
+    fn write_config(&self, column: &Column, environment: &Environment) -> Result<PathBuf> {
+        let stages = column.stages.iter().map(|stage| self.stage(column, *stage, environment));
+        let (names, tables): (Vec<_>, Vec<_>) =
+            stages.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        let file = format!("matrix-{}-{}.toml", self.name(), column.name);
+        self.path.with_config(environment.core, "", |lab| {
+            LabConfig { stages: &names, tables: &tables.join("\n"), ..lab }
+                .write(&environment.scratch, &file)
+        })
     }
 
     /// Returns the name and the configuration of a stage.
