@@ -1,6 +1,9 @@
 //! Measures the cells of the matrix in the lab.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt::Write as _,
+};
 
 use anyhow::{Context as _, Result};
 use xdpfwd_bench::results::{self, Run, Unavailable};
@@ -25,6 +28,21 @@ pub(crate) struct Lab {
     pub(crate) rows: Vec<results::Row>,
     pub(crate) columns: Vec<results::Column>,
     pub(crate) unavailable: Vec<Unavailable>,
+}
+
+/// Describes all rows and columns.
+pub(crate) fn list() -> String {
+    let mut text = "Rows (packet paths):\n".to_owned();
+    for row in cell::all_rows() {
+        let results::Row { name, title, place, remark, .. } = row.describe();
+        let place = if place == "user" { "user space" } else { "the kernel" };
+        let _ = writeln!(text, "  {name:<20}{title}; forwards in {place}. {remark}");
+    }
+    text += "\nColumns (security processing):\n";
+    for results::Column { name, title, .. } in cell::all_columns().iter().map(|c| c.describe()) {
+        let _ = writeln!(text, "  {name:<20}{title}");
+    }
+    text
 }
 
 impl Lab {

@@ -42,6 +42,9 @@ use plan::Plan;
 use progress::Estimate;
 
 pub(crate) fn run(arguments: Arguments, stop: &Stop) -> Result<()> {
+    if arguments.list {
+        return print(&lab::list());
+    }
     let arguments = arguments.complete()?;
     let sizes = arguments
         .sizes

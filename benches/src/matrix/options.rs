@@ -64,6 +64,9 @@ pub(crate) struct Arguments {
     /// Seconds of each trial that confirms a rate, and of each measurement of latency
     #[arg(long, value_name = "SECONDS", default_value_t = 0.75)]
     trial_seconds: f64,
+    /// List rows and columns, and exit (no root)
+    #[arg(long)]
+    pub(crate) list: bool,
     /// Start a new matrix instead of continuing an unfinished one
     #[arg(long)]
     pub(crate) fresh: bool,
