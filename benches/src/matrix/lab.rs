@@ -45,6 +45,14 @@ pub(crate) fn list() -> String {
     text
 }
 
+/// Fails if a selected row or column does not exist.
+pub(crate) fn check_selection(rows: &[String], columns: &[String]) -> Result<()> {
+    let names: Vec<String> = cell::all_rows().iter().map(|row| row.describe().name).collect();
+    check_names("row", rows, &names.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let names: Vec<&str> = cell::all_columns().iter().map(|column| column.name).collect();
+    check_names("column", columns, &names)
+}
+
 impl Lab {
     /// Writes the configurations of the cells. `columns` may be empty for all columns.
     pub(crate) fn prepare(
@@ -52,12 +60,7 @@ impl Lab {
         columns: &[String],
         environment: &Environment,
     ) -> Result<Self> {
-        let rows = cell::all_rows();
-        let names: Vec<String> = rows.iter().map(|row| row.describe().name).collect();
-        check_names("row", &common.only, &names.iter().map(String::as_str).collect::<Vec<_>>())?;
-        let all_columns = cell::all_columns();
-        let names: Vec<&str> = all_columns.iter().map(|column| column.name).collect();
-        check_names("column", columns, &names)?;
+        let (rows, all_columns) = (cell::all_rows(), cell::all_columns());
         let selected: Vec<_> = all_columns
             .iter()
             .filter(|column| columns.is_empty() || columns.iter().any(|name| name == column.name))

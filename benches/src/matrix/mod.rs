@@ -52,6 +52,7 @@ pub(crate) fn run(arguments: Arguments, stop: &Stop) -> Result<()> {
         .map(|name| Ok(FrameSize::parse(name)?.describe()))
         .collect::<Result<Vec<_>>>()?;
     let common = &arguments.common;
+    lab::check_selection(&common.only, &arguments.columns)?;
     let machine = common.check_machine()?;
     let environment = common.environment()?;
     let mut lab = Lab::prepare(common, &arguments.columns, &environment)?;

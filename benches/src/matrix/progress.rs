@@ -86,7 +86,7 @@ impl Progress {
     pub(crate) fn new(steps: usize, done: usize) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(steps as u64).with_position(done as u64);
-            let style = ProgressStyle::with_template("[{bar:30}] {pos}/{len}  {wide_msg}")
+            let style = ProgressStyle::with_template("[{bar:16}] {pos}/{len}  {wide_msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style.progress_chars("=> "));
             // Shows that the program is alive during long steps.
