@@ -46,11 +46,13 @@ pub(crate) fn run(arguments: Arguments, stop: &Stop) -> Result<()> {
         return print(&lab::list());
     }
     let arguments = arguments.complete()?;
-    let sizes = arguments
-        .sizes
-        .iter()
-        .map(|name| Ok(FrameSize::parse(name)?.describe()))
-        .collect::<Result<Vec<_>>>()?;
+    let mut sizes = Vec::new();
+    for name in &arguments.sizes {
+        let size = FrameSize::parse(name)?.describe();
+        if !sizes.contains(&size) {
+            sizes.push(size);
+        }
+    }
     let common = &arguments.common;
     lab::check_selection(&common.only, &arguments.columns)?;
     let machine = common.check_machine()?;
