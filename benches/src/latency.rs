@@ -248,8 +248,10 @@ fn find_no_drop_rate(
     drop(bench.running.stop()?);
     rates.first().and_then(|rate| rate.pps).with_context(|| {
         format!(
-            "the forwarder loses more than {} % of the frames at {LOW_RATE} packets per second",
-            100.0 * arguments.tolerance
+            "every trial lost more than {} % of the frames, down to {LOW_RATE} packets per second \
+             or until {} trials were run",
+            100.0 * arguments.tolerance,
+            limits.max_trials
         )
     })
 }

@@ -14,6 +14,8 @@ use anyhow::Result;
 
 /// A generator that sends less than this share of what was asked for is at its limit, or disturbed.
 const GENERATOR_LIMIT: f64 = 0.9;
+/// After this many times the usual number of attempts at a rate, disturbed attempts count.
+const MAX_DISTURBED: usize = 3;
 
 /// Where and how a search looks for rates.
 #[derive(Clone, Debug, PartialEq)]
@@ -271,9 +273,15 @@ impl<F: FnMut(f64, f64) -> Result<TrialCounts>> Search<'_, F> {
     /// Returns `None` if another attempt is needed.
     ///
     /// An attempt in which the generator sent much less than it should and can does not count: it
-    /// says nothing about the rate that was asked for.
+    /// says nothing about the rate that was asked for. After [`MAX_DISTURBED`] times as many
+    /// attempts, they count nevertheless: the generator seems to have become slower.
     fn decide(&self, rate: &TestedRate, goal: f64) -> Option<Verdict> {
-        let enough_pps = GENERATOR_LIMIT * rate.pps.min(self.generator_pps);
+        let is_always_disturbed =
+            rate.attempts.len() >= MAX_DISTURBED * self.limits.attempts.max(1);
+        let enough_pps = match is_always_disturbed {
+            true => 0.0,
+            false => GENERATOR_LIMIT * rate.pps.min(self.generator_pps),
+        };
         let valid = || rate.attempts.iter().filter(|attempt| attempt.offered_pps >= enough_pps);
         let best = valid().min_by(|a, b| a.loss().total_cmp(&b.loss()))?;
         let bound = Bound {

@@ -136,6 +136,22 @@ fn search_ignores_trials_in_which_the_generator_was_disturbed() {
     }
 }
 
+/// As on a machine on which other programs start to run.
+#[test]
+fn search_with_generator_that_becomes_slower_ends_with_its_rate() {
+    let mut device = Device::new(5e6);
+    let found = search(&limits(), &GOALS, |pps, seconds| {
+        // Only the first trial is fast.
+        let generator = if pps >= 16e6 { 8e6 } else { 1e6 };
+        Ok(device.trial(pps.min(generator), seconds))
+    })
+    .unwrap();
+    for rate in &found {
+        assert_eq!((rate.pps, rate.upper_pps.is_some()), (Some(1e6), false), "{found:?}");
+        assert!(rate.trials < limits().max_trials, "{found:?}");
+    }
+}
+
 #[test]
 fn search_of_device_that_never_loses_finds_the_generators_maximum() {
     let mut device = Device::new(f64::INFINITY);
