@@ -12,17 +12,19 @@ pub struct Machine {
     /// Day of the run, UTC, ISO 8601.
     pub date: String,
     /// `uname -srvm`.
-    kernel: String,
-    cpu: String,
+    pub kernel: String,
+    /// Model name of the processor.
+    pub cpu: String,
     /// From /proc/cpuinfo.
     cpu_mhz: String,
-    cores: usize,
+    /// Number of logical processors.
+    pub cores: usize,
     memory_kib: u64,
     virtual_machine: bool,
     rustc: String,
     cc: String,
     /// With `-dirty` if the work tree was modified.
-    commit: String,
+    pub commit: String,
     /// At the start of the run.
     pub load_average: String,
 }
@@ -119,6 +121,11 @@ fn ticks(core: Option<usize>) -> io::Result<[f64; 8]> {
         .first_chunk()
         .copied()
         .ok_or_else(|| io::Error::other(format!("/proc/stat has no valid line {name:?}")))
+}
+
+/// Returns the time, UTC, RFC 3339, in seconds.
+pub fn utc_now() -> String {
+    tool_output("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"])
 }
 
 fn read(path: &str) -> String {

@@ -15,6 +15,7 @@ mod lab_run;
 mod latency;
 mod matrix;
 mod paths;
+mod rate_search;
 mod rule_sets;
 mod sampling;
 mod stats;
@@ -67,7 +68,7 @@ enum Command {
     /// Measure the copies of each packet path by the slope of cost over packet length
     Copies(copies::Arguments),
     /// Measure what security costs on every packet path: paths, stages, frame lengths
-    Matrix(matrix::Arguments),
+    Matrix(Box<matrix::Arguments>),
     /// Measure how much slower xdpfwd forwards while kernel_ledger = "sampled" measures
     Sampling(sampling::Arguments),
     /// Compare instructions per packet with the stored numbers (no root)
@@ -108,7 +109,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Cost(arguments) => cost::run(&arguments, &stop),
         Command::Paths(arguments) => paths::run(&arguments, &stop),
         Command::Copies(arguments) => copies::run(&arguments, &stop),
-        Command::Matrix(arguments) => matrix::run(&arguments, &stop),
+        Command::Matrix(arguments) => matrix::run(*arguments, &stop),
         Command::Sampling(arguments) => sampling::run(&arguments, &stop),
         Command::Instructions(arguments) => instructions::run(&arguments),
         Command::Pairs(arguments) => forward::pairs(&arguments, &stop),

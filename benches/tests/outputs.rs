@@ -53,6 +53,30 @@ fn unknown_name_in_only_option_lists_known_names() {
     }
 }
 
+#[test]
+fn matrix_with_unknown_selection_lists_known_names() {
+    for (option, expected) in [
+        ("--rows", "unknown row \"nope\"; use packet, packet-mmsg,"),
+        ("--columns", "unknown column \"nope\"; use none, filter-1-user,"),
+        ("--sizes", "invalid frame length \"nope\"; use 60 to 1514 bytes, or imix"),
+    ] {
+        let output = run(&["matrix", option, "nope"], Stdio::null());
+        assert_eq!(output.status.code(), Some(1), "{option}: {output:?}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
+fn matrix_list_names_rows_and_columns() {
+    let output = run(&["matrix", "--list"], Stdio::piped());
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for name in ["af_xdp-copy", "testpmd", "filter-10k-kernel", "aes-128-gcm"] {
+        assert!(text.lines().any(|line| line.trim_start().starts_with(name)), "{text}");
+    }
+}
+
 /// `pairs` runs the two given commands.
 #[test]
 fn pairs_rejects_options_that_it_would_ignore() {

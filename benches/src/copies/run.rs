@@ -2,16 +2,17 @@
 
 use std::{path::Path, thread, time::Duration};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
-use xdpfwd_perf::{Account, Core, FREQUENCY_HZ, Group, Sampler, Symbols};
+use xdpfwd_perf::{Account, Group};
 use xdpfwd_xsk::clock;
 
 use crate::{
     common::Common,
     forwarders::Environment,
     lab_run::{READY_DEADLINE, STOP_DEADLINE},
+    matrix::sampled::Sampling,
     stats::lower_quartile,
     threads::Thread,
 };
@@ -186,19 +187,17 @@ impl CopyLab<'_> {
         size: u16,
         rate: u64,
     ) -> Result<Paced> {
-        let core = |number, has_worker| Core { number, has_worker, only_veths: true };
-        let (receiving, forwarding) = (self.environment.generator, self.environment.core);
-        let cores = [core(receiving, false), core(forwarding, true)];
-        let workers = Thread::workers(forwarder.pid())?;
+        let receiving = self.environment.generator;
+        let workers: Vec<u32> =
+            Thread::workers(forwarder.pid())?.iter().map(|thread| thread.tid).collect();
         let generator = self.traffic(size).rate(rate.max(1)).start(chain.gen_(), "gen0")?;
         thread::sleep(self.common.warmup());
-        let symbols = Symbols::read(&["xdpfwd"])?;
-        let sampler = Sampler::start(symbols, &cores, workers.iter().map(|thread| thread.tid))?;
+        let sampling = Sampling::start(self.common, &workers).context("the slopes need samples")?;
         let (sent, arrived) = (generator.sent()?.packets, sink.seen()?.arrived.packets);
         thread::sleep(self.common.seconds());
         let (sent, arrived) =
             (generator.sent()?.packets - sent, sink.seen()?.arrived.packets - arrived);
-        let counts = sampler.counts();
+        let counts = sampling.counts();
         generator.stop()?;
         let pps = sent as f64 / counts.elapsed.as_secs_f64();
         if pps < MIN_RATE * rate as f64 {
@@ -210,7 +209,7 @@ impl CopyLab<'_> {
         // Of the number of samples, not of the elapsed time: a core that the hypervisor does not
         // run is not sampled.
         let cycles_per_packet = |samples: u64| {
-            samples as f64 / FREQUENCY_HZ as f64 * clock::cycles_per_second() / sent as f64
+            samples as f64 / counts.frequency_hz as f64 * clock::cycles_per_second() / sent as f64
         };
         let copies = counts.cores.iter().map(|core| {
             let accounts = Account::ALL.into_iter().filter(|account| account.has_groups());

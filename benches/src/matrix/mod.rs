@@ -1,84 +1,125 @@
-//! `matrix`: what security costs on every packet path.
+//! `matrix`: what each kind of security processing costs on each packet path.
 
 pub(crate) mod cell;
 pub(crate) mod columns;
+mod execute;
+#[cfg(test)]
+mod fake;
+mod files;
+mod folder;
+mod history;
+mod identity;
+mod journal;
+mod lab;
+mod measure;
+mod options;
+mod plan;
+mod progress;
 pub(crate) mod published;
+mod rates;
+mod readme;
 pub(crate) mod rows;
 pub(crate) mod sampled;
 mod system_calls;
+mod table;
+#[cfg(test)]
+mod tests;
+mod versions;
 
-use anyhow::Result;
-use clap::Args;
+use anyhow::{Context as _, Result, bail};
+use xdpfwd_bench::results::Results;
+use xdpfwd_xsk::clock;
 
-use crate::common::{Common, Stop, note};
+use crate::common::{Stop, note, print};
 use cell::FrameSize;
+use folder::Folder;
+use identity::Settings;
+use journal::Header;
+use lab::Lab;
+use measure::Measure;
+pub(crate) use options::Arguments;
+use plan::Plan;
+use progress::Estimate;
 
-#[derive(Args)]
-pub(crate) struct Arguments {
-    #[arg(long, value_delimiter = ',')]
-    rows: Vec<String>,
-    #[arg(long, value_delimiter = ',')]
-    columns: Vec<String>,
-    #[arg(long, value_delimiter = ',', default_value = "60,1514")]
-    sizes: Vec<String>,
-    #[arg(long)]
-    session: bool,
-    #[command(flatten)]
-    common: Common,
+pub(crate) fn run(arguments: Arguments, stop: &Stop) -> Result<()> {
+    if arguments.list {
+        return print(&lab::list());
+    }
+    let arguments = arguments.complete()?;
+    let mut sizes = Vec::new();
+    for name in &arguments.sizes {
+        let size = FrameSize::parse(name)?.describe();
+        if !sizes.contains(&size) {
+            sizes.push(size);
+        }
+    }
+    let common = &arguments.common;
+    lab::check_selection(&common.only, &arguments.columns)?;
+    let machine = common.check_machine()?;
+    let environment = common.environment()?;
+    let mut lab = Lab::prepare(common, &arguments.columns, &environment)?;
+    let [rate_columns, rate_sizes] = arguments.rate_cells();
+    let plan = Plan {
+        rows: lab.rows.clone(),
+        columns: lab.columns.clone(),
+        sizes,
+        rounds: arguments.rounds(),
+        rate_columns,
+        rate_sizes,
+        unavailable: lab.unavailable.clone(),
+        published: published::published(),
+    };
+    let durations = arguments.durations(&plan);
+    lab.set_durations(durations.window, durations.warmup);
+    let this_program = std::env::current_exe().context("cannot find this program")?;
+    let settings = Settings {
+        commit: machine.commit.clone(),
+        build: identity::checksum(&[&environment.xdpfwd, &this_program])?,
+        versions: versions::detect(&environment.xdpfwd),
+        seconds: durations.window,
+        warmup: durations.warmup,
+        trial_seconds: durations.trial,
+        traffic: format!("core {}, {:?}", common.core, lab.common().traffic),
+        plan,
+    };
+    let header = Header::new(arguments.kind(), machine, clock::cycles_per_second(), settings);
+    let folder = Folder::open(common.results(), header, arguments.fresh)?;
+    let estimate = Estimate::new(durations.run, durations.rates);
+    let path = folder.path.display().to_string();
+    let results = finish(folder, &mut lab, estimate, stop)?;
+    print(&table::text(&results))?;
+    let program = std::env::args().next().unwrap_or_else(|| "xdpfwd-bench".to_owned());
+    note(&format!("results: {path}\nreport:  {program} report {path}"));
+    check(&results)
 }
 
-pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
-    let common = &arguments.common;
-    let environment = common.environment()?;
-    for row in cell::all_rows() {
-        let name = row.describe().name;
-        if !arguments.rows.is_empty() && !arguments.rows.contains(&name) {
-            continue;
-        }
-        for column in cell::all_columns() {
-            if !arguments.columns.is_empty()
-                && !arguments.columns.iter().any(|wanted| wanted == column.name)
-            {
-                continue;
-            }
-            let started = std::time::Instant::now();
-            let cell = match cell::prepare(&*row, column, &environment) {
-                Ok(cell) => cell,
-                Err(reason) => {
-                    note(&format!("{name}, {}: n/a: {reason}", column.name));
-                    continue;
-                }
-            };
-            note(&format!("{name}, {}: prepared in {:?}", column.name, started.elapsed()));
-            for size in &arguments.sizes {
-                stop.check()?;
-                let started = std::time::Instant::now();
-                if arguments.session {
-                    let mut session = cell.session(common, &FrameSize::parse(size)?)?;
-                    for pps in [50_000, 100_000_000] {
-                        let trial = session.trial(pps, 0.5)?;
-                        note(&format!(
-                            "{name} {} {pps}: sent {} received {} offered {} {:?}",
-                            column.name,
-                            trial.sent,
-                            trial.received,
-                            trial.offered_pps,
-                            trial.latency
-                        ));
-                    }
-                    session.stop()?;
-                    continue;
-                }
-                match cell.run(common, &FrameSize::parse(size)?, 0) {
-                    Ok(run) => note(&format!(
-                        "{:.1} s {}",
-                        started.elapsed().as_secs_f64(),
-                        serde_json::to_string(&run)?
-                    )),
-                    Err(error) => note(&format!("{name}, {}: FAILED: {error:#}", column.name)),
-                }
-            }
-        }
+/// Runs what remains of a matrix. Writes its files, also if it is interrupted.
+fn finish(
+    mut folder: Folder,
+    measure: &mut dyn Measure,
+    estimate: Estimate,
+    stop: &Stop,
+) -> Result<Results> {
+    folder.remarks.iter().for_each(|remark| note(remark));
+    let executed = execute::execute(&mut folder, measure, estimate, stop);
+    let finished = executed.is_ok().then(xdpfwd_bench::machine::utc_now);
+    let results = files::write(&folder, finished)?;
+    if let Err(error) = executed {
+        note(&format!(
+            "incomplete results are in {}; run the same command again to continue",
+            folder.path.display()
+        ));
+        return Err(error);
+    }
+    folder.journal.remove()?;
+    Ok(results)
+}
+
+/// Fails if a run has failed.
+fn check(results: &Results) -> Result<()> {
+    let (runs, rates) = (results.failed.len(), results.failed_rates.len());
+    if runs + rates > 0 {
+        bail!("{runs} runs and {rates} searches for rates failed, see above");
     }
     Ok(())
 }

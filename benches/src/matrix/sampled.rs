@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use xdpfwd_bench::results::Cycles;
-use xdpfwd_perf::{Account, Core, CoreUsage, Sampler, StartError, Symbols};
+use xdpfwd_perf::{Account, Core, CoreUsage, Sampled, Sampler, StartError, Symbols};
 use xdpfwd_xsk::clock;
 
 use crate::common::{Common, note};
@@ -50,7 +50,11 @@ impl Sampling {
 
     /// Returns the usage of both cores since the start.
     pub(crate) fn usage(&self) -> Vec<CoreUsage> {
-        self.sampler.counts().cores
+        self.counts().cores
+    }
+
+    pub(crate) fn counts(&self) -> Sampled {
+        self.sampler.counts()
     }
 }
 
