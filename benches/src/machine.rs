@@ -12,17 +12,23 @@ pub struct Machine {
     /// Day of the run, UTC, ISO 8601.
     pub date: String,
     /// `uname -srvm`.
-    kernel: String,
-    cpu: String,
+    pub kernel: String,
+    /// Model name from /proc/cpuinfo.
+    pub cpu: String,
     /// From /proc/cpuinfo.
-    cpu_mhz: String,
-    cores: usize,
-    memory_kib: u64,
-    virtual_machine: bool,
-    rustc: String,
-    cc: String,
+    pub cpu_mhz: String,
+    /// Processors that this process may use.
+    pub cores: usize,
+    /// Memory in KiB.
+    pub memory_kib: u64,
+    /// Whether the processor reports a hypervisor.
+    pub virtual_machine: bool,
+    /// `rustc --version`.
+    pub rustc: String,
+    /// First line of `cc --version`.
+    pub cc: String,
     /// With `-dirty` if the work tree was modified.
-    commit: String,
+    pub commit: String,
     /// At the start of the run.
     pub load_average: String,
 }

@@ -13,6 +13,7 @@ mod instructions;
 mod lab_run;
 mod latency;
 mod paths;
+mod report;
 mod stats;
 
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ Examples:
   sudo target/release/xdpfwd-bench forward --rounds 3 --only xdpfwd,bare-loop
   sudo target/release/xdpfwd-bench pairs './a fwd0 fwd1' './b fwd0 fwd1'
   target/release/xdpfwd-bench classify --rules 1000
+  target/release/xdpfwd-bench report benches/results/2026-11-30-vm/matrix
 
 Exit codes: 0 success, 1 failure, 2 invalid usage, 3 missing privilege."
 )]
@@ -60,6 +62,8 @@ enum Command {
     Paths(paths::Arguments),
     /// Measure the copies of each packet path by the slope of cost over packet length
     Copies(copies::Arguments),
+    /// Write a page and a summary of the results of a matrix (no root)
+    Report(report::Arguments),
     /// Compare instructions per packet with the stored numbers (no root)
     Instructions(instructions::Arguments),
     /// Compare two forwarders of your choice in alternation
@@ -98,6 +102,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Cost(arguments) => cost::run(&arguments, &stop),
         Command::Paths(arguments) => paths::run(&arguments, &stop),
         Command::Copies(arguments) => copies::run(&arguments, &stop),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Instructions(arguments) => instructions::run(&arguments),
         Command::Pairs(arguments) => forward::pairs(&arguments, &stop),
         Command::Classbench(arguments) => classbench::run(&arguments),
