@@ -17,9 +17,9 @@ with open(f"{sys.argv[1]}/runs.csv", newline="") as file:
 for names, runs in cells.items():
     mpps = statistics.median(float(run["forwarded_pps"]) / 1e6 for run in runs)
     totals = [
-        sum(float(run[account]) for account in ("user", "system_call", "softirq"))
+        sum(float(run[f"cycles_{account}"]) for account in ("user", "system_call", "softirq"))
         for run in runs
-        if run["user"]
+        if run["cycles_user"]
     ]
     cycles = f"{statistics.median(totals):,.0f}" if totals else "–"
     print(*names, f"{mpps:.3f}" if mpps < 100 else f"{mpps:.1f}", cycles)

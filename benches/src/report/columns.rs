@@ -52,6 +52,23 @@ pub(super) fn largest_filter(columns: &[Column]) -> Option<(u32, Vec<usize>)> {
     Some((most, filters().filter(|(_, rules)| *rules == most).map(|(index, _)| index).collect()))
 }
 
+/// Returns the number of the marker and colour of a column, the same in all charts.
+pub(super) fn style(column: &Column) -> usize {
+    match (column.group.as_str(), placement(column)) {
+        ("none", _) => 0,
+        (_, Some(Placement::User)) => 1,
+        (_, Some(Placement::Kernel)) => 2,
+        ("aead", _) if column.name.starts_with("aes") => 3,
+        ("control", _) => 5,
+        _ => 4,
+    }
+}
+
+/// Returns the style and the title of columns, for a legend.
+pub(super) fn legend(columns: &[Column], shown: &[usize]) -> Vec<(usize, String)> {
+    shown.iter().map(|&column| (style(&columns[column]), columns[column].title.clone())).collect()
+}
+
 /// Returns the columns that charts with one panel per column show: no processing, the largest
 /// filter in each placement, AES, and filter with AES.
 pub(super) fn selected(columns: &[Column]) -> Vec<usize> {

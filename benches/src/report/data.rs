@@ -254,6 +254,17 @@ impl Data {
             .map_or(name, |column| &column.title)
     }
 
+    /// Returns the name of a path with a kind of security, such as "AF_XDP with AES-128-GCM".
+    pub(super) fn combination(&self, row: &str, column: &str) -> String {
+        let none = columns::none(self.columns());
+        let is_none = none.is_some_and(|none| self.columns()[none].name == column);
+        if is_none {
+            format!("{} without security", self.row_title(row))
+        } else {
+            format!("{} with {}", self.row_title(row), self.column_title(column))
+        }
+    }
+
     /// Describes a cell in lines of text, for hovering.
     pub(super) fn describe(&self, cell: &Cell) -> String {
         let Key { row, column, size } = cell.key;

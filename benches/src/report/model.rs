@@ -68,7 +68,9 @@ impl Check {
 pub(super) struct Model {
     paths: BTreeMap<usize, Line>,
     stages: BTreeMap<Group, Line>,
-    /// Group of each cell with a stage.
+    /// The column without processing.
+    none: usize,
+    /// Group of each measured combination of a row and a column with processing.
     groups: BTreeMap<(usize, usize), Group>,
     /// Held-out cells, from the smallest error.
     pub(super) checks: Vec<Check>,
@@ -126,6 +128,7 @@ impl Model {
         });
         let (paths, stages) = fit(&fitted, &groups, none)?;
         let mut model = Self {
+            none,
             paths,
             stages,
             groups,
@@ -153,13 +156,14 @@ impl Model {
         Some(model)
     }
 
-    /// Returns the predicted cycles of a cell. Returns `None` if the path or the stage was not
-    /// measured at shorter and at longer frames.
+    /// Returns the predicted cycles of a cell. Returns `None` if the path never ran with this
+    /// column, or if path or stage were not measured at shorter and at longer frames.
     pub(super) fn predict(&self, row: usize, column: usize, bytes: f64) -> Option<f64> {
         let path = self.paths.get(&row).filter(|line| line.covers(bytes))?;
-        let Some(group) = self.groups.get(&(row, column)) else {
+        if column == self.none {
             return Some(path.at(bytes));
-        };
+        }
+        let group = self.groups.get(&(row, column))?;
         let stage = self.stages.get(group).filter(|line| line.covers(bytes))?;
         Some(path.at(bytes) + stage.at(bytes))
     }

@@ -74,14 +74,14 @@ fn subtitle(report: &Report) -> String {
     let results = &report.data.results;
     let kernel: Vec<&str> = results.machine.kernel.split_whitespace().take(2).collect();
     format!(
-        "{} of {} s on {} ({}, {}), {}. Cycles are those of all cores per forwarded packet, \
+        "{}: {} of {} s on {} ({}, {}). Cycles are those of all cores per forwarded packet, \
          without the far end of the virtual cable.{}",
+        results.machine.date,
         format::count(results.rounds as usize, "round"),
-        format::short(results.seconds),
+        results.seconds,
         results.machine.host,
         results.machine.cpu,
         kernel.join(" "),
-        results.machine.date,
         if results.finished.is_none() { " The matrix is not complete." } else { "" }
     )
 }

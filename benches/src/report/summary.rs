@@ -10,6 +10,8 @@ use super::model::Model;
 pub(super) struct Answer {
     pub(super) question: String,
     pub(super) figure: String,
+    /// What belongs to the figure, in somewhat smaller letters.
+    pub(super) unit: String,
     pub(super) detail: String,
     /// Cycles by account, drawn as a bar.
     pub(super) accounts: Option<[f64; 3]>,
@@ -75,10 +77,10 @@ impl Context<'_> {
             );
         };
         let title = self.title(cell);
+        let rate = mpps(cell.mpps.median);
         let figures = format!(
-            "{} cycles per packet at {size_name}, {} Mpps with one forwarding core",
-            integer(cycles),
-            mpps(cell.mpps.median)
+            "{} cycles per packet at {size_name}, {rate} Mpps with one forwarding core",
+            integer(cycles)
         );
         let mut sentence =
             format!("Without security, **{title}** is the cheapest path: **{figures}**");
@@ -86,7 +88,7 @@ impl Context<'_> {
             .and_then(|none| self.data.cheapest(|row| row.place == "user", &[none], size))
             .filter(|user| user.key.row != cell.key.row)
             .and_then(with_cycles);
-        let mut detail = figures;
+        let mut detail = format!("At {size_name}, {rate} Mpps with one forwarding core");
         if let Some((user, cycles)) = in_user_space {
             let user = format!("{} ({} cycles)", self.title(user), integer(cycles));
             sentence += &format!("; of the paths through user space, it is **{user}**");
@@ -95,6 +97,7 @@ impl Context<'_> {
         let answer = Answer {
             question,
             figure: title.to_owned(),
+            unit: format!("{} cycles per packet", integer(cycles)),
             detail: detail + ".",
             accounts: None,
             key: Some(cell.key),
@@ -102,14 +105,14 @@ impl Context<'_> {
         (answer, Some(sentence + "."))
     }
 
-    /// Returns the cell that AES is judged by at a size: on the cheapest path, or else the cheapest
-    /// cell with AES.
+    /// Returns the cell that AES is judged by at a size: of the paths on which AES ran at this size,
+    /// the one that is cheapest without security.
     fn cell_with_aes(&self, aes: usize, size: usize) -> Option<&Cell> {
-        let cheapest = self.cheapest_at(self.data.smallest_size());
-        cheapest
-            .and_then(|cell| self.data.cell(cell.key.row, aes, size))
-            .filter(|cell| cell.cycles.is_some())
-            .or_else(|| self.data.cheapest(|_| true, &[aes], size))
+        self.data
+            .rows_by_cost(self.data.smallest_size())
+            .into_iter()
+            .filter_map(|row| self.data.cell(row, aes, size))
+            .find(|cell| cell.cycles.is_some())
     }
 
     /// Returns why the cheapest path has no AES, if it has none.
@@ -134,7 +137,7 @@ impl Context<'_> {
                 "the matrix has no column with AES".to_owned(),
             );
         };
-        let question = format!("What does {} add there at {size_name}?", self.column_title(aes));
+        let question = format!("What does AES add there at {size_name}?");
         let cell = self.cell_with_aes(aes, size);
         let Some((cell, added, (_, cycles))) =
             cell.and_then(|cell| Some((cell, self.data.added(cell.key)?, with_cycles(cell)?)))
@@ -145,7 +148,7 @@ impl Context<'_> {
         let relative = percent(added.total / before);
         let mut detail = format!(
             "{}: {} → {} cycles per packet, {} more",
-            self.title(cell),
+            self.column_title(aes),
             integer(before),
             integer(cycles),
             relative
@@ -170,6 +173,7 @@ impl Context<'_> {
         let answer = Answer {
             question,
             figure: format!("{} cycles", signed(added.total)),
+            unit: format!("on {}", self.title(cell)),
             detail: detail + ".",
             accounts: None,
             key: Some(cell.key),
@@ -209,6 +213,7 @@ impl Context<'_> {
         let answer = Answer {
             question,
             figure: format!("{payer}: {share}"),
+            unit: String::new(),
             detail: format!("Cycles that AES adds: {parts}."),
             accounts: Some(added.accounts),
             key: Some(key),
@@ -258,7 +263,8 @@ impl Context<'_> {
         let answer = Answer {
             question,
             figure: format!("In {place}"),
-            detail: format!("On {title}: {figures}{other}."),
+            unit: format!("on {title}: {} cycles per packet", integer(cycles)),
+            detail: format!("At {size_name}{added}{other}."),
             accounts: None,
             key: Some(cell.key),
         };
@@ -306,7 +312,8 @@ impl Context<'_> {
         let answer = Answer {
             question,
             figure: count(needed.ceil() as usize, "core"),
-            detail: format!("{title}: {product}{others}. Assumes perfect scaling."),
+            unit: format!("on {title}"),
+            detail: format!("{product}{others}. Assumes perfect scaling."),
             accounts: None,
             key: Some(cell.key),
         };
@@ -371,6 +378,7 @@ fn unknown(question: String, reason: String) -> Answered {
     let answer = Answer {
         question,
         figure: "unknown".to_owned(),
+        unit: String::new(),
         detail: format!("These results do not tell: {reason}."),
         accounts: None,
         key: None,

@@ -11,7 +11,7 @@ const TOP: f64 = 20.0;
 /// A track with its dots.
 pub(in crate::report) struct Track {
     pub(in crate::report) label: String,
-    /// Series, value, and source of each dot.
+    /// Style, value, and source of each dot.
     pub(in crate::report) dots: Vec<(usize, f64, Source)>,
 }
 

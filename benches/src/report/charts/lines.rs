@@ -7,7 +7,7 @@ use super::{Source, WIDTH, at, marker};
 
 const HEIGHT: f64 = 260.0;
 const LEFT: f64 = 46.0;
-const RIGHT: f64 = WIDTH - 14.0;
+const RIGHT: f64 = WIDTH - 20.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = HEIGHT - 46.0;
 
@@ -81,7 +81,7 @@ pub(in crate::report) fn draw(series: &[Series], x_axis: &Axis, y_axis: &Axis) -
                     (dot.source.wrap(&mark))
                 }
             }
-            text.axis x=(RIGHT) y=(HEIGHT - 6.0) text-anchor="end" { (x_axis.label) }
+            text.axis x=(RIGHT + 16.0) y=(HEIGHT - 6.0) text-anchor="end" { (x_axis.label) }
             text.axis x="2" y=(HEIGHT - 6.0) { "↑ " (y_axis.label) }
         }
     }

@@ -42,14 +42,14 @@ pub(super) fn panel(title: &str, chart: &Markup) -> Markup {
     }
 }
 
-/// Returns an entry of a legend for each series: its marker and its name.
-pub(super) fn legend(series: &[String]) -> Markup {
+/// Returns an entry of a legend for each series: the marker of its style, and its name.
+pub(super) fn legend(series: &[(usize, String)]) -> Markup {
     html! {
         ul.legend {
-            @for (index, name) in series.iter().enumerate() {
+            @for (style, name) in series {
                 li {
                     svg.swatch viewBox="0 0 16 16" width="16" height="16" aria-hidden="true" {
-                        (marker(index, 8.0, 8.0, false))
+                        (marker(*style, 8.0, 8.0, false))
                     }
                     (name)
                 }
@@ -58,10 +58,10 @@ pub(super) fn legend(series: &[String]) -> Markup {
     }
 }
 
-/// Returns the marker of a series. Series differ in shape as well as in colour.
-fn marker(series: usize, x: f64, y: f64, hollow: bool) -> Markup {
-    let class = format!("mark s{}{}", series % 6, if hollow { " hollow" } else { "" });
-    let path = match series % 6 {
+/// Returns the marker of a style. Styles differ in shape as well as in colour.
+fn marker(style: usize, x: f64, y: f64, hollow: bool) -> Markup {
+    let class = format!("mark s{}{}", style % 6, if hollow { " hollow" } else { "" });
+    let path = match style % 6 {
         0 => "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z",
         1 => "M-4.5 -4.5h9v9h-9z",
         2 => "M0 -6.2L6.2 0L0 6.2L-6.2 0z",

@@ -14,7 +14,7 @@ pub(super) const SECTION: Section =
     Section { id: "accounts", title: "Where the cycles go", html: content, markdown: text };
 
 /// Bars longer than this multiple of the longest bar without processing end at the axis.
-const LONGEST: f64 = 1.5;
+const LONGEST: f64 = 1.2;
 
 fn content(report: &Report) -> Option<Markup> {
     let data = &report.data;
@@ -102,7 +102,7 @@ fn bar(data: &Data, key: Key, axis: f64) -> Bar {
         State::NotRun => return reason("not run".to_owned()),
     };
     let Some(cycles) = &cell.cycles else { return reason("cycles were not sampled".to_owned()) };
-    let more = if cycles.total.median > axis * 1.34 { "» " } else { "" };
+    let more = if cycles.total.median > axis { "» " } else { "" };
     Bar {
         label,
         segments: Account::ALL

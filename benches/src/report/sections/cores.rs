@@ -21,15 +21,13 @@ fn content(report: &Report) -> Option<Markup> {
     let (rate, _) = LINE_RATES[0];
     let shown: Vec<usize> =
         columns::none(data.columns()).into_iter().chain(columns::aes(data.columns())).collect();
-    let titles: Vec<String> =
-        shown.iter().map(|&column| data.columns()[column].title.clone()).collect();
     let rows = rows(data, model);
     if rows.is_empty() {
         return None;
     }
     Some(html! {
         p.finding { (finding(data, model)) }
-        (legend(&titles))
+        (legend(&columns::legend(data.columns(), &shown)))
         div.panels-grid {
             @for size in 0..data.sizes().len() {
                 (panel(
@@ -177,12 +175,11 @@ fn chart(report: &Report, model: &Model, size: usize, columns: &[usize]) -> Mark
             label: data.rows()[row].title.clone(),
             dots: columns
                 .iter()
-                .enumerate()
-                .filter(|(_, column)| columns_of(data, row).contains(column))
-                .filter_map(|(series, &column)| {
+                .filter_map(|&column| {
+                    let style = columns::style(&data.columns()[column]);
                     let key = Key { row, column, size };
                     let cores = needed(data, model, row, column, size)?;
-                    Some((series, cores, source(data, model, key, LINE_RATES[0].1)))
+                    Some((style, cores, source(data, model, key, LINE_RATES[0].1)))
                 })
                 .collect(),
         })

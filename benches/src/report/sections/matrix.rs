@@ -2,7 +2,6 @@
 
 use maud::{Markup, html};
 
-use super::super::columns;
 use super::super::context::{Report, Section};
 use super::super::data::{Cell, Data, Key, State};
 use super::super::format::{integer, join, mpps};
@@ -75,11 +74,8 @@ fn finding(data: &Data) -> String {
         .collect();
     costs.sort_by(|a, b| a.1.total_cmp(&b.1));
     let name = |cell: &Cell| {
-        let row = &data.rows()[cell.key.row].title;
-        match columns::none(data.columns()) {
-            Some(none) if none == cell.key.column => format!("{row} without security"),
-            _ => format!("{row} with {}", data.columns()[cell.key.column].title),
-        }
+        let (row, column) = (&data.rows()[cell.key.row], &data.columns()[cell.key.column]);
+        data.combination(&row.name, &column.name)
     };
     let (Some((least, low)), Some((most, high))) = (costs.first(), costs.last()) else {
         return format!(

@@ -5,7 +5,7 @@ use xdpfwd_bench::results::Run;
 
 use super::super::context::{Report, Section};
 use super::super::data::{Cell, Data};
-use super::super::format::{count, integer, mpps, percent, short};
+use super::super::format::{count, integer, mpps, percent};
 use super::super::widgets;
 use crate::stats::Median;
 
@@ -196,7 +196,7 @@ fn machine(data: &Data) -> Vec<(String, String)> {
         ("C compiler", machine.cc.clone()),
         ("kind", results.kind.clone()),
         ("rounds", results.rounds.to_string()),
-        ("window", format!("{} s after {} s", short(results.seconds), short(results.warmup))),
+        ("window", format!("{} s after {} s", results.seconds, results.warmup)),
         ("started", results.started.clone()),
         ("finished", results.finished.clone().unwrap_or_else(|| "not yet".to_owned())),
     ]

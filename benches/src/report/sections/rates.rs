@@ -36,9 +36,6 @@ fn content(report: &Report) -> Option<Markup> {
 }
 
 fn finding(data: &Data) -> Option<String> {
-    let name = |row: &str, column: &str| {
-        format!("{} with {}", data.row_title(row), data.column_title(column))
-    };
     let size = &data.sizes().get(data.smallest_size())?.name;
     let size_name = data.size_name(data.smallest_size());
     let mut text = String::new();
@@ -49,7 +46,7 @@ fn finding(data: &Data) -> Option<String> {
         text = format!(
             "The highest no-drop rate at {size_name} is {} Mpps ({}).",
             mpps(best.pps / 1e6),
-            name(&best.row, &best.column)
+            data.combination(&best.row, &best.column)
         );
     }
     let half = data.results.latencies.iter().filter(|latency| latency.load == 0.5);
@@ -58,7 +55,7 @@ fn finding(data: &Data) -> Option<String> {
     {
         text += &format!(
             " At half of its no-drop rate, {} has the lowest median latency: {} µs.",
-            name(&best.row, &best.column),
+            data.combination(&best.row, &best.column),
             microseconds(best.p50_ns)
         );
     }

@@ -20,6 +20,11 @@ pub(super) const SECTION: Section = Section {
 /// Values that differ by more than this factor are drawn over a logarithmic axis.
 const LOG_AXIS_FROM: f64 = 8.0;
 
+/// Styles of the series: those of the columns in other charts.
+const USER: usize = 1;
+const KERNEL: usize = 2;
+const NONE: usize = 5;
+
 /// Returns number of rules, column and cycles of the filters in a placement, by number of rules.
 fn points(data: &Data, row: usize, placement: Placement, size: usize) -> Vec<(u32, usize, f64)> {
     let mut points: Vec<_> = data
@@ -45,39 +50,25 @@ fn content(report: &Report) -> Option<Markup> {
     let data = &report.data;
     let size = data.smallest_size();
     let rows = rows(data, size);
-    let none = columns::none(data.columns());
-    let without = |row: usize| none.and_then(|none| data.cycles(row, none, size));
-    let values: Vec<f64> = rows
-        .iter()
-        .flat_map(|&row| {
-            Placement::ALL
-                .into_iter()
-                .flat_map(move |placement| points(data, row, placement, size))
-                .map(|point| point.2)
-                .chain(without(row))
-        })
-        .collect();
-    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let high = values.iter().copied().fold(0.0, f64::max);
     if rows.is_empty() {
         return None;
     }
-    let names = ["filter in user space", "filter in the kernel", "no filter"].map(str::to_owned);
-    let y =
-        Axis { label: "cycles", low, high, is_log: high > low * LOG_AXIS_FROM, ticks: Vec::new() };
+    let styles =
+        [(USER, "filter in user space"), (KERNEL, "filter in the kernel"), (NONE, "no filter")]
+            .map(|(style, name)| (style, name.to_owned()));
     Some(html! {
         p.finding { (finding(data, size)?) }
-        (legend(&names))
+        (legend(&styles))
         div.panels-grid {
             @for row in rows {
-                (panel(&data.rows()[row].title, &chart(data, row, size, without(row), &y)))
+                (panel(&data.rows()[row].title, &chart(data, row, size)))
             }
         }
         p.note {
-            "Cycles per packet at " (data.size_name(size)) ", of packets that no rule drops. Both "
-            "axes are the same in all panels; the number of rules is logarithmic"
-            @if y.is_log { ", and so are the cycles" }
-            "."
+            "Cycles per packet at " (data.size_name(size)) ", of packets that no rule drops. The "
+            "number of rules is logarithmic. Each panel has an axis of its own: from zero, or "
+            "logarithmic if the cycles differ by more than a factor of "
+            (LOG_AXIS_FROM) "."
         }
     })
 }
@@ -118,7 +109,8 @@ fn finding(data: &Data, size: usize) -> Option<String> {
         .then(|| format!("On the cheapest path of each placement: {}.", join(&sentences)))
 }
 
-fn chart(data: &Data, row: usize, size: usize, without: Option<f64>, y: &Axis) -> Markup {
+fn chart(data: &Data, row: usize, size: usize) -> Markup {
+    let without = columns::none(data.columns()).and_then(|none| data.cycles(row, none, size));
     let all: Vec<_> =
         Placement::ALL.into_iter().map(|placement| points(data, row, placement, size)).collect();
     let counts = || all.iter().flatten().map(|point| f64::from(point.0));
@@ -129,8 +121,8 @@ fn chart(data: &Data, row: usize, size: usize, without: Option<f64>, y: &Axis) -
     let x = Axis { label: "rules", low: fewest, high: most, is_log: true, ticks };
     let mut series: Vec<Series> = all
         .iter()
-        .enumerate()
-        .map(|(style, points)| Series {
+        .zip([USER, KERNEL])
+        .map(|(points, style)| Series {
             style,
             line: points.iter().map(|point| (f64::from(point.0), point.2)).collect(),
             dots: points
@@ -144,12 +136,16 @@ fn chart(data: &Data, row: usize, size: usize, without: Option<f64>, y: &Axis) -
         .collect();
     if let Some(cycles) = without {
         series.push(Series {
-            style: series.len(),
+            style: NONE,
             line: vec![(fewest, cycles), (most, cycles)],
             dots: Vec::new(),
         });
     }
-    lines::draw(&series, &x, y)
+    let values = || all.iter().flatten().map(|point| point.2).chain(without);
+    let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
+    let is_log = high > low * LOG_AXIS_FROM;
+    let y = Axis { label: "cycles", low, high: high * 1.08, is_log, ticks: Vec::new() };
+    lines::draw(&series, &x, &y)
 }
 
 fn text(report: &Report) -> Option<String> {

@@ -17,34 +17,29 @@ fn content(report: &Report) -> Option<Markup> {
     let data = &report.data;
     let columns = shown(data);
     let none = *columns.first()?;
-    let rows: Vec<usize> = data
+    let mut rows: Vec<usize> = data
         .rows_by_cost(data.smallest_size())
         .into_iter()
         .filter(|&row| points(data, row, none).len() > 1)
         .collect();
-    let highest = rows
-        .iter()
-        .flat_map(|&row| columns.iter().map(move |&column| (row, column)))
-        .flat_map(|(row, column)| points(data, row, column))
-        .map(|(_, cycles)| cycles)
-        .fold(0.0, f64::max);
+    // Paths with security first: on the others, one line is all there is.
+    rows.sort_by_key(|&row| !columns[1..].iter().any(|&c| points(data, row, c).len() > 1));
     if rows.is_empty() {
         return None;
     }
-    let titles: Vec<String> =
-        columns.iter().map(|&column| data.columns()[column].title.clone()).collect();
     Some(html! {
         p.finding { (finding(data, none, &rows)) }
-        (legend(&titles))
+        (legend(&columns::legend(data.columns(), &columns)))
         div.panels-grid {
             @for row in rows {
-                (panel(&data.rows()[row].title, &chart(report, row, &columns, highest)))
+                (panel(&data.rows()[row].title, &chart(report, row, &columns)))
             }
         }
         p.note {
             "Dots are medians of the rounds, lines are the "
             a href="#model" { "model" }
-            ". Hollow dots are cells that the model was not fitted to. IMIX is at its mean length."
+            ". Hollow dots are cells that the model was not fitted to. IMIX is at its mean length. "
+            "Each panel has an axis of its own, from zero."
         }
     })
 }
@@ -97,15 +92,16 @@ fn finding(data: &Data, none: usize, rows: &[usize]) -> String {
     text + "."
 }
 
-fn chart(report: &Report, row: usize, columns: &[usize], highest: f64) -> Markup {
+fn chart(report: &Report, row: usize, columns: &[usize]) -> Markup {
     let data = &report.data;
+    let mut highest: f64 = 0.0;
     let mut longest: f64 = 0.0;
     let series: Vec<Series> = columns
         .iter()
-        .enumerate()
-        .map(|(style, &column)| {
+        .map(|&column| {
             let points = points(data, row, column);
             longest = points.iter().map(|point| data.bytes(point.0)).fold(longest, f64::max);
+            highest = points.iter().map(|point| point.1).fold(highest, f64::max);
             let predict =
                 |size: usize| report.model.as_ref()?.predict(row, column, data.bytes(size));
             let ends = [points.first(), points.last()].map(|end| {
@@ -113,7 +109,7 @@ fn chart(report: &Report, row: usize, columns: &[usize], highest: f64) -> Markup
                 Some((data.bytes(size), predict(size)?))
             });
             Series {
-                style,
+                style: columns::style(&data.columns()[column]),
                 line: match ends {
                     [Some(first), Some(last)] if first.0 < last.0 => vec![first, last],
                     _ => points.iter().map(|point| (data.bytes(point.0), point.1)).collect(),
@@ -122,8 +118,10 @@ fn chart(report: &Report, row: usize, columns: &[usize], highest: f64) -> Markup
             }
         })
         .collect();
-    let x = Axis { label: "bytes", low: 0.0, high: longest, is_log: false, ticks: Vec::new() };
-    let y = Axis { label: "cycles", low: 0.0, high: highest, is_log: false, ticks: Vec::new() };
+    let x =
+        Axis { label: "bytes", low: 0.0, high: longest * 1.02, is_log: false, ticks: Vec::new() };
+    let y =
+        Axis { label: "cycles", low: 0.0, high: highest * 1.08, is_log: false, ticks: Vec::new() };
     lines::draw(&series, &x, &y)
 }
 

@@ -19,6 +19,7 @@ pub(in super::super) fn html(report: &Report) -> Markup {
                             None => (answer.figure),
                         }
                     }
+                    @if !answer.unit.is_empty() { p.unit { (answer.unit) } }
                     @if let Some(accounts) = &answer.accounts {
                         (widgets::shares(accounts))
                         (widgets::account_legend())
@@ -39,7 +40,8 @@ pub(in super::super) fn markdown(report: &Report) -> String {
         .answers
         .iter()
         .map(|answer| {
-            vec![answer.question.clone(), format!("**{}**", answer.figure), answer.detail.clone()]
+            let figure = format!("**{}** {}", answer.figure, answer.unit);
+            vec![answer.question.clone(), figure.trim().to_owned(), answer.detail.clone()]
         })
         .collect();
     let headings = ["question", "answer", "figures"].map(str::to_owned);

@@ -21,11 +21,9 @@ pub(super) const SECTION: Section = Section {
 fn content(report: &Report) -> Option<Markup> {
     let data = &report.data;
     let columns = columns::selected(data.columns());
-    let titles: Vec<String> =
-        columns.iter().map(|&column| data.columns()[column].title.clone()).collect();
     Some(html! {
         p.finding { (finding(data)?) }
-        (legend(&titles))
+        (legend(&columns::legend(data.columns(), &columns)))
         div.panels-grid {
             @for size in 0..data.sizes().len() {
                 (panel(&data.size_name(size), &chart(data, size, &columns)))
@@ -76,10 +74,13 @@ fn chart(data: &Data, size: usize, columns: &[usize]) -> Markup {
             label: data.rows()[row].title.clone(),
             dots: columns
                 .iter()
-                .enumerate()
-                .filter_map(|(series, &column)| {
+                .filter_map(|&column| {
                     let cell = data.cell(row, column, size)?;
-                    Some((series, cell.mpps.median, widgets::source(data, cell)))
+                    Some((
+                        columns::style(&data.columns()[column]),
+                        cell.mpps.median,
+                        widgets::source(data, cell),
+                    ))
                 })
                 .collect(),
         })
