@@ -157,6 +157,10 @@ fn answers_name_the_cells_with_the_lowest_costs() {
         assert!(markdown.contains(&format!("**{figure}**")), "{figure}");
     }
     assert!(markdown.contains("the application never sees the bytes"), "{markdown}");
+    // The model predicts nothing for XDP_REDIRECT with AES, which cannot exist.
+    let page = Html::parse_document(&page);
+    let finding = text(select(&page, "#cores .finding")[0]);
+    assert!(finding.contains("cores on AF_XDP, copy mode without security"), "{finding}");
 }
 
 #[test]

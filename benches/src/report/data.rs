@@ -38,7 +38,7 @@ impl Account {
     /// Returns the name of the account in a sentence.
     pub(super) fn payer(self) -> &'static str {
         match self {
-            Self::User => "user space",
+            Self::User => "instructions in user space",
             Self::SystemCall => "system calls",
             Self::Softirq => "softirqs",
         }

@@ -205,14 +205,14 @@ impl Context<'_> {
             .map(|(account, cycles)| format!("{} {}", account.name(), signed(cycles)))
             .collect();
         let (parts, share) = (parts.join(", "), percent(most / positive));
-        let mut payer = account.payer().to_owned();
-        let sentence = format!("**{} {share}** of the added cycles ({parts}).", pays(account));
-        if let Some(first) = payer.get_mut(..1) {
-            first.make_ascii_uppercase();
-        }
+        let sentence = format!(
+            "**{} {} {share}** of the added cycles ({parts}).",
+            pays(account).0,
+            pays(account).1
+        );
         let answer = Answer {
             question,
-            figure: format!("{payer}: {share}"),
+            figure: format!("{}: {share}", pays(account).0),
             unit: String::new(),
             detail: format!("Cycles that AES adds: {parts}."),
             accounts: Some(added.accounts),
@@ -366,11 +366,12 @@ fn with_cycles(cell: &Cell) -> Option<(&Cell, f64)> {
     Some((cell, cell.cycles.as_ref()?.total.median))
 }
 
-fn pays(account: Account) -> &'static str {
+/// Returns an account at the start of a sentence, and the verb.
+fn pays(account: Account) -> (&'static str, &'static str) {
     match account {
-        Account::User => "User space pays",
-        Account::SystemCall => "System calls pay",
-        Account::Softirq => "Softirqs pay",
+        Account::User => ("User space", "pays"),
+        Account::SystemCall => ("System calls", "pay"),
+        Account::Softirq => ("Softirqs", "pay"),
     }
 }
 

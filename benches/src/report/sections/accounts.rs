@@ -48,10 +48,10 @@ fn finding(data: &Data) -> Option<String> {
             .max_by(|a, b| cycles.account(*a).median.total_cmp(&cycles.account(*b).median))?;
         let share = cycles.account(largest).median / cycles.total.median;
         parts.push(format!(
-            "{} of {} cycles are {} on {}",
+            "{} take {} of the {} cycles on {}",
+            largest.payer(),
             percent(share),
             integer(cycles.total.median),
-            largest.name(),
             data.rows()[row].title
         ));
     }

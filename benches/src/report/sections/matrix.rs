@@ -49,8 +49,8 @@ fn content(report: &Report) -> Option<Markup> {
         p.finding { (finding(data)) }
         p.note {
             "Each cell: " b { "millions of packets per second" } " that one forwarding core "
-            "delivers, and below, cycles per packet of all cores, without the far end. Darker "
-            "cells cost more. Medians of the rounds; hover for intervals and accounts, click for "
+            "delivers, and below, cycles per packet of all cores, without the far end. The "
+            "stronger the colour, the more a packet costs. Medians of the rounds; hover for intervals and accounts, click for "
             "the raw values and commands."
         }
         (widgets::tabs("matrix", &tables))

@@ -94,9 +94,9 @@ fn chart(data: &Data, size: usize, columns: &[usize]) -> Markup {
     dots::draw(&tracks, &rates, (low, high), "Mpps")
 }
 
-/// Returns the rate without the name of the technology.
+/// Returns the rate in Gbit/s, such as "10 G".
 fn short_name(name: &str) -> &str {
-    name.split(' ').next().unwrap_or(name)
+    name.strip_suffix("bE").unwrap_or(name)
 }
 
 fn text(report: &Report) -> Option<String> {
