@@ -155,6 +155,9 @@ def main():
             for argument in sys.argv[3:]:
                 width, theme = argument.split(":")
                 observed.append(observe(browser, page.as_uri(), folder, int(width), theme))
+            browser.events.clear()
+            browser.call("Page.navigate", url=page.as_uri())
+            browser.wait("Page.loadEventFired")
             pdf = browser.call("Page.printToPDF", preferCSSPageSize=True, printBackground=True)
             (folder / "print.pdf").write_bytes(base64.b64decode(pdf["data"]))
             print(json.dumps(observed))

@@ -32,6 +32,9 @@ pub(in crate::report) fn draw(
                 line.grid x1=(x) x2=(x) y1=(TOP) y2=(at(bottom)) {}
                 text.tick x=(x) y=(at(bottom + 15.0)) text-anchor="middle" { (text) }
             }
+            @if !references.is_empty() {
+                text.reference x="2" y="12" { "GbE →" }
+            }
             @for (value, text) in references {
                 @let x = at(scale.at(*value));
                 line.reference x1=(x) x2=(x) y1=(TOP) y2=(at(bottom)) {}

@@ -54,6 +54,9 @@ fn content(report: &Report) -> Option<Markup> {
             "the raw values and commands."
         }
         (widgets::tabs("matrix", &tables))
+        @for row in data.rows().iter().filter(|row| !row.remark.is_empty()) {
+            p.remarks { b { "* " (row.title) ":" } " " (row.remark) }
+        }
         @if !reasons.0.is_empty() {
             ol.reasons {
                 @for (index, reason) in reasons.0.iter().enumerate() {
@@ -126,9 +129,6 @@ fn table(data: &Data, size: usize, reasons: &Reasons) -> Markup {
                     }
                 }
             }
-        }
-        @for row in data.rows().iter().filter(|row| !row.remark.is_empty()) {
-            p.remarks { b { "* " (row.title) ":" } " " (row.remark) }
         }
     }
 }

@@ -94,9 +94,9 @@ fn chart(data: &Data, size: usize, columns: &[usize]) -> Markup {
     dots::draw(&tracks, &rates, (low, high), "Mpps")
 }
 
-/// Returns the rate in Gbit/s, such as "10 G".
+/// Returns the rate without the name of the technology, which the chart shows once.
 fn short_name(name: &str) -> &str {
-    name.strip_suffix("bE").unwrap_or(name)
+    name.strip_suffix(" GbE").unwrap_or(name)
 }
 
 fn text(report: &Report) -> Option<String> {
