@@ -50,7 +50,9 @@ pub(super) fn html(report: &Report) -> Markup {
                         section id=(section.id) { h2 { (section.title) } (content) }
                     }
                 }
-                footer { p { "Written by xdpfwd-bench report, version " (env!("CARGO_PKG_VERSION")) "." } }
+                footer {
+                    p { "Written by xdpfwd-bench report, version " (env!("CARGO_PKG_VERSION")) "." }
+                }
                 script { (PreEscaped(SCRIPT)) }
             }
         }

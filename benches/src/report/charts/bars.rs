@@ -11,17 +11,17 @@ const BAR: f64 = 15.0;
 const END: f64 = 56.0;
 
 /// A bar with a label above it.
-pub(in crate::report) struct Bar {
-    pub(in crate::report) label: String,
+pub(crate) struct Bar {
+    pub(crate) label: String,
     /// CSS class and length of each segment.
-    pub(in crate::report) segments: Vec<(&'static str, f64)>,
+    pub(crate) segments: Vec<(&'static str, f64)>,
     /// Number at the end of the bar, or the reason why there is no bar.
-    pub(in crate::report) end: String,
-    pub(in crate::report) source: Source,
+    pub(crate) end: String,
+    pub(crate) source: Source,
 }
 
 /// Draws bars over an axis from zero to `highest`.
-pub(in crate::report) fn draw(bars: &[Bar], highest: f64, axis: &str) -> Markup {
+pub(crate) fn draw(bars: &[Bar], highest: f64, axis: &str) -> Markup {
     let scale = Scale::linear(highest, 2.0, WIDTH - END);
     let bottom = bars.len() as f64 * ROW + 4.0;
     let height = bottom + 38.0;

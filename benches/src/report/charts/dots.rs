@@ -9,14 +9,14 @@ const ROW: f64 = 38.0;
 const TOP: f64 = 20.0;
 
 /// A track with its dots.
-pub(in crate::report) struct Track {
-    pub(in crate::report) label: String,
+pub(crate) struct Track {
+    pub(crate) label: String,
     /// Style, value, and source of each dot.
-    pub(in crate::report) dots: Vec<(usize, f64, Source)>,
+    pub(crate) dots: Vec<(usize, f64, Source)>,
 }
 
 /// Draws tracks. `references` are vertical lines: value and text.
-pub(in crate::report) fn draw(
+pub(crate) fn draw(
     tracks: &[Track],
     references: &[(f64, &str)],
     (low, high): (f64, f64),

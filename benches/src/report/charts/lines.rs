@@ -12,29 +12,29 @@ const TOP: f64 = 12.0;
 const BOTTOM: f64 = HEIGHT - 46.0;
 
 /// A dot: the quantity, the value, and its source.
-pub(in crate::report) struct Dot {
-    pub(in crate::report) x: f64,
-    pub(in crate::report) y: f64,
-    pub(in crate::report) is_hollow: bool,
-    pub(in crate::report) source: Source,
+pub(crate) struct Dot {
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+    pub(crate) is_hollow: bool,
+    pub(crate) source: Source,
 }
 
 /// A series of dots, and the points of a line.
-pub(in crate::report) struct Series {
+pub(crate) struct Series {
     /// Number of the marker and colour.
-    pub(in crate::report) style: usize,
-    pub(in crate::report) dots: Vec<Dot>,
-    pub(in crate::report) line: Vec<(f64, f64)>,
+    pub(crate) style: usize,
+    pub(crate) dots: Vec<Dot>,
+    pub(crate) line: Vec<(f64, f64)>,
 }
 
 /// An axis.
-pub(in crate::report) struct Axis<'a> {
-    pub(in crate::report) label: &'a str,
-    pub(in crate::report) low: f64,
-    pub(in crate::report) high: f64,
-    pub(in crate::report) is_log: bool,
+pub(crate) struct Axis<'a> {
+    pub(crate) label: &'a str,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+    pub(crate) is_log: bool,
     /// Marks with their texts; if empty, round numbers.
-    pub(in crate::report) ticks: Vec<(f64, String)>,
+    pub(crate) ticks: Vec<(f64, String)>,
 }
 
 impl Axis<'_> {
@@ -52,7 +52,7 @@ impl Axis<'_> {
 }
 
 /// Draws series over two axes.
-pub(in crate::report) fn draw(series: &[Series], x_axis: &Axis, y_axis: &Axis) -> Markup {
+pub(crate) fn draw(series: &[Series], x_axis: &Axis, y_axis: &Axis) -> Markup {
     let (x_scale, y_scale) = (x_axis.scale(LEFT, RIGHT), y_axis.scale(BOTTOM, TOP));
     let label = format!("{} over {}", y_axis.label, x_axis.label);
     html! {

@@ -17,10 +17,10 @@ impl<'a> Reasons<'a> {
     fn new(data: &'a Data) -> Self {
         let mut reasons = Vec::new();
         for key in keys(data) {
-            if let State::Unavailable(reason) = data.state(key) {
-                if !reasons.contains(&reason) {
-                    reasons.push(reason);
-                }
+            if let State::Unavailable(reason) = data.state(key)
+                && !reasons.contains(&reason)
+            {
+                reasons.push(reason);
             }
         }
         Self(reasons)
@@ -50,7 +50,8 @@ fn content(report: &Report) -> Option<Markup> {
         p.note {
             "Each cell: " b { "millions of packets per second" } " that one forwarding core "
             "delivers, and below, cycles per packet of all cores, without the far end. The "
-            "stronger the colour, the more a packet costs. Medians of the rounds; hover for intervals and accounts, click for "
+            "stronger the colour, the more a packet costs. Medians of the rounds; hover for "
+            "intervals and accounts, click for "
             "the raw values and commands."
         }
         (widgets::tabs("matrix", &tables))
@@ -120,7 +121,9 @@ fn table(data: &Data, size: usize, reasons: &Reasons) -> Markup {
                         tr {
                             th scope="row" title=(row.remark) {
                                 (row.title)
-                                @if !row.remark.is_empty() { span.remark aria-hidden="true" { "*" } }
+                                @if !row.remark.is_empty() {
+                                    span.remark aria-hidden="true" { "*" }
+                                }
                             }
                             @for column in 0..data.columns().len() {
                                 (entry(data, Key { row: index, column, size }, range, reasons))

@@ -116,8 +116,8 @@ fn rules(data: &Data, model: &Model) -> Vec<String> {
         rules.push(format!("Held out by a fixed rule: {}.", held.join("; ")));
     }
     rules.push(
-        "The model does not extrapolate to shorter or longer frames. Its prediction is the same fit \
-         that these errors belong to: it is not fitted again to all cells."
+        "The model does not extrapolate to shorter or longer frames. Its predictions are those of \
+         the fit that these errors belong to: it is not fitted again to all cells."
             .to_owned(),
     );
     rules

@@ -80,7 +80,7 @@ fn finding(data: &Data, size: usize) -> Option<String> {
         .filter_map(|(row, placement)| {
             let points = points(data, row, placement, size);
             let (first, last) = (points.first()?, points.last()?);
-            (points.len() > 1).then(|| (row, placement, *first, *last))
+            (points.len() > 1).then_some((row, placement, *first, *last))
         })
         .fold(Vec::new(), |mut best: Vec<(usize, Placement, _, (u32, usize, f64))>, next| {
             // The cheapest path of each placement.

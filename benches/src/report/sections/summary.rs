@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::super::context::Report;
 use super::super::widgets;
 
-pub(in super::super) fn html(report: &Report) -> Markup {
+pub(crate) fn html(report: &Report) -> Markup {
     let data = &report.data;
     html! {
         div.answers {
@@ -34,7 +34,7 @@ pub(in super::super) fn html(report: &Report) -> Markup {
     }
 }
 
-pub(in super::super) fn markdown(report: &Report) -> String {
+pub(crate) fn markdown(report: &Report) -> String {
     let rows: Vec<Vec<String>> = report
         .summary
         .answers

@@ -58,10 +58,10 @@ fn finding(data: &Data) -> Option<String> {
     };
     let (small, large) = (data.smallest_size(), data.largest_size());
     let mut text = format!("Without security, one core reaches {}", part(small)?);
-    if small != large {
-        if let Some(part) = part(large) {
-            text += &format!(" and {part}");
-        }
+    if small != large
+        && let Some(part) = part(large)
+    {
+        text += &format!(" and {part}");
     }
     Some(text + ".")
 }
