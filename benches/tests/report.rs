@@ -210,6 +210,24 @@ fn incomplete_results_give_a_page_that_says_what_is_unknown() {
 }
 
 #[test]
+fn added_cost_within_the_spread_of_the_rounds_is_marked_as_unclear() {
+    let unclear = |noise: f64| {
+        let mut results = synthetic::results(Kind::Full);
+        for run in &mut results.runs {
+            let Some(cycles) = &mut run.cycles else { continue };
+            cycles.user += noise * f64::from(run.round);
+        }
+        let (_folder, page, _) = report(&results);
+        let page = Html::parse_document(&page);
+        (select(&page, "#added .unclear a").len(), select(&page, "#added td a").len())
+    };
+    let (few, all) = unclear(0.0);
+    assert!(few > 0 && few < all, "{few} of {all}");
+    let (most, _) = unclear(1e6);
+    assert_eq!(most, all);
+}
+
+#[test]
 fn text_of_the_results_is_escaped() {
     let mut results = synthetic::results(Kind::Quick);
     results.rows[0].title = "<script>alert(1)</script>".to_owned();

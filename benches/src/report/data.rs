@@ -93,7 +93,8 @@ pub(super) enum State<'a> {
 pub(super) struct Added {
     pub(super) total: f64,
     pub(super) accounts: [f64; 3],
-    /// Whether the intervals of both cells are apart.
+    /// Whether the intervals of both cells are apart. False if one of them has a single run, and
+    /// thus no interval.
     pub(super) is_distinct: bool,
 }
 
@@ -182,7 +183,9 @@ impl Data {
             total: with.total.median - without.total.median,
             accounts: Account::ALL
                 .map(|account| with.account(account).median - without.account(account).median),
-            is_distinct: with.total.low > without.total.high || with.total.high < without.total.low,
+            is_distinct: with.total.n > 1
+                && without.total.n > 1
+                && (with.total.low > without.total.high || with.total.high < without.total.low),
         })
     }
 

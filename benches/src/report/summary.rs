@@ -163,8 +163,8 @@ impl Context<'_> {
             relative
         );
         if !added.is_distinct {
-            sentence += "; the rounds vary by more than that";
-            detail += "; the rounds vary by more than that";
+            sentence += "; that may be chance";
+            detail += "; that may be chance";
         }
         if let Some(reason) = self.no_aes_on_cheapest(aes, size) {
             sentence += &format!(". {reason}");
@@ -242,7 +242,7 @@ impl Context<'_> {
         let placement = columns::placement(&self.data.columns()[cell.key.column]);
         let place = placement.map_or("", Placement::name);
         let added = self.data.added(cell.key).map_or_else(String::new, |added| {
-            let doubt = if added.is_distinct { "" } else { " (less than the rounds vary)" };
+            let doubt = if added.is_distinct { "" } else { " (which may be chance)" };
             format!(", {} over no filter{doubt}", signed(added.total))
         });
         let figures = format!("{} cycles per packet at {size_name}{added}", integer(cycles));

@@ -29,7 +29,8 @@ fn content(report: &Report) -> Option<Markup> {
             "Cycles per packet in addition to the same path without security: the difference of "
             "the medians. The bar shows which accounts pay. In "
             span.unclear { "grey" }
-            ": the intervals of both cells overlap, so the difference may be chance."
+            ": the intervals of both cells overlap (or there is one round only), so the difference "
+            "may be chance."
         }
     })
 }
@@ -144,7 +145,7 @@ fn text(report: &Report) -> Option<String> {
             widgets::markdown_table(&headings(data), &rows)
         );
     }
-    text += "\nIn parentheses: the intervals of both cells overlap, so the difference may be \
-             chance.\n";
+    text += "\nIn parentheses: the intervals of both cells overlap (or there is one round only), so \
+             the difference may be chance.\n";
     Some(text)
 }
