@@ -3,8 +3,9 @@
 use maud::{Markup, html};
 use xdpfwd_bench::results::Run;
 
+use super::super::columns;
 use super::super::context::{Report, Section};
-use super::super::data::{Cell, Data};
+use super::super::data::{Cell, Data, Key, State};
 use super::super::format::{count, integer, mpps, percent};
 use super::super::widgets;
 use crate::stats::Median;
@@ -21,6 +22,9 @@ const WIDEST: usize = 10;
 /// A forwarder's own count and the sink's may differ by this share: frames of other origin, such as
 /// neighbour discovery.
 const AGREEMENT: f64 = 0.001;
+
+/// Stands for all columns of a path.
+const ALL: &str = "all";
 
 const STATISTICS: &str = "Each figure is the median of its rounds. Brackets contain an interval of \
     the true median: the narrowest between two order statistics that covers it with at least 95 %, \
@@ -65,22 +69,48 @@ fn content(report: &Report) -> Option<Markup> {
 
 fn finding(data: &Data) -> String {
     let results = &data.results;
+    let combinations = (0..data.rows().len())
+        .flat_map(|row| (0..data.columns().len()).map(move |column| (row, column)))
+        .filter(|&(row, column)| {
+            matches!(data.state(Key { row, column, size: 0 }), State::Unavailable(_))
+        })
+        .count();
     format!(
-        "{} of {}; {} cannot exist, {} failed.",
+        "{} of {}. {} of a path and a kind of security cannot exist; {} failed.",
         count(results.runs.len(), "run"),
         count(data.measured().count(), "cell"),
-        count(unavailable(data).len(), "kind") + " of cells",
+        count(combinations, "combination"),
         count(results.failed.len(), "run")
     )
 }
 
-/// Returns path, security and reason of cells that cannot exist.
+/// Returns path, security and reason of cells that cannot exist: a line for each path and reason.
 fn unavailable(data: &Data) -> Vec<Vec<String>> {
-    let entry = |entry: &xdpfwd_bench::results::Unavailable| {
-        let column = entry.column.as_deref().map_or("all", |column| data.column_title(column));
-        vec![data.row_title(&entry.row).to_owned(), column.to_owned(), entry.reason.clone()]
-    };
-    data.results.unavailable.iter().map(entry).collect()
+    let mut lines: Vec<(&str, &str, Vec<String>)> = Vec::new();
+    for entry in &data.results.unavailable {
+        let column = entry
+            .column
+            .as_ref()
+            .map_or_else(|| ALL.to_owned(), |column| data.column_title(column).to_owned());
+        let known = lines.iter_mut().find(|line| line.0 == entry.row && line.1 == entry.reason);
+        match known {
+            Some((_, _, columns)) => columns.push(column),
+            None => lines.push((&entry.row, &entry.reason, vec![column])),
+        }
+    }
+    lines
+        .into_iter()
+        .map(|(row, reason, columns)| {
+            let has_none = columns::none(data.columns())
+                .is_some_and(|none| columns.contains(&data.columns()[none].title));
+            let columns = match data.columns().len() - columns.len().min(data.columns().len()) {
+                0 => ALL.to_owned(),
+                1 if !has_none => "every kind of security".to_owned(),
+                _ => columns.join("; "),
+            };
+            vec![data.row_title(row).to_owned(), columns, reason.to_owned()]
+        })
+        .collect()
 }
 
 fn failure_headings() -> Vec<String> {
