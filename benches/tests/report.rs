@@ -228,6 +228,20 @@ fn added_cost_within_the_spread_of_the_rounds_is_marked_as_unclear() {
 }
 
 #[test]
+fn cost_that_chance_explains_is_not_attributed() {
+    let mut results = synthetic::results(Kind::Full);
+    for run in &mut results.runs {
+        let Some(cycles) = &mut run.cycles else { continue };
+        if run.column == "none" {
+            cycles.softirq += 10_000.0 * f64::from(run.round);
+        }
+    }
+    let (_folder, page, markdown) = report(&results);
+    assert_eq!(figures(&page)[2], "unknown");
+    assert!(markdown.contains("that may be chance"), "{markdown}");
+}
+
+#[test]
 fn text_of_the_results_is_escaped() {
     let mut results = synthetic::results(Kind::Quick);
     results.rows[0].title = "<script>alert(1)</script>".to_owned();

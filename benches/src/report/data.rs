@@ -147,6 +147,15 @@ impl Data {
         self.cells.values()
     }
 
+    /// Returns the median width of the intervals of the cycles, relative to the cycles.
+    pub(super) fn typical_width(&self) -> Option<f64> {
+        let widths = self.measured().filter_map(|cell| {
+            let total = &cell.cycles.as_ref()?.total;
+            Some((total.high - total.low) / total.median)
+        });
+        Median::of(widths).map(|median| median.median)
+    }
+
     pub(super) fn cell(&self, row: usize, column: usize, size: usize) -> Option<&Cell> {
         self.cells.get(&Key { row, column, size })
     }

@@ -145,16 +145,17 @@ impl Context<'_> {
             return unknown(question, "no path has cycles with and without AES".to_owned());
         };
         let before = cycles - added.total;
-        let relative = percent(added.total / before);
+        let share = percent((added.total / before).abs());
+        let relative = format!("{share} {}", if added.total < 0.0 { "less" } else { "more" });
         let mut detail = format!(
-            "{}: {} → {} cycles per packet, {} more",
+            "{}: {} → {} cycles per packet, {}",
             self.column_title(aes),
             integer(before),
             integer(cycles),
             relative
         );
         let mut sentence = format!(
-            "{} adds **{} cycles per packet at {size_name}** on {}: {} instead of {} ({} more)",
+            "{} adds **{} cycles per packet at {size_name}** on {}: {} instead of {} ({})",
             self.column_title(aes),
             integer(added.total),
             self.title(cell),
@@ -190,21 +191,22 @@ impl Context<'_> {
         let Some((key, added)) = added else {
             return unknown(question, "no path has cycles with and without AES".to_owned());
         };
+        if added.total <= 0.0 {
+            return unknown(question, "AES costs less than the rounds vary".to_owned());
+        }
         let positive: f64 = added.accounts.iter().map(|cycles| cycles.max(0.0)).sum();
         let (account, most) = Account::ALL
             .into_iter()
             .zip(added.accounts)
             .max_by(|a, b| a.1.total_cmp(&b.1))
             .unwrap_or((Account::User, 0.0));
-        if positive <= 0.0 {
-            return unknown(question, "no account costs more with AES".to_owned());
-        }
         let parts: Vec<String> = Account::ALL
             .into_iter()
             .zip(added.accounts)
             .map(|(account, cycles)| format!("{} {}", account.name(), signed(cycles)))
             .collect();
-        let (parts, share) = (parts.join(", "), percent(most / positive));
+        let doubt = if added.is_distinct { "" } else { "; that may be chance" };
+        let (parts, share) = (parts.join(", ") + doubt, percent(most / positive));
         let sentence = format!(
             "**{} {} {share}** of the added cycles ({parts}).",
             pays(account).0,
@@ -354,10 +356,12 @@ impl Context<'_> {
         let (median, largest) = (model.median_error()?, model.checks.last()?);
         Some(format!(
             "A model of path plus stage predicts {} that it was not fitted to with a median error \
-             of **{}** (largest: {}).",
+             of **{}** (largest: {}). The interval of half of all cells is narrower than {} of \
+             their cycles.",
             count(model.checks.len(), "cell"),
             percent(median),
-            percent(largest.error())
+            percent(largest.error()),
+            percent(self.data.typical_width()?)
         ))
     }
 }

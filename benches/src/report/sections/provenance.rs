@@ -139,16 +139,25 @@ fn width(median: &Median) -> f64 {
 
 fn spread(data: &Data) -> String {
     let rates = Median::of(data.measured().map(|cell| width(&cell.mpps)));
-    let cycles =
-        Median::of(data.measured().filter_map(|cell| Some(width(&cell.cycles.as_ref()?.total))));
-    let text = |median: Option<Median>| {
-        median.map_or_else(|| "unknown".to_owned(), |median| percent(median.median))
-    };
-    format!(
+    let text = |width: Option<f64>| width.map_or_else(|| "unknown".to_owned(), percent);
+    let mut text = format!(
         "The interval of half of all cells is narrower than {} of the rate, and {} of the cycles.",
-        text(rates),
-        text(cycles)
-    )
+        text(rates.map(|median| median.median)),
+        text(data.typical_width())
+    );
+    let load = &data.results.machine.load_average;
+    if load
+        .split(' ')
+        .next()
+        .and_then(|load| load.parse::<f64>().ok())
+        .is_some_and(|load| load > 0.5)
+    {
+        text += &format!(
+            " At the start, other programs used this machine (load average {load}): if they went \
+             on, the figures are unreliable."
+        );
+    }
+    text
 }
 
 fn spread_headings() -> Vec<String> {
