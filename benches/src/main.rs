@@ -62,7 +62,12 @@ enum Command {
     Paths(paths::Arguments),
     /// Measure the copies of each packet path by the slope of cost over packet length
     Copies(copies::Arguments),
-    /// Write a page and a summary of the results of a matrix (no root)
+    /// Write the results of a matrix as a page and in Markdown (no root)
+    ///
+    /// Reads RESULTS/matrix.json, and writes report.html and report.md. report.html is one file that
+    /// needs no network: open it in a browser, send it, or print it. Each number leads to its raw
+    /// values and commands: hover over the number, or click it. report.md has the same figures as
+    /// tables. docs/benchmarking.md explains them.
     Report(report::Arguments),
     /// Compare instructions per packet with the stored numbers (no root)
     Instructions(instructions::Arguments),

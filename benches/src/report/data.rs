@@ -147,11 +147,12 @@ impl Data {
         self.cells.values()
     }
 
-    /// Returns the median width of the intervals of the cycles, relative to the cycles.
+    /// Returns the median width of the intervals of the cycles, relative to the cycles. Cells with
+    /// one run have no interval.
     pub(super) fn typical_width(&self) -> Option<f64> {
         let widths = self.measured().filter_map(|cell| {
             let total = &cell.cycles.as_ref()?.total;
-            Some((total.high - total.low) / total.median)
+            (total.n > 1).then_some((total.high - total.low) / total.median)
         });
         Median::of(widths).map(|median| median.median)
     }

@@ -24,11 +24,6 @@ use clap::Args;
 
 use crate::common;
 
-/// Reads RESULTS/matrix.json, and writes report.html and report.md.
-///
-/// report.html is one file that needs no network: open it in a browser, send it, or print it. Each
-/// number leads to its raw values and commands: hover over the number, or click it. report.md has
-/// the same figures as tables. docs/benchmarking.md explains them.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     /// Folder that contains matrix.json, as `xdpfwd-bench matrix` writes it

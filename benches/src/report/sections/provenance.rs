@@ -138,7 +138,9 @@ fn width(median: &Median) -> f64 {
 }
 
 fn spread(data: &Data) -> String {
-    let rates = Median::of(data.measured().map(|cell| width(&cell.mpps)));
+    let rates = Median::of(
+        data.measured().filter(|cell| cell.runs.len() > 1).map(|cell| width(&cell.mpps)),
+    );
     let text = |width: Option<f64>| width.map_or_else(|| "unknown".to_owned(), percent);
     let mut text = format!(
         "The interval of half of all cells is narrower than {} of the rate, and {} of the cycles.",
