@@ -13,16 +13,20 @@ pub struct Machine {
     pub date: String,
     /// `uname -srvm`.
     pub kernel: String,
-    /// Model name of the processor.
+    /// Model name from /proc/cpuinfo.
     pub cpu: String,
     /// From /proc/cpuinfo.
-    cpu_mhz: String,
-    /// Number of logical processors.
+    pub cpu_mhz: String,
+    /// Processors that this process may use.
     pub cores: usize,
-    memory_kib: u64,
-    virtual_machine: bool,
-    rustc: String,
-    cc: String,
+    /// Memory in KiB.
+    pub memory_kib: u64,
+    /// Whether the processor reports a hypervisor.
+    pub virtual_machine: bool,
+    /// `rustc --version`.
+    pub rustc: String,
+    /// First line of `cc --version`.
+    pub cc: String,
     /// With `-dirty` if the work tree was modified.
     pub commit: String,
     /// At the start of the run.

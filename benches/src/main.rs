@@ -16,6 +16,7 @@ mod latency;
 mod matrix;
 mod paths;
 mod rate_search;
+mod report;
 mod rule_sets;
 mod sampling;
 mod stats;
@@ -45,6 +46,7 @@ Examples:
   sudo target/release/xdpfwd-bench forward --rounds 3 --only xdpfwd,bare-loop
   sudo target/release/xdpfwd-bench pairs './a fwd0 fwd1' './b fwd0 fwd1'
   target/release/xdpfwd-bench classify --rules 1000
+  target/release/xdpfwd-bench report benches/results/2026-11-30-vm/matrix
 
 Exit codes: 0 success, 1 failure, 2 invalid usage, 3 missing privilege."
 )]
@@ -71,6 +73,13 @@ enum Command {
     Matrix(Box<matrix::Arguments>),
     /// Measure how much slower xdpfwd forwards while kernel_ledger = "sampled" measures
     Sampling(sampling::Arguments),
+    /// Write the results of a matrix as a page and in Markdown (no root)
+    ///
+    /// Reads RESULTS/matrix.json, and writes report.html and report.md. report.html is one file that
+    /// needs no network: open it in a browser, send it, or print it. Each number leads to its raw
+    /// values and commands: hover over the number, or click it. report.md has the same figures as
+    /// tables. docs/benchmarking.md explains them.
+    Report(report::Arguments),
     /// Compare instructions per packet with the stored numbers (no root)
     Instructions(instructions::Arguments),
     /// Compare two forwarders of your choice in alternation
@@ -111,6 +120,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Copies(arguments) => copies::run(&arguments, &stop),
         Command::Matrix(arguments) => matrix::run(*arguments, &stop),
         Command::Sampling(arguments) => sampling::run(&arguments, &stop),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Instructions(arguments) => instructions::run(&arguments),
         Command::Pairs(arguments) => forward::pairs(&arguments, &stop),
         Command::Classbench(arguments) => classbench::run(&arguments),

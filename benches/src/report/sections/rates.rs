@@ -1,0 +1,138 @@
+//! No-drop rates, and latencies at shares of them.
+
+use maud::{Markup, html};
+
+use super::super::context::{Report, Section};
+use super::super::data::Data;
+use super::super::format::{integer, microseconds, mpps, percent};
+use super::super::widgets;
+
+pub(super) const SECTION: Section =
+    Section { id: "rates", title: "No-drop rates and latency", html: content, markdown: text };
+
+fn content(report: &Report) -> Option<Markup> {
+    let data = &report.data;
+    let (rates, latencies) = (rates(data), latencies(data));
+    if rates.is_empty() && latencies.is_empty() {
+        return None;
+    }
+    let finding = finding(data);
+    Some(html! {
+        @if let Some(finding) = finding { p.finding { (finding) } }
+        @if !rates.is_empty() {
+            h3 { "Highest rates within a loss" }
+            (widgets::table(&rate_headings(), &cells(rates)))
+            p.note {
+                "The highest rate of a trial that lost at most this share, and the lowest rate of a "
+                "trial that lost more. The true limit is between them."
+            }
+        }
+        @if !latencies.is_empty() {
+            h3 { "Latency at shares of the no-drop rate" }
+            (widgets::table(&latency_headings(), &cells(latencies)))
+            p.note { "From the generator to the sink, in microseconds, of all packets." }
+        }
+    })
+}
+
+fn finding(data: &Data) -> Option<String> {
+    let size = &data.sizes().get(data.smallest_size())?.name;
+    let size_name = data.size_name(data.smallest_size());
+    let mut text = String::new();
+    let no_drop = data.results.rates.iter().filter(|rate| rate.allowed_loss == 0.0);
+    if let Some(best) =
+        no_drop.filter(|rate| rate.size == *size).max_by(|a, b| a.pps.total_cmp(&b.pps))
+    {
+        text = format!(
+            "The highest no-drop rate at {size_name} is {} Mpps ({}).",
+            mpps(best.pps / 1e6),
+            data.combination(&best.row, &best.column)
+        );
+    }
+    let half = data.results.latencies.iter().filter(|latency| latency.load == 0.5);
+    if let Some(best) =
+        half.filter(|l| l.size == *size).min_by(|a, b| a.p50_ns.total_cmp(&b.p50_ns))
+    {
+        text += &format!(
+            " At half of its no-drop rate, {} has the lowest median latency: {} µs.",
+            data.combination(&best.row, &best.column),
+            microseconds(best.p50_ns)
+        );
+    }
+    (!text.is_empty()).then(|| text.trim_start().to_owned())
+}
+
+fn rate_headings() -> Vec<String> {
+    ["path", "security", "frames", "allowed loss", "Mpps", "fails at Mpps", "trials"]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+fn rates(data: &Data) -> Vec<Vec<String>> {
+    data.results
+        .rates
+        .iter()
+        .map(|rate| {
+            let allowed =
+                if rate.allowed_loss == 0.0 { "none".into() } else { percent(rate.allowed_loss) };
+            vec![
+                data.row_title(&rate.row).to_owned(),
+                data.column_title(&rate.column).to_owned(),
+                rate.size.clone(),
+                allowed,
+                mpps(rate.pps / 1e6),
+                rate.upper_pps.map_or_else(|| "–".to_owned(), |pps| mpps(pps / 1e6)),
+                integer(f64::from(rate.trials)),
+            ]
+        })
+        .collect()
+}
+
+fn latency_headings() -> Vec<String> {
+    ["path", "security", "frames", "load", "Mpps", "p50 µs", "p99 µs", "p99.9 µs", "max µs"]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+fn latencies(data: &Data) -> Vec<Vec<String>> {
+    data.results
+        .latencies
+        .iter()
+        .map(|latency| {
+            vec![
+                data.row_title(&latency.row).to_owned(),
+                data.column_title(&latency.column).to_owned(),
+                latency.size.clone(),
+                percent(latency.load),
+                mpps(latency.offered_pps / 1e6),
+                microseconds(latency.p50_ns),
+                microseconds(latency.p99_ns),
+                microseconds(latency.p999_ns),
+                microseconds(latency.max_ns),
+            ]
+        })
+        .collect()
+}
+
+fn cells(rows: Vec<Vec<String>>) -> Vec<(Markup, Vec<Markup>)> {
+    let cell = |text: &String| html! { (text) };
+    rows.into_iter()
+        .map(|row| (row.first().map(cell).unwrap_or_default(), row[1..].iter().map(cell).collect()))
+        .collect()
+}
+
+fn text(report: &Report) -> Option<String> {
+    let data = &report.data;
+    let (rates, latencies) = (rates(data), latencies(data));
+    if rates.is_empty() && latencies.is_empty() {
+        return None;
+    }
+    let mut text = finding(data).map(|finding| format!("{finding}\n")).unwrap_or_default();
+    if !rates.is_empty() {
+        text += &format!("\n{}", widgets::markdown_table(&rate_headings(), &rates));
+    }
+    if !latencies.is_empty() {
+        text += &format!("\n{}", widgets::markdown_table(&latency_headings(), &latencies));
+    }
+    Some(text)
+}
