@@ -11,6 +11,8 @@ pub(crate) struct Suite {
     pub(crate) about: &'static str,
     /// Cargo's test target, with `test = false`, so that `cargo test` does not run it on the host.
     pub(crate) test_target: &'static str,
+    /// Binaries of other packages that the tests run. (Cargo builds those of the same package.)
+    pub(crate) programs: &'static [&'static str],
     pub(crate) kernels: &'static [SuiteKernel],
     pub(crate) needs_nics: bool,
     pub(crate) kernel_parameters: &'static str,
@@ -40,6 +42,7 @@ pub(crate) const ALL: &[Suite] = &[
         name: "zero-copy",
         about: "AF_XDP modes on virtio-net and igb: selection, reported mode, forwarding, fallback",
         test_target: "vm_zero_copy",
+        programs: &[],
         kernels: &[
             SuiteKernel { series: "7.2", ci: CiTests::All },
             // These tests cover the fallback to copy mode. They also load each XDP program, with
@@ -64,6 +67,7 @@ pub(crate) const ALL: &[Suite] = &[
         name: "esp",
         about: "ESP against Linux: modes, transforms, replay, limits, extended sequence numbers",
         test_target: "vm_esp",
+        programs: &[],
         kernels: &[
             SuiteKernel { series: "7.2", ci: CiTests::All },
             SuiteKernel { series: "6.12", ci: CiTests::None },
@@ -75,6 +79,7 @@ pub(crate) const ALL: &[Suite] = &[
         name: "doctor",
         about: "findings and fixes of xdpfwd doctor for drivers that the lab does not have",
         test_target: "vm_doctor",
+        programs: &[],
         kernels: &[
             SuiteKernel { series: "7.2", ci: CiTests::All },
             SuiteKernel { series: "6.12", ci: CiTests::None },
@@ -83,9 +88,22 @@ pub(crate) const ALL: &[Suite] = &[
         kernel_parameters: "",
     },
     Suite {
+        name: "pktgen",
+        about: "the kernel's packet generator in the lab: counts, rates, sizes, flows, queues",
+        test_target: "vm_pktgen",
+        programs: &[],
+        kernels: &[
+            SuiteKernel { series: "7.2", ci: CiTests::All },
+            SuiteKernel { series: "6.12", ci: CiTests::None },
+        ],
+        needs_nics: false,
+        kernel_parameters: "",
+    },
+    Suite {
         name: "isolated",
         about: "findings of xdpfwd doctor for a core that is isolated as recommended",
         test_target: "vm_isolated",
+        programs: &[],
         kernels: &[SuiteKernel { series: "7.2", ci: CiTests::All }],
         needs_nics: false,
         kernel_parameters: "isolcpus=1 nohz_full=1 rcu_nocbs=1",
@@ -165,7 +183,7 @@ mod tests {
     #[test]
     fn unknown_suite_error_lists_known_suites() {
         let error = select(&["zero".into()]).unwrap_err().to_string();
-        assert_eq!(error, r#"unknown suite "zero"; use zero-copy, esp, doctor, isolated"#);
+        assert_eq!(error, r#"unknown suite "zero"; use zero-copy, esp, doctor, pktgen, isolated"#);
         assert_eq!(select(&[]).unwrap().len(), ALL.len());
     }
 }
