@@ -16,6 +16,7 @@ use crate::{
     common::{Common, Stop, note, print, settle},
     forward::syscalls_per_packet,
     forwarders::{ForwarderKind, PreparedForwarder, RunningForwarder, brief},
+    rate_search::{self, Limits, TrialCounts},
     stats::Median,
 };
 
@@ -25,11 +26,6 @@ const FORWARDERS: [ForwarderKind; 4] = [
     ForwarderKind::Xdpfwd { io: "af_xdp", idle: "spin" },
     ForwarderKind::BareLoop,
 ];
-/// The search ends when the highest passing rate is at most this fraction below the lowest failing
-/// rate.
-const PRECISION: f64 = 0.02;
-/// More packets per second than the lab's generator can send.
-const RATE_BOUND: f64 = 16e6;
 /// A rate in packets per second at which the generator sends as fast as it can.
 const OVERLOAD_RATE: u64 = 100_000_000;
 /// Packets per second of the measurement at a low rate.
@@ -55,7 +51,7 @@ pub(crate) struct Arguments {
     /// Attempts at a rate before it counts as too high (a shared machine may preempt a core)
     #[arg(long, value_name = "N", default_value_t = 2)]
     attempts: u32,
-    /// Seconds of each step of the search for the no-drop rate
+    /// Seconds of each trial that confirms the no-drop rate; trials before take a quarter of it
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     search_seconds: f64,
     /// Skip the measurements without traffic and at a low rate
@@ -203,20 +199,20 @@ impl LatencyBench {
         Ok(Self { running, sink, chain, traffic })
     }
 
-    /// Sends at `rate`. Returns the offered packets per second and the fraction lost.
-    fn attempt(&mut self, rate: u64, time: Duration) -> Result<(f64, f64)> {
+    /// Sends at `rate` for `time`.
+    fn trial(&mut self, rate: u64, time: Duration) -> Result<TrialCounts> {
         let before = self.sink.seen()?.arrived.packets;
         let generator = self.traffic.clone().rate(rate).start(self.chain.gen_(), "gen0")?;
         thread::sleep(time);
         let sent = generator.stop()?;
         settle(&self.sink)?;
         self.running.check()?;
-        let arrived = self.sink.seen()?.arrived.packets - before;
-        Ok((sent.pps(), 1.0 - arrived as f64 / sent.packets.max(1) as f64))
+        let received = self.sink.seen()?.arrived.packets - before;
+        Ok(TrialCounts { sent: sent.packets, offered_pps: sent.pps(), received })
     }
 }
 
-/// Finds the highest rate with a loss within the tolerance, by bisection.
+/// Finds the highest rate with a loss within the tolerance.
 fn find_no_drop_rate(
     forwarder: &PreparedForwarder,
     arguments: &Arguments,
@@ -224,56 +220,38 @@ fn find_no_drop_rate(
     steps: &mut Vec<serde_json::Value>,
 ) -> Result<f64> {
     let mut bench = LatencyBench::new(forwarder, arguments)?;
-    let time = Duration::from_secs_f64(arguments.search_seconds.clamp(0.01, 3600.0));
-    let (mut passing, mut failing) = (0.0, RATE_BOUND);
-    // Start at the rate that the forwarder reaches when overloaded.
-    let mut rate: f64 = {
-        let (offered, loss) = bench.attempt(OVERLOAD_RATE, time)?;
-        offered * (1.0 - loss)
+    let seconds = arguments.search_seconds.clamp(0.01, 3600.0);
+    let limits = Limits {
+        seconds: vec![seconds / 4.0, seconds],
+        attempts: arguments.attempts as usize,
+        ..Limits::new(LOW_RATE as f64, OVERLOAD_RATE as f64)
     };
-    while failing - passing > PRECISION * failing {
-        if rate < 1000.0 {
-            bail!(
-                "the forwarder loses more than {} % of the frames at 1000 packets per second",
-                100.0 * arguments.tolerance
-            );
-        }
-        let mut passing_offer = None;
-        for attempt in 0..arguments.attempts.max(1) {
-            stop.check()?;
-            let (offered, loss) = bench.attempt(rate as u64, time)?;
-            note(&format!(
-                "{}: {:.3} Mpps requested, {:.3} offered, {:.4} % lost",
-                forwarder.kind.name(),
-                rate / 1e6,
-                offered / 1e6,
-                100.0 * loss
-            ));
-            steps.push(json!({
-                "peer": forwarder.kind.name(), "rate": rate, "attempt": attempt, "offered_pps": offered, "lost": loss,
-            }));
-            if loss <= arguments.tolerance {
-                passing_offer = Some(offered);
-                break;
-            }
-        }
-        match passing_offer {
-            // The generator has reached its maximum.
-            Some(offered) if offered < 0.9 * rate => return Ok(offered),
-            Some(_) => passing = rate,
-            None => failing = rate,
-        }
-        // Bisect once a rate has passed and a rate has failed.
-        rate = if passing == 0.0 {
-            failing * 0.7
-        } else if failing >= RATE_BOUND {
-            passing * 1.2
-        } else {
-            f64::midpoint(passing, failing)
-        };
-    }
+    let rates = rate_search::search(&limits, &[arguments.tolerance], |pps, seconds| {
+        stop.check()?;
+        let counts = bench.trial(pps as u64, Duration::from_secs_f64(seconds))?;
+        note(&format!(
+            "{}: {:.3} Mpps requested for {seconds} s, {:.3} offered, {:.4} % lost",
+            forwarder.kind.name(),
+            pps / 1e6,
+            counts.offered_pps / 1e6,
+            100.0 * counts.loss()
+        ));
+        steps.push(json!({
+            "peer": forwarder.kind.name(),
+            "rate": pps,
+            "seconds": seconds,
+            "offered_pps": counts.offered_pps,
+            "lost": counts.loss(),
+        }));
+        Ok(counts)
+    })?;
     drop(bench.running.stop()?);
-    Ok(passing)
+    rates.first().and_then(|rate| rate.pps).with_context(|| {
+        format!(
+            "the forwarder loses more than {} % of the frames at {LOW_RATE} packets per second",
+            100.0 * arguments.tolerance
+        )
+    })
 }
 
 /// Measures in an open loop: the generator sends on schedule, whether earlier frames arrived or
@@ -429,7 +407,7 @@ fn table(
     }
     let _ = writeln!(
         text,
-        "\nno-drop rate: at most {} % lost, {} s per step",
+        "\nno-drop rate: at most {} % lost, {} s per trial",
         100.0 * arguments.tolerance,
         arguments.search_seconds
     );

@@ -13,6 +13,7 @@ mod instructions;
 mod lab_run;
 mod latency;
 mod paths;
+mod rate_search;
 mod stats;
 
 use std::process::ExitCode;
