@@ -123,6 +123,7 @@ const PACKETS: usize = 200_000;
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     let common = &arguments.common;
+    common.traffic.require_live("pktgen cannot repeat a trace of different packets")?;
     let mut output = common.begin("drop")?;
     let environment = common.environment()?;
     let bare = compile(&environment)?;
