@@ -1,6 +1,6 @@
 //! pktgen's files in /proc/net/pktgen.
 
-use std::{fs, io, path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use crate::{Error, tool};
 
@@ -61,19 +61,16 @@ pub(crate) fn check_unused() -> Result<(), Error> {
     Ok(())
 }
 
-/// Adds a device to the thread of a core.
-pub(crate) fn add_device(core: usize, device: &str) -> Result<(), Error> {
-    let thread = thread_name(core);
-    match write(&thread, &format!("add_device {device}")) {
-        Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
-            Err(Error::Value {
-                parameter: "core for pktgen",
-                value: core.to_string(),
-                accepted: "use the number of an online core, see `nproc`".into(),
-            })
-        }
-        result => result,
+/// Fails if a core has no thread.
+pub(crate) fn check_core(core: usize) -> Result<(), Error> {
+    if Path::new(DIRECTORY).join(thread_name(core)).exists() {
+        return Ok(());
     }
+    Err(Error::Value {
+        parameter: "core for pktgen",
+        value: core.to_string(),
+        accepted: "use the number of an online core, see `nproc`".into(),
+    })
 }
 
 /// Returns the devices in the file of a thread.

@@ -9,7 +9,7 @@ use std::{
 use nix::sys::signal::SigSet;
 
 use super::{
-    control::{self, add_device, thread_name, write},
+    control::{self, thread_name, write},
     report::{PktgenDevice, State, state},
 };
 use crate::{Counters, Error, SentTotals, generator::Source, namespace::NamespaceHandle};
@@ -53,13 +53,14 @@ impl PktgenRun {
             .collect();
         in_namespace(&handle, || -> Result<(), Error> {
             control::check_available()?;
+            threads.iter().try_for_each(|&(core, _)| control::check_core(core))?;
             control::check_unused()
         })?;
         // From here on, dropping the run removes the devices.
         let mut run = Self { handle, devices, size: u64::from(size), count, starter: None };
         in_namespace(&run.handle, || {
             run.devices.iter().zip(&threads).try_for_each(|(device, (core, settings))| {
-                add_device(*core, &device.name)?;
+                write(&thread_name(*core), &format!("add_device {}", device.name))?;
                 settings.iter().try_for_each(|line| write(&device.name, line))
             })
         })?;
