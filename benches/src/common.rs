@@ -90,6 +90,19 @@ pub(crate) struct GeneratorUse {
 }
 
 impl GeneratorUse {
+    /// Returns the generator to use. If this kernel lacks it, prints why.
+    pub(crate) fn of(requested: GeneratorName) -> Self {
+        let available = match requested {
+            GeneratorName::Live => Ok(()),
+            GeneratorName::Pktgen => Pktgen::check_available(),
+        };
+        let generator = Self::new(requested, available);
+        if let Some(reason) = &generator.reason {
+            note(&format!("warning: sending live frames instead of pktgen's: {reason}"));
+        }
+        generator
+    }
+
     fn new(requested: GeneratorName, available: Result<(), xdpfwd_lab::Error>) -> Self {
         match available {
             Err(error) if requested == GeneratorName::Pktgen => {
@@ -119,17 +132,7 @@ impl TrafficOptions {
     /// Returns the generator to use. If this kernel lacks it, the first call prints why.
     pub(crate) fn generator(&self) -> &'static GeneratorUse {
         static USED: OnceLock<GeneratorUse> = OnceLock::new();
-        USED.get_or_init(|| {
-            let available = match self.generator {
-                GeneratorName::Live => Ok(()),
-                GeneratorName::Pktgen => Pktgen::check_available(),
-            };
-            let generator = GeneratorUse::new(self.generator, available);
-            if let Some(reason) = &generator.reason {
-                note(&format!("warning: sending live frames instead of pktgen's: {reason}"));
-            }
-            generator
-        })
+        USED.get_or_init(|| GeneratorUse::of(self.generator))
     }
 
     /// Sets the generator of the traffic, and its core.

@@ -12,6 +12,7 @@ mod forwarders;
 mod instructions;
 mod lab_run;
 mod latency;
+mod nic;
 mod paths;
 mod rate_search;
 mod stats;
@@ -61,6 +62,8 @@ enum Command {
     Paths(paths::Arguments),
     /// Measure the copies of each packet path by the slope of cost over packet length
     Copies(copies::Arguments),
+    /// Measure rates and latency between network interfaces (docs/line-rate.md)
+    Nic(Box<nic::Arguments>),
     /// Compare instructions per packet with the stored numbers (no root)
     Instructions(instructions::Arguments),
     /// Compare two forwarders of your choice in alternation
@@ -99,6 +102,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Cost(arguments) => cost::run(&arguments, &stop),
         Command::Paths(arguments) => paths::run(&arguments, &stop),
         Command::Copies(arguments) => copies::run(&arguments, &stop),
+        Command::Nic(arguments) => nic::run(&arguments, &stop),
         Command::Instructions(arguments) => instructions::run(&arguments),
         Command::Pairs(arguments) => forward::pairs(&arguments, &stop),
         Command::Classbench(arguments) => classbench::run(&arguments),

@@ -157,10 +157,8 @@ impl Placement {
         let name = format!("nic-{}-{}", path.name, column.name);
         let (stages, stage) = self.stage(&name, column)?;
         let queues = self.cores.len();
-        let mut text = format!(
-            "[engine]\ncores = {:?}\nmode = \"{}\"\n",
-            self.cores, path.path.mode
-        );
+        let mut text =
+            format!("[engine]\ncores = {:?}\nmode = \"{}\"\n", self.cores, path.path.mode);
         if kernel_ledger {
             text += "kernel_ledger = \"sampled\"\n";
         }

@@ -19,9 +19,8 @@ pub(super) fn describe(role: &str, interface: &str) -> Result<NicPort> {
     if !folder.exists() {
         bail!("no interface `{interface}` for {role}; `ip link` lists the interfaces");
     }
-    let read = |name: &str| {
-        fs::read_to_string(folder.join(name)).ok().map(|text| text.trim().to_owned())
-    };
+    let read =
+        |name: &str| fs::read_to_string(folder.join(name)).ok().map(|text| text.trim().to_owned());
     let driver = tool_output("ethtool", &["-i", interface]);
     let field = |name: &str| {
         let value = driver.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
@@ -38,7 +37,8 @@ pub(super) fn describe(role: &str, interface: &str) -> Result<NicPort> {
         // The file has -1, or cannot be read, if the driver does not know the speed.
         speed_mbps: read("speed").and_then(|text| text.parse().ok()).filter(|speed| *speed > 0),
         mtu: read("mtu").and_then(|text| text.parse().ok()).unwrap_or(0),
-        numa_node: read("device/numa_node").and_then(|text| text.parse().ok()).filter(|n| *n >= 0),
+        // -1 without NUMA.
+        numa_node: read("device/numa_node").and_then(|text| text.parse().ok()),
     })
 }
 
@@ -117,7 +117,7 @@ pub(super) fn statistic(interface: &str, name: &str) -> Result<u64> {
 pub(super) fn mac(interface: &str) -> Result<[u8; 6]> {
     let file = format!("/sys/class/net/{interface}/address");
     let text = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
-    parse_mac(text.trim()).with_context(|| format!("{file} has no MAC address, but `{text}`"))
+    parse_mac(text.trim()).map_err(anyhow::Error::msg).with_context(|| format!("reading {file}"))
 }
 
 /// Parses a MAC address such as `02:00:00:00:00:01`.
@@ -144,9 +144,9 @@ pub(super) fn examine(port: &NicPort, mtu: u32) -> Vec<Preparation> {
         });
     };
     let flags = fs::read_to_string(format!("/sys/class/net/{interface}/flags"));
-    let flags = flags.ok().and_then(|text| {
-        u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
-    });
+    let flags = flags
+        .ok()
+        .and_then(|text| u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok());
     // IFF_UP
     if flags.is_some_and(|flags| flags & 1 == 0) {
         add("link", "error", "the interface is down".into(), format!("ip link set {interface} up"));

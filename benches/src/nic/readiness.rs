@@ -44,7 +44,8 @@ fn evaluate(report: &Value) -> Examination {
         if !matches!(&*level, "warning" | "error") {
             continue;
         }
-        if finding["check"] == "mode" && level == "error" {
+        // The path needs a mode that the interface does not support.
+        if (finding["check"] == "mode" || finding["check"] == "xdp-features") && level == "error" {
             return Examination::Impossible(text(&finding["finding"]));
         }
         preparations.push(Preparation {
@@ -98,8 +99,10 @@ mod tests {
 
     #[test]
     fn unsupported_mode_makes_path_impossible() {
-        let report = json!({"findings": [finding("irq", "warning"), finding("mode", "error")]});
-        assert_eq!(evaluate(&report), Examination::Impossible("mode is so".into()));
+        for check in ["mode", "xdp-features"] {
+            let report = json!({"findings": [finding("irq", "warning"), finding(check, "error")]});
+            assert_eq!(evaluate(&report), Examination::Impossible(format!("{check} is so")));
+        }
         let report = json!({"findings": [finding("mode", "warning")]});
         assert!(matches!(evaluate(&report), Examination::Possible(_)));
     }

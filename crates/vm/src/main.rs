@@ -357,6 +357,7 @@ mod tests {
                 "esp 7.2 0",
                 "doctor 7.2 0",
                 "pktgen 7.2 0",
+                "nic 7.2 0",
                 "isolated 7.2 0"
             ]
         );

@@ -100,6 +100,15 @@ pub(crate) const ALL: &[Suite] = &[
         kernel_parameters: "",
     },
     Suite {
+        name: "nic",
+        about: "`xdpfwd-bench nic` on igb and virtio-net, with live frames and pktgen",
+        test_target: "vm_nic",
+        programs: &["xdpfwd"],
+        kernels: &[SuiteKernel { series: "7.2", ci: CiTests::All }],
+        needs_nics: true,
+        kernel_parameters: "",
+    },
+    Suite {
         name: "isolated",
         about: "findings of xdpfwd doctor for a core that is isolated as recommended",
         test_target: "vm_isolated",
@@ -183,7 +192,10 @@ mod tests {
     #[test]
     fn unknown_suite_error_lists_known_suites() {
         let error = select(&["zero".into()]).unwrap_err().to_string();
-        assert_eq!(error, r#"unknown suite "zero"; use zero-copy, esp, doctor, pktgen, isolated"#);
+        assert_eq!(
+            error,
+            r#"unknown suite "zero"; use zero-copy, esp, doctor, pktgen, nic, isolated"#
+        );
         assert_eq!(select(&[]).unwrap().len(), ALL.len());
     }
 }
