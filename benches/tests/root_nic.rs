@@ -10,6 +10,9 @@ use xdpfwd_lab::{Namespace, connect};
 /// Two cables: gen0 to fwd0 and fwd1 to sink0, all in one namespace.
 fn cables(mtu: u16) -> Namespace {
     let namespace = Namespace::create("nic").expect("run these tests as root");
+    // Otherwise, the kernel sends IPv6 packets, which a sink for ESP counts.
+    let disable = "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6";
+    assert!(namespace.command("sh").args(["-ec", disable]).status().unwrap().success());
     for interfaces in [[("gen0", 1), ("fwd0", 2)], [("fwd1", 3), ("sink0", 4)]] {
         let [a, b] = interfaces.map(|(name, mac)| (&namespace, name, mac));
         connect(a, b, 1, mtu).unwrap();

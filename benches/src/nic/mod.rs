@@ -555,7 +555,11 @@ fn usable_cell(
         let config = placement.config(&path, &column, kernel_ledger)?;
         match check_config(xdpfwd, &config) {
             Ok(()) => return Ok(Ok(Cell { path, column, kernel_ledger })),
-            Err(error) => reason = error,
+            // The message begins with a line and a column of the file.
+            Err(error) => {
+                let is_place = |c: char| c == ':' || c == ' ' || c.is_ascii_digit();
+                reason = error.trim_start_matches(is_place).to_owned();
+            }
         }
     }
     Ok(Err(reason))

@@ -93,7 +93,7 @@ pub(crate) const ALL: &[Suite] = &[
         test_target: "vm_pktgen",
         programs: &[],
         kernels: &[
-            SuiteKernel { series: "7.2", ci: CiTests::All },
+            SuiteKernel { series: "7.2", ci: CiTests::None },
             SuiteKernel { series: "6.12", ci: CiTests::None },
         ],
         needs_nics: false,
@@ -104,7 +104,7 @@ pub(crate) const ALL: &[Suite] = &[
         about: "`xdpfwd-bench nic` on igb and virtio-net, with live frames and pktgen",
         test_target: "vm_nic",
         programs: &["xdpfwd"],
-        kernels: &[SuiteKernel { series: "7.2", ci: CiTests::All }],
+        kernels: &[SuiteKernel { series: "7.2", ci: CiTests::None }],
         needs_nics: true,
         kernel_parameters: "",
     },
@@ -168,13 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn ci_runs_all_tests_of_every_suite() {
+    fn ci_runs_all_tests_of_every_suite_but_those_of_generators() {
+        // Tests of the benchmarks' traffic take minutes under emulation.
+        const NOT_IN_CI: [&str; 2] = ["pktgen", "nic"];
         for suite in ALL {
-            assert!(
-                suite.kernels.iter().any(|suite_kernel| matches!(suite_kernel.ci, CiTests::All)),
-                "CI runs all tests of suite {} on no kernel",
-                suite.name
-            );
+            let is_in_ci =
+                suite.kernels.iter().any(|suite_kernel| matches!(suite_kernel.ci, CiTests::All));
+            assert_eq!(is_in_ci, !NOT_IN_CI.contains(&suite.name), "suite {}", suite.name);
         }
     }
 
