@@ -13,6 +13,8 @@ DEMO_PROFILE ?= demo
 # prints the defaults.
 ROUNDS ?=
 ONLY ?=
+# More options of `make matrix` and `make matrix-quick`, such as --rows, --columns and --fresh.
+MATRIX_OPTIONS ?=
 # Suite and kernel for the target vmtest; if empty, all.
 SUITE ?=
 KERNEL ?=
@@ -44,7 +46,7 @@ VM_PACKAGES := busybox-static cpio xz-utils kmod
 BENCH_PACKAGES := libxdp-dev valgrind
 # Forwarders that the benchmarks compare with xdpfwd. If one is unavailable, the results list it as
 # missing, and the benchmarks run without it.
-PEER_PACKAGES := dpdk-dev xdp-tools
+PEER_PACKAGES := dpdk-dev xdp-tools nftables
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -191,6 +193,18 @@ bench-instructions: toolchain deps ## compare instructions per packet with bench
 	@$(call install,$(BENCH_PACKAGES))
 	cargo build --release --package $(BENCH_CRATE) --bins --example counted
 	"$(RELEASE)/xdpfwd-bench" instructions $(if $(UPDATE),--update)
+
+.PHONY: matrix
+matrix: bench-build ## measure what security costs on every packet path; continues after an interruption (MATRIX_OPTIONS="--rows … --fresh")
+	@$(call say_sudo,network namespaces and XDP)
+	$(SUDO) "$(RELEASE)/xdpfwd-bench" matrix $(MATRIX_ARGUMENTS)
+
+.PHONY: matrix-quick
+matrix-quick: bench-build ## the same with two frame lengths and three columns, in at most 10 minutes
+	@$(call say_sudo,network namespaces and XDP)
+	$(SUDO) "$(RELEASE)/xdpfwd-bench" matrix --quick $(MATRIX_ARGUMENTS)
+
+MATRIX_ARGUMENTS = $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS) $(if $(ONLY),--rows $(ONLY)) $(MATRIX_OPTIONS)
 
 .PHONY: bench-build
 bench-build: toolchain deps

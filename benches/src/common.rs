@@ -34,7 +34,7 @@ pub(crate) struct Common {
     pub(crate) traffic: TrafficOptions,
     /// Measure only these forwarders or paths, separated by commas
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    only: Vec<String>,
+    pub(crate) only: Vec<String>,
     /// Core of the forwarder
     #[arg(long, default_value_t = 1)]
     pub(crate) core: usize,
@@ -79,6 +79,15 @@ pub(crate) struct TrafficOptions {
 pub(crate) enum GeneratorName {
     Live,
     Pktgen,
+}
+
+impl GeneratorName {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Pktgen => "pktgen",
+        }
+    }
 }
 
 /// The generator of a measurement, as in its results.
@@ -233,9 +242,18 @@ impl Common {
         kind: &str,
         names: &[&str],
     ) -> Result<Output> {
-        if let Some(name) = self.only.iter().find(|name| !names.contains(&name.as_str())) {
-            bail!("unknown {kind} {name:?}; use {}", names.join(", "));
-        }
+        check_names(kind, &self.only, names)?;
+        let machine = self.check_machine()?;
+        Ok(Output {
+            directory: self.results.join(format!("{}-{}", machine.date, machine.host)),
+            name,
+            machine,
+            generator: self.traffic.generator(),
+        })
+    }
+
+    /// Checks privileges and cores, and warns if other programs use the machine.
+    pub(crate) fn check_machine(&self) -> Result<Machine> {
         xdpfwd_lab::require_root("measuring in the lab")?;
         let cores = thread::available_parallelism().map_or(1, Into::into);
         if self.core >= cores
@@ -262,12 +280,20 @@ impl Common {
                 machine.load_average
             ));
         }
-        Ok(Output {
-            directory: self.results.join(format!("{}-{}", machine.date, machine.host)),
-            name,
-            machine,
-            generator: self.traffic.generator(),
-        })
+        Ok(machine)
+    }
+
+    /// Returns the folder of the results of all days.
+    pub(crate) fn results(&self) -> &Path {
+        &self.results
+    }
+}
+
+/// Fails if a selected name is not one of `names`; `kind` says what they name.
+pub(crate) fn check_names(kind: &str, selected: &[String], names: &[&str]) -> Result<()> {
+    match selected.iter().find(|name| !names.contains(&name.as_str())) {
+        Some(name) => bail!("unknown {kind} {name:?}; use {}", names.join(", ")),
+        None => Ok(()),
     }
 }
 
@@ -317,6 +343,12 @@ impl Stop {
         Ok(Self(flag))
     }
 
+    /// Sets the flag.
+    #[cfg(test)]
+    pub(crate) fn request(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         if self.0.load(Ordering::Relaxed) {
             bail!("interrupted");
@@ -331,6 +363,10 @@ pub(crate) fn print(text: &str) -> Result<()> {
 
 /// Prints a line to stderr; stdout is for results.
 pub(crate) fn note(line: &str) {
+    // `cargo test` captures only output of macros.
+    #[cfg(test)]
+    eprintln!("{line}");
+    #[cfg(not(test))]
     xdpfwd_lab::print_error(line);
 }
 

@@ -3,30 +3,26 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    fs,
-    os::fd::AsFd as _,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::Arc,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use libbpf_rs::{MapCore as _, MapFlags, MapHandle, Object, ObjectBuilder};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle, ObjectBuilder};
 use serde::Serialize;
 use serde_json::{Value, json};
-use xdpfwd_bench::classbench::{Header, Locality, Seed, generate, trace, write_rules};
-use xdpfwd_bench::machine::{busy_seconds, tool_output};
-use xdpfwd_filter::{Classifier, Rule, Verdict, parse_classbench};
-use xdpfwd_lab::{Chain, Forwarder, PacketTemplate, Sink, Traffic, Window};
-use xdpfwd_xsk::{AttachMode, XdpLink, attach_xdp};
+use xdpfwd_bench::machine::busy_seconds;
+use xdpfwd_filter::{Classifier, Verdict};
+use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic, Window};
 
 use crate::{
     common::{Common, Stop, note, print, settle},
     forwarders::Environment,
+    rule_sets::{PACKETS, RuleSet, passing},
     stats::Median,
+    xdp_programs::{attach, compile_bpf, receive_in_thread},
 };
 
 #[derive(Args)]
@@ -112,23 +108,16 @@ struct Run {
     stage_cycles: Option<f64>,
 }
 
-struct RuleSet {
-    count: usize,
-    file: PathBuf,
-    packets: Arc<[PacketTemplate]>,
-}
-
-/// Number of different packets: more flows than a flow cache holds.
-const PACKETS: usize = 200_000;
-
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     let common = &arguments.common;
     common.traffic.require_live("pktgen cannot repeat a trace of different packets")?;
     let mut output = common.begin("drop")?;
     let environment = common.environment()?;
-    let bare = compile(&environment)?;
-    let rule_sets =
-        arguments.rules.iter().map(|&count| RuleSet::new(arguments, count, &environment.scratch));
+    let bare = compile_bpf(&environment, "bare_drop").map_err(anyhow::Error::msg)?;
+    let rule_sets = arguments
+        .rules
+        .iter()
+        .map(|&count| RuleSet::new(&arguments.seed, count, &environment.scratch));
     let rule_sets = rule_sets.collect::<Result<Vec<_>>>()?;
     let mut runs: Vec<Run> = Vec::new();
     for round in 0..arguments.rounds {
@@ -180,72 +169,6 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     let path = output.json(&json!({ "seed": arguments.seed, "packets": PACKETS, "runs": runs }))?;
     note(&format!("raw numbers: {}", path.display()));
     Ok(())
-}
-
-impl RuleSet {
-    fn new(arguments: &Arguments, count: usize, scratch: &Path) -> Result<Self> {
-        let seed = match Seed::built_in(&arguments.seed) {
-            Some(seed) => seed,
-            None => {
-                let text = fs::read_to_string(&arguments.seed).with_context(|| {
-                    format!("cannot read seed {:?}; use acl, fw, ipc or a file", arguments.seed)
-                })?;
-                Seed::parse(&arguments.seed, &text)?
-            }
-        };
-        let (random_share, random_seed) = (0.0, 1);
-        // A single rule matches every packet, to show the minimum cost of a rule. Sets of 0 or 1
-        // rules use the packets for 1000 rules.
-        let rules = match count {
-            0 | 1 => generate(&seed, 1_000, random_seed),
-            _ => generate(&seed, count, random_seed),
-        };
-        let headers = trace(&rules, PACKETS, Locality::Uniform, random_share, random_seed);
-        let file = scratch.join(format!("drop-{count}.rules"));
-        let mut text = Vec::new();
-        match count {
-            0 => {}
-            1 => text.extend(b"@0.0.0.0/0\t0.0.0.0/0\t0 : 65535\t0 : 65535\t0x00/0x00\n"),
-            _ => write_rules(&mut text, &rules)?,
-        }
-        fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
-        Ok(Self { count, file, packets: headers.iter().map(packet).collect() })
-    }
-
-    /// Writes a configuration file. `verdict` applies to packets that match a rule, `default` to
-    /// others.
-    fn config(
-        &self,
-        environment: &Environment,
-        placement: &str,
-        verdict: &str,
-        default: &str,
-    ) -> Result<PathBuf> {
-        let path =
-            environment.scratch.join(format!("drop-{}-{placement}-{verdict}.toml", self.count));
-        let text = format!(
-            "[engine]\ncores = [{core}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n\
-             [[port]]\nname = \"wan\"\ninterface = \"fwd1\"\n\n\
-             [[path]]\nfrom = \"lan\"\nto = \"wan\"\nstages = [\"fw\"]\n\n\
-             [stage.fw]\nkind = \"filter\"\nformat = \"classbench\"\naction = \"{verdict}\"\n\
-             default = \"{default}\"\n\
-             rules = {file:?}\nplace = \"{placement}\"\n",
-            core = environment.core,
-            file = self.file.display().to_string(),
-        );
-        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-        Ok(path)
-    }
-}
-
-fn packet(header: &Header) -> PacketTemplate {
-    PacketTemplate {
-        source: header.source.into(),
-        destination: header.destination.into(),
-        source_port: header.source_port,
-        destination_port: header.destination_port,
-        protocol: header.protocol,
-    }
 }
 
 /// The parameters of a measurement, except the dropper.
@@ -304,11 +227,10 @@ impl Measurement<'_> {
     fn measure(&self, chain: &Chain, read: impl Fn() -> Result<(f64, f64)>) -> Result<(f64, f64)> {
         let common = self.common;
         if self.receiving == Receiving::Xdpfwd {
-            receive_on(chain, common.core)?;
+            receive_in_thread(chain, common.core)?;
         }
-        let flood = Traffic::new()
-            .flood(Arc::clone(&self.rule_set.packets))
-            .core(common.traffic.generator_core);
+        let flood =
+            Traffic::new().flood(self.rule_set.packets()).core(common.traffic.generator_core);
         let generator = match self.receiving {
             Receiving::Driver => flood.start_into(chain.fwd(), "fwd0")?,
             Receiving::Generator | Receiving::Xdpfwd => flood.start(chain.gen_(), "gen0")?,
@@ -329,10 +251,7 @@ impl Measurement<'_> {
     }
 
     fn drop_by_bare(&self, bare: &Path, dropper: Dropper) -> Result<(f64, f64)> {
-        let text = fs::read_to_string(&self.rule_set.file)?;
-        let parsed = parse_classbench(&text, Verdict::Drop)
-            .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
-        let rules: Vec<Rule> = parsed.rules.into_iter().map(|(_, rule)| rule).collect();
+        let rules = self.rule_set.parsed(Verdict::Drop)?;
         let tables = xdpfwd_stages::filter::map_contents(Classifier::new(&rules, 1).image(&rules)?);
         let mut open = ObjectBuilder::default().open_file(bare)?;
         let name = if dropper == Dropper::AtOnce { "drop_at_once" } else { "look_up_and_drop" };
@@ -368,16 +287,13 @@ impl Measurement<'_> {
     fn forward(&self, placement: &str) -> Result<(f64, Option<f64>)> {
         let chain = Chain::builder().build()?;
         let sink = Sink::builder().attach(chain.sink(), "sink0")?;
-        // A single rule matches every packet, so it must accept.
-        let verdict = if self.rule_set.count == 1 { "accept" } else { "drop" };
+        let verdict = self.rule_set.verdict_for_passing();
         let mut forwarder = self.start(
             &chain,
             &self.rule_set.config(self.environment, placement, verdict, "accept")?,
         )?;
-        let generator = Traffic::new()
-            .flows(1000)
-            .core(self.common.traffic.generator_core)
-            .start(chain.gen_(), "gen0")?;
+        let generator =
+            passing().core(self.common.traffic.generator_core).start(chain.gen_(), "gen0")?;
         thread::sleep(self.common.warmup());
         let window = Window::measure(&generator, &sink, self.common.seconds())?;
         generator.stop()?;
@@ -391,49 +307,6 @@ impl Measurement<'_> {
             report["stages"][0]["cycles_per_packet"].as_f64().filter(|_| placement == "user");
         Ok((window.forwarded_pps(), cycles))
     }
-}
-
-/// Makes the kernel receive packets of fwd0 in a thread on `core`.
-fn receive_on(chain: &Chain, core: usize) -> Result<()> {
-    let script = format!(
-        "echo 1 > /sys/class/net/fwd0/threaded; sleep 0.1; \
-         for pid in $(grep -l '^napi/fwd0' /proc/[0-9]*/comm | cut -d/ -f3); do \
-         taskset -pc {core} $pid >/dev/null; done"
-    );
-    let output =
-        chain.fwd().command("sh").args(["-ec", &script]).output().context("cannot start sh")?;
-    if !output.status.success() {
-        bail!(
-            "cannot receive in a kernel thread: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    Ok(())
-}
-
-fn attach(object: &Object, name: &str) -> Result<XdpLink> {
-    let program =
-        object.progs().find(|program| program.name() == name).context("no such program")?;
-    Ok(attach_xdp(program.as_fd(), nix::net::if_::if_nametoindex("fwd0")?, AttachMode::Native)?)
-}
-
-fn compile(environment: &Environment) -> Result<PathBuf> {
-    let object = environment.scratch.join("bare_drop.bpf.o");
-    let bpf = environment.sources.join("../../bpf");
-    let output = Command::new("clang")
-        .args(["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror"])
-        .arg(format!("-I/usr/include/{}-linux-gnu", tool_output("uname", &["-m"])))
-        .arg(format!("-I{}", bpf.display()))
-        .arg("-c")
-        .arg(environment.sources.join("bare_drop.bpf.c"))
-        .arg("-o")
-        .arg(&object)
-        .output()
-        .context("cannot start clang; run: make deps")?;
-    if !output.status.success() {
-        bail!("cannot compile bare_drop.bpf.c: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(object)
 }
 
 fn table(runs: &[Run], arguments: &Arguments) -> String {

@@ -12,6 +12,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use xdpfwd_lab::{Chain, Forwarder, Traffic, mac};
 
+use crate::lab_config::LabConfig;
+
 /// testpmd needs some seconds to allocate its memory.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -223,19 +225,9 @@ impl ForwarderKind {
                 ],
                 None,
             )),
-            Self::IpForward => Ok(prepared(
-                vec![
-                    "ip address add 10.77.0.254/24 dev fwd0 && \
-                     ip address add 10.78.0.254/24 dev fwd1"
-                        .into(),
-                    "ip neighbour replace 10.78.0.2 lladdr 02:00:00:00:00:04 dev fwd1 \
-                     nud permanent"
-                        .into(),
-                    "echo 1 > /proc/sys/net/ipv4/ip_forward".into(),
-                    rps,
-                ],
-                None,
-            )),
+            Self::IpForward => {
+                Ok(prepared(ROUTE.into_iter().map(str::to_owned).chain([rps]).collect(), None))
+            }
             Self::XdpRedirect => {
                 let program = find("xdp-bench", "xdp-tools")?;
                 Ok(prepared(vec![], Some(words(&format!("{program} redirect fwd0 fwd1")))))
@@ -256,11 +248,14 @@ impl ForwarderKind {
     /// Returns the traffic to send: the same for all except `IpForward`, a router, which needs its
     /// MAC address as destination.
     pub(crate) fn traffic(self) -> Traffic {
+        self.address(Traffic::new())
+    }
+
+    /// Changes traffic so that the forwarder passes it on to the sink.
+    pub(crate) fn address(self, traffic: Traffic) -> Traffic {
         match self {
-            Self::IpForward => Traffic::new()
-                .destination_mac(mac(2))
-                .addresses([10, 77, 0, 1].into(), [10, 78, 0, 2].into()),
-            _ => Traffic::new(),
+            Self::IpForward => routed(traffic),
+            _ => traffic,
         }
     }
 
@@ -274,6 +269,18 @@ impl ForwarderKind {
         }
     }
 }
+
+/// Addresses traffic to a router in the forwarder's namespace, which [`ROUTE`] sets up.
+pub(crate) fn routed(traffic: Traffic) -> Traffic {
+    traffic.destination_mac(mac(2)).addresses([10, 77, 0, 1].into(), [10, 78, 0, 2].into())
+}
+
+/// Shell commands that make the forwarder's namespace a router, with a neighbor behind fwd1.
+pub(crate) const ROUTE: [&str; 3] = [
+    "ip address add 10.77.0.254/24 dev fwd0 && ip address add 10.78.0.254/24 dev fwd1",
+    "ip neighbour replace 10.78.0.2 lladdr 02:00:00:00:00:04 dev fwd1 nud permanent",
+    "echo 1 > /proc/sys/net/ipv4/ip_forward",
+];
 
 impl PreparedForwarder {
     pub(crate) fn command_lines(&self) -> String {
@@ -308,19 +315,7 @@ impl PreparedForwarder {
 
     pub(crate) fn start(&self, chain: &Chain) -> Result<RunningForwarder> {
         for line in &self.setup {
-            let output = chain
-                .fwd()
-                .command("sh")
-                .args(["-ec", line])
-                .output()
-                .context("cannot start sh")?;
-            if !output.status.success() {
-                bail!(
-                    "{}: `{line}`: {}",
-                    self.kind.name(),
-                    String::from_utf8_lossy(&output.stderr).trim()
-                );
-            }
+            set_up(chain, line).with_context(|| self.kind.name())?;
         }
         let Some(command) = &self.command else { return Ok(RunningForwarder { forwarder: None }) };
         let mut forwarder = Forwarder::spawn(chain.fwd(), command)?;
@@ -357,6 +352,16 @@ impl RunningForwarder {
     }
 }
 
+/// Runs a shell command in the forwarder's namespace.
+pub(crate) fn set_up(chain: &Chain, line: &str) -> Result<()> {
+    let output =
+        chain.fwd().command("sh").args(["-ec", line]).output().context("cannot start sh")?;
+    if !output.status.success() {
+        bail!("`{line}`: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
 /// Returns the error's first line with "failed", "error" or "cause:", otherwise its last line.
 pub(crate) fn brief(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
@@ -385,23 +390,15 @@ pub(crate) fn check_config(xdpfwd: &Path, config: &Path) -> Result<(), MissingRe
 /// Returns a configuration with which xdpfwd does the work of the bare loop: one core, MAC
 /// addresses swapped.
 fn xdpfwd_config(io: &str, idle: &str, core: usize, queues: u16) -> String {
-    let port = |name: &str, interface: &str| {
-        format!(
-            "[[port]]\nname = \"{name}\"\ninterface = \"{interface}\"\nqueues = {queues}\n\
-             io = \"{io}\"\n\n"
-        )
+    let config = LabConfig {
+        core,
+        engine: &format!("idle = \"{idle}\""),
+        port: &format!("queues = {queues}\nio = \"{io}\""),
+        stages: &["swap"],
+        both_directions: true,
+        tables: "[stage.swap]\nkind = \"mac-swap\"",
     };
-    let path = |from: &str, to: &str| {
-        format!("[[path]]\nfrom = \"{from}\"\nto = \"{to}\"\nstages = [\"swap\"]\n\n")
-    };
-    format!(
-        "[engine]\ncores = [{core}]\nidle = \"{idle}\"\n\n{}{}{}{}\
-         [stage.swap]\nkind = \"mac-swap\"\n",
-        port("lan", "fwd0"),
-        port("wan", "fwd1"),
-        path("lan", "wan"),
-        path("wan", "lan")
-    )
+    config.to_string()
 }
 
 pub(crate) fn compile(
@@ -438,7 +435,7 @@ pub(crate) fn compile(
 }
 
 /// Finds a program in `PATH`. The error names the Debian package to install.
-fn find(program: &str, package: &str) -> Result<String, MissingReason> {
+pub(crate) fn find(program: &str, package: &str) -> Result<String, MissingReason> {
     let path = std::env::var("PATH").unwrap_or_default();
     let directories = path.split(':').chain(["/usr/sbin", "/sbin"]);
     directories
@@ -450,6 +447,18 @@ fn find(program: &str, package: &str) -> Result<String, MissingReason> {
 
 fn path_text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
+}
+
+/// Returns an environment for tests, in which a program such as `true` takes the place of xdpfwd.
+#[cfg(test)]
+pub(crate) fn test_environment(xdpfwd: &str, scratch: &Path) -> Environment {
+    Environment {
+        xdpfwd: xdpfwd.into(),
+        sources: Path::new(env!("CARGO_MANIFEST_DIR")).join("peers"),
+        scratch: scratch.into(),
+        generator: 0,
+        core: 1,
+    }
 }
 
 #[cfg(test)]

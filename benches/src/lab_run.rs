@@ -14,8 +14,8 @@ use xdpfwd_xsk::clock;
 
 use crate::common::{Common, settle};
 
-const READY_DEADLINE: Duration = Duration::from_secs(30);
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The results of a run.
 pub(crate) struct LabRun {
@@ -133,7 +133,8 @@ pub(crate) fn sum(list: &Value, get: impl Fn(&Value) -> Option<f64>) -> Option<f
     Some(list.as_array()?.iter().filter_map(get).sum())
 }
 
-fn last_report(forwarder: &Forwarder, kind: &str) -> Result<Value> {
+/// Returns the last report of this kind that xdpfwd printed.
+pub(crate) fn last_report(forwarder: &Forwarder, kind: &str) -> Result<Value> {
     let pattern = format!(r#""type":"{kind}""#);
     let line = forwarder
         .last_line(|line| line.contains(&pattern))

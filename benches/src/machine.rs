@@ -12,17 +12,19 @@ pub struct Machine {
     /// Day of the run, UTC, ISO 8601.
     pub date: String,
     /// `uname -srvm`.
-    kernel: String,
-    cpu: String,
+    pub kernel: String,
+    /// Model name of the processor.
+    pub cpu: String,
     /// From /proc/cpuinfo.
     cpu_mhz: String,
-    cores: usize,
+    /// Number of logical processors.
+    pub cores: usize,
     memory_kib: u64,
     virtual_machine: bool,
     rustc: String,
     cc: String,
     /// With `-dirty` if the work tree was modified.
-    commit: String,
+    pub commit: String,
     /// At the start of the run.
     pub load_average: String,
 }
@@ -89,6 +91,24 @@ pub fn cpu_nanoseconds(pid: u32) -> u64 {
 ///
 /// /proc/stat cannot be read, or has no such processor.
 pub fn busy_seconds(core: Option<usize>) -> io::Result<f64> {
+    // Ticks of 1 / USER_HZ, which is 100 wherever Linux has a stable ABI.
+    let [user, nice, system, _idle, _wait, irq, softirq, _steal] = ticks(core)?;
+    Ok((user + nice + system + irq + softirq) / 100.0)
+}
+
+/// Returns the time since boot for which the hypervisor did not run a processor that had work, in
+/// seconds: 0 if the hypervisor does not tell.
+///
+/// # Errors
+///
+/// /proc/stat cannot be read, or has no such processor.
+pub fn stolen_seconds(core: usize) -> io::Result<f64> {
+    let [.., steal] = ticks(Some(core))?;
+    Ok(steal / 100.0)
+}
+
+/// Returns the first numbers of a line of /proc/stat.
+fn ticks(core: Option<usize>) -> io::Result<[f64; 8]> {
     let stat = fs::read_to_string("/proc/stat")?;
     let name = core.map_or("cpu".to_owned(), |core| format!("cpu{core}"));
     let line = stat.lines().find(|line| line.split_whitespace().next() == Some(&name));
@@ -97,11 +117,15 @@ pub fn busy_seconds(core: Option<usize>) -> io::Result<f64> {
         .flat_map(|line| line.split_whitespace().skip(1))
         .filter_map(|word| word.parse().ok())
         .collect();
-    let [user, nice, system, _idle, _wait, irq, softirq, ..] = ticks[..] else {
-        return Err(io::Error::other(format!("/proc/stat has no valid line {name:?}")));
-    };
-    // Ticks of 1 / USER_HZ, which is 100 wherever Linux has a stable ABI.
-    Ok((user + nice + system + irq + softirq) / 100.0)
+    ticks
+        .first_chunk()
+        .copied()
+        .ok_or_else(|| io::Error::other(format!("/proc/stat has no valid line {name:?}")))
+}
+
+/// Returns the time, UTC, RFC 3339, in seconds.
+pub fn utc_now() -> String {
+    tool_output("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"])
 }
 
 fn read(path: &str) -> String {

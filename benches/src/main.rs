@@ -10,12 +10,17 @@ mod esp;
 mod forward;
 mod forwarders;
 mod instructions;
+mod lab_config;
 mod lab_run;
 mod latency;
+mod matrix;
 mod nic;
 mod paths;
 mod rate_search;
+mod rule_sets;
+mod sampling;
 mod stats;
+mod xdp_programs;
 
 use std::process::ExitCode;
 
@@ -64,6 +69,10 @@ enum Command {
     Copies(copies::Arguments),
     /// Measure rates and latency between network interfaces (docs/line-rate.md)
     Nic(Box<nic::Arguments>),
+    /// Measure what security costs on every packet path: paths, stages, frame lengths
+    Matrix(Box<matrix::Arguments>),
+    /// Measure how much slower xdpfwd forwards while kernel_ledger = "sampled" measures
+    Sampling(sampling::Arguments),
     /// Compare instructions per packet with the stored numbers (no root)
     Instructions(instructions::Arguments),
     /// Compare two forwarders of your choice in alternation
@@ -103,6 +112,8 @@ fn execute(command: Command) -> Result<()> {
         Command::Paths(arguments) => paths::run(&arguments, &stop),
         Command::Copies(arguments) => copies::run(&arguments, &stop),
         Command::Nic(arguments) => nic::run(&arguments, &stop),
+        Command::Matrix(arguments) => matrix::run(*arguments, &stop),
+        Command::Sampling(arguments) => sampling::run(&arguments, &stop),
         Command::Instructions(arguments) => instructions::run(&arguments),
         Command::Pairs(arguments) => forward::pairs(&arguments, &stop),
         Command::Classbench(arguments) => classbench::run(&arguments),

@@ -42,6 +42,12 @@ pub struct Results {
     pub unavailable: Vec<Unavailable>,
     pub runs: Vec<Run>,
     pub failed: Vec<Failure>,
+    /// Cells whose rates could not be measured.
+    #[serde(default)]
+    pub failed_rates: Vec<FailedRates>,
+    /// Rows and cells that were not tried again, because their first runs failed.
+    #[serde(default)]
+    pub given_up: Vec<GivenUp>,
     pub rates: Vec<Rate>,
     pub latencies: Vec<Latency>,
     pub published: Vec<Published>,
@@ -225,6 +231,24 @@ pub struct Failure {
     pub error: String,
 }
 
+/// A search for rates, or a measurement of latencies, that failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailedRates {
+    pub row: String,
+    pub column: String,
+    pub size: String,
+    pub error: String,
+}
+
+/// A row or a cell that was not tried again at a size.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUp {
+    pub row: String,
+    /// `None`: every column of the row.
+    pub column: Option<String>,
+    pub size: String,
+}
+
 /// The highest rate at which a cell loses at most a share of the packets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
@@ -234,9 +258,10 @@ pub struct Rate {
     /// Share of lost packets that is allowed, such as 0 or 0.005.
     pub allowed_loss: f64,
     /// The highest offered rate of a trial that kept within the allowed loss, in packets per
-    /// second.
+    /// second; 0 if none did.
     pub pps: f64,
-    /// The lowest offered rate of a trial that did not.
+    /// The lowest offered rate of a trial that did not; `None` if all did: `pps` is then the
+    /// generator's maximum.
     pub upper_pps: Option<f64>,
     pub trials: u32,
 }

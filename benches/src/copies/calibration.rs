@@ -1,8 +1,6 @@
 //! The calibration of one round: copies of known memory, and a lab without copies.
 
-use std::fs;
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::Serialize;
 use xdpfwd_lab::Traffic;
 
@@ -10,6 +8,7 @@ use super::memory::{self, Costs};
 use crate::{
     common::{Common, note},
     forwarders::Environment,
+    lab_config::LabConfig,
     lab_run::LabRun,
 };
 
@@ -34,15 +33,14 @@ impl Calibration {
     ) -> Result<Self> {
         let (forwarding, receiving) = (common.core, common.traffic.generator_core);
         let costs = memory::kernel(forwarding, receiving, size.into())?;
-        let file = environment.scratch.join("copies-drop.toml");
-        let text = format!(
-            "[engine]\ncores = [{forwarding}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n\
-             [[port]]\nname = \"wan\"\ninterface = \"fwd1\"\n\n\
-             [[path]]\nfrom = \"lan\"\nto = \"wan\"\nstages = [\"drop\"]\n\n\
-             [stage.drop]\nkind = \"filter\"\nplace = \"kernel\"\ndefault = \"drop\"\n\
-             not_ip = \"drop\"\nrules = []\n"
-        );
-        fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+        let config = LabConfig {
+            core: forwarding,
+            stages: &["drop"],
+            tables: "[stage.drop]\nkind = \"filter\"\nplace = \"kernel\"\ndefault = \"drop\"\n\
+                     not_ip = \"drop\"\nrules = []\n",
+            ..LabConfig::default()
+        };
+        let file = config.write(&environment.scratch, "copies-drop.toml")?;
         let run = LabRun::measure(common, &environment.xdpfwd, &file, &Traffic::new().size(size))?;
         let dropped = run.generator_core_cycles / run.window.offered.packets as f64;
         let calibration = Self { size, round, costs, dropped };

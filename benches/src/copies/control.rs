@@ -1,8 +1,8 @@
 //! The stage `memcpy` in the lab, compared with the same copies alone.
 
-use std::{fmt::Write as _, fs, path::PathBuf};
+use std::{fmt::Write as _, path::PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::Serialize;
 use xdpfwd_lab::{Chain, Traffic};
 
@@ -10,6 +10,7 @@ use super::memory;
 use crate::{
     common::{Common, Stop, note},
     forwarders::Environment,
+    lab_config::LabConfig,
     lab_run::LabRun,
     stats::{Median, slope},
 };
@@ -76,16 +77,14 @@ fn alone(common: &Common, size: u16) -> Result<Vec<f64>> {
 }
 
 fn config(environment: &Environment, copies: u16) -> Result<PathBuf> {
-    let file = environment.scratch.join(format!("copies-{copies}.toml"));
-    let text = format!(
-        "[engine]\ncores = [{}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n\
-         [[port]]\nname = \"wan\"\ninterface = \"fwd1\"\n\n\
-         [[path]]\nfrom = \"lan\"\nto = \"wan\"\nstages = [\"control\"]\n\n\
-         [stage.control]\nkind = \"memcpy\"\ncopies = {copies}\n",
-        environment.core
-    );
-    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
-    Ok(file)
+    let stage = format!("[stage.control]\nkind = \"memcpy\"\ncopies = {copies}\n");
+    let config = LabConfig {
+        core: environment.core,
+        stages: &["control"],
+        tables: &stage,
+        ..LabConfig::default()
+    };
+    config.write(&environment.scratch, &format!("copies-{copies}.toml"))
 }
 
 pub(super) fn table(runs: &[ControlRun], sizes: &[u16]) -> String {

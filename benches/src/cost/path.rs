@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use xdpfwd_ipsec::Transform;
 use xdpfwd_stages::esp::{key_file, state_file::StateFile};
 
-use crate::forwarders::Environment;
+use crate::{forwarders::Environment, lab_config::LabConfig};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Path {
@@ -31,14 +31,8 @@ pub(super) fn config(
     frames: Option<u32>,
     environment: &Environment,
 ) -> Result<PathBuf> {
-    let file = environment.scratch.join(format!("cost-{index}.toml"));
-    let mut text = format!(
-        "[engine]\ncores = [{}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n\
-         [[port]]\nname = \"wan\"\ninterface = \"fwd1\"\n\n\
-         [[path]]\nfrom = \"lan\"\nto = \"wan\"\n",
-        environment.core
-    );
-    let umem = frames.map(|frames| format!("\n[umem]\nframes = {frames}\n")).unwrap_or_default();
+    let mut tables = String::new();
+    let mut stages: &[&str] = &[];
     if let Some((name, backend)) = &path.seal {
         let transform = Transform::ALL.into_iter().find(|transform| transform.name() == name);
         let transform = transform.with_context(|| format!("unknown transform {name:?}"))?;
@@ -48,15 +42,19 @@ pub(super) fn config(
         }
         key_file::create(&environment.scratch.join(&key), transform)?;
         StateFile::create(&environment.scratch.join(&state))?;
+        stages = &["seal"];
         let _ = write!(
-            text,
-            "stages = [\"seal\"]\n\n[stage.seal]\nkind = \"esp-seal\"\nlab = true\n\
+            tables,
+            "[stage.seal]\nkind = \"esp-seal\"\nlab = true\n\
              state_file = \"{state}\"\nbackend = \"{backend}\"\n\n\
              [[stage.seal.sa]]\nspi = 4097\ntransform = \"{name}\"\nkey_file = \"{key}\"\n\
              source = \"192.0.2.1\"\ndestination = \"192.0.2.2\"\n"
         );
     }
-    text += &umem;
-    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
-    Ok(file)
+    if let Some(frames) = frames {
+        let _ = write!(tables, "\n[umem]\nframes = {frames}\n");
+    }
+    let (core, tables) = (environment.core, &*tables);
+    let config = LabConfig { core, stages, tables, ..LabConfig::default() };
+    config.write(&environment.scratch, &format!("cost-{index}.toml"))
 }

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use xdpfwd_bench::{
-    machine::{Machine, tool_output},
+    machine::{Machine, tool_output, utc_now},
     results::{
         Cycles, Failure, Latency, NicSetup, Preparation, Rate, Results, Row, Run, SCHEMA, Size,
         Unavailable,
@@ -158,7 +158,7 @@ impl<'a> NicBench<'a> {
             kind: "nic".into(),
             machine,
             tsc_hz: clock::cycles_per_second() as f64,
-            started: now(),
+            started: utc_now(),
             finished: None,
             command: std::env::args().collect::<Vec<_>>().join(" "),
             seconds: arguments.seconds,
@@ -174,16 +174,12 @@ impl<'a> NicBench<'a> {
             unavailable: Vec::new(),
             runs: Vec::new(),
             failed: Vec::new(),
+            failed_rates: Vec::new(),
+            given_up: Vec::new(),
             rates: Vec::new(),
             latencies: Vec::new(),
             published: Vec::new(),
-            generator: Some(
-                match generator.kind() {
-                    GeneratorKind::Live => "live",
-                    GeneratorKind::Pktgen => "pktgen",
-                }
-                .to_owned(),
-            ),
+            generator: Some(generator.used.name().to_owned()),
             nic: Some(NicSetup {
                 forwarder: arguments.forwarder.name().to_owned(),
                 generator_cores: arguments.generator_cores.clone(),
@@ -312,7 +308,7 @@ impl<'a> NicBench<'a> {
                 }
             }
         }
-        self.results.finished = Some(now());
+        self.results.finished = Some(utc_now());
         let file = self.save()?;
         let text = table::text(&self.results);
         print(&text)?;
@@ -588,9 +584,4 @@ fn cycles(window: &Window, packets: f64) -> Option<Cycles> {
 fn switches(report: &Value, kind: &str) -> Option<f64> {
     let field = format!("{kind}_switches");
     sum(&report["kernel_ledger"]["workers"], |worker| worker[&*field].as_f64())
-}
-
-/// Returns the time, UTC, in the format of RFC 3339.
-fn now() -> String {
-    tool_output("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"])
 }

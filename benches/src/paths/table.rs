@@ -2,12 +2,14 @@
 //! docs/copies.md explains the copies; a test compares that page with this table.
 
 use std::{
-    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
 
-use crate::forwarders::{Environment, MissingReason, check_config};
+use crate::{
+    forwarders::{Environment, MissingReason, check_config},
+    lab_config::LabConfig,
+};
 
 /// A way of moving packets between the kernel and xdpfwd.
 #[derive(Debug)]
@@ -183,8 +185,8 @@ impl PacketPath {
         &'static self,
         environment: &Environment,
     ) -> Result<PreparedPath, MissingReason> {
-        if self.mode == "zero-copy" {
-            return Err("veth has no zero-copy".into());
+        if let Some(reason) = self.unsupported_by_lab() {
+            return Err(reason.into());
         }
         let config = environment.scratch.join(format!("path-{}.toml", self.name));
         write(&config, &self.config(environment.core, "kernel_ledger = \"sampled\"\n"))?;
@@ -199,20 +201,31 @@ impl PacketPath {
         Ok(PreparedPath { path: self, config, no_kernel_ledger })
     }
 
+    /// Returns why the lab does not support the path, if it does not.
+    pub(crate) fn unsupported_by_lab(&self) -> Option<&'static str> {
+        (self.mode == "zero-copy").then_some("veth has no zero-copy")
+    }
+
     fn config(&self, core: usize, kernel_ledger: &str) -> String {
-        let mut text =
-            format!("[engine]\ncores = [{core}]\nmode = \"{}\"\n{kernel_ledger}", self.mode);
-        for (name, interface) in [("lan", "fwd0"), ("wan", "fwd1")] {
-            let _ = write!(
-                text,
-                "\n[[port]]\nname = \"{name}\"\ninterface = \"{interface}\"\nio = \"{}\"\n",
-                self.io
-            );
-        }
-        for (from, to) in [("lan", "wan"), ("wan", "lan")] {
-            let _ = write!(text, "\n[[path]]\nfrom = \"{from}\"\nto = \"{to}\"\n");
-        }
-        text
+        let both = |lab: LabConfig<'_>| LabConfig { both_directions: true, ..lab }.to_string();
+        self.with_config(core, kernel_ledger, both)
+    }
+
+    /// Calls `build` with a configuration for this path: ports without stages. `keys` are further
+    /// keys of the engine.
+    pub(crate) fn with_config<T>(
+        &self,
+        core: usize,
+        keys: &str,
+        build: impl FnOnce(LabConfig<'_>) -> T,
+    ) -> T {
+        let engine = format!(
+            "mode = \"{}\"
+{keys}",
+            self.mode
+        );
+        let port = format!("io = \"{}\"", self.io);
+        build(LabConfig { core, engine: &engine, port: &port, ..LabConfig::default() })
     }
 }
 

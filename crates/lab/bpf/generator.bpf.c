@@ -11,7 +11,14 @@
 #include <stdbool.h>
 #include "frame.h"
 
-enum { HEADER_WORDS = 5, FRACTION_BITS = 12 };
+enum { HEADER_WORDS = 5, FRACTION_BITS = 12, MAX_SIZES = 16 };
+
+// One of the frame lengths: what differs from the longest frame, which is that of the test run.
+struct length {
+	__u32 cut; // bytes to remove from the end
+	__u16 ip_length, ip_checksum, udp_length; // big endian
+	__u16 unused;
+};
 
 // Written by src/traffic.rs before loading: same order, no padding.
 struct config {
@@ -24,6 +31,9 @@ struct config {
 	__u32 flows;
 	__u32 ifindex;
 	__u32 on_grant; // send at most `granted` frames in total
+	__u32 sizes;    // used entries of `lengths`; frame n has entry n mod sizes
+	__u32 unused;
+	struct length lengths[MAX_SIZES];
 };
 
 SEC(".rodata.config") const volatile struct config config;
@@ -37,6 +47,7 @@ struct state {
 	__u64 start; // start of the schedule
 	__u64 due;   // time from `start` to the next frame, nanoseconds, << FRACTION_BITS
 	__u64 flow;  // flow of the next frame; in `flood` and `inject`, next index in `packets`
+	__u64 size;  // entry of `lengths` for the next frame
 };
 
 SEC(".data.state") struct state state = {};
@@ -47,6 +58,7 @@ SEC(".data.grant") volatile __u64 granted = 0;
 SEC("xdp") int generate(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	const volatile struct length *length;
 	__u64 now;
 	int i;
 
@@ -73,11 +85,32 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 			state.due = elapsed - config.backlog;
 	}
 
+	// A single length needs neither of these steps; the verifier then removes them.
+	if (config.sizes > 1) {
+		length = &config.lengths[state.size & (MAX_SIZES - 1)];
+		// The kernel restores the frame's length when it recycles the page. The bytes that
+		// are cut off stay in the page, so that the next longer frame has the whole pattern.
+		if (length->cut && bpf_xdp_adjust_tail(ctx, -(int)length->cut))
+			return XDP_ABORTED;
+		data = (void *)(long)ctx->data;
+		end = (void *)(long)ctx->data_end;
+		if (data + MIN_FRAME > end)
+			return XDP_ABORTED;
+	}
+
 	// A forwarder may have changed the recycled page (TTL, MAC addresses): rewrite the whole
 	// header.
 	for (i = 0; i < HEADER_WORDS; i++)
 		((packet_u64 *)data)[i] = config.header[i];
 	*(packet_u32 *)(data + 40) = config.header_tail;
+	if (config.sizes > 1) {
+		*(packet_u16 *)(data + AT_IP_LENGTH) = length->ip_length;
+		*(packet_u16 *)(data + AT_IP_CHECKSUM) = length->ip_checksum;
+		*(packet_u16 *)(data + AT_UDP_LENGTH) = length->udp_length;
+		state.size++;
+		if (state.size >= config.sizes)
+			state.size = 0;
+	}
 	*(packet_u16 *)(data + AT_UDP_SOURCE) = bpf_htons(FIRST_FLOW_PORT + state.flow);
 	*(packet_u64 *)(data + AT_SEQUENCE) = bpf_cpu_to_be64(config.first_sequence + state.sent);
 	*(packet_u64 *)(data + AT_TIME) = bpf_cpu_to_be64(now);

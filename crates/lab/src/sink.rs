@@ -11,7 +11,7 @@ pub struct Sink {
     counters: MapHandle,
     latency: MapHandle,
     // Field order matters: the link is dropped before the program.
-    _link: Link,
+    link: Link,
     _object: Object,
 }
 
@@ -38,6 +38,14 @@ impl SinkCounters {
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.corrupt == 0 && self.reordered == 0 && self.duplicates == 0
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        // Closing the link would detach the program some time later, and another sink could not be
+        // attached until then. Fails only if the interface is gone.
+        let _ = self.link.detach();
     }
 }
 
@@ -117,7 +125,7 @@ impl SinkBuilder {
             ))?;
         let (counters, latency) =
             (bpf::map_handle(&object, "counters")?, bpf::map_handle(&object, "latency")?);
-        Ok(Sink { counters, latency, _link: link, _object: object })
+        Ok(Sink { counters, latency, link, _object: object })
     }
 }
 

@@ -27,11 +27,11 @@ use crate::{
     Counters, Error, GEN_ADDRESS, Generator, GeneratorKind, Namespace, Pktgen, SINK_ADDRESS,
     SentTotals, bpf,
     frame::{MAX_FLOWS, MIN_SIZE, TestFrame},
+    frame_sizes::{FrameSizes, IMIX, MAX_SIZES},
     generator::Source,
     mac,
     namespace::NamespaceHandle,
     require_root,
-    veth::MAX_MTU,
 };
 
 /// `BPF_F_TEST_XDP_LIVE_FRAMES`: the kernel sends real frames.
@@ -48,14 +48,15 @@ const BACKLOG_NANOSECONDS: std::ops::RangeInclusive<u64> = 100_000..=20_000_000;
 /// Ends the generator's system call. Ignored by default, so a late signal is harmless.
 const WAKE_SIGNAL: Signal = Signal::SIGURG;
 
-/// Traffic to send: frames of one size, in some flows, at a given rate or as fast as possible.
+/// Traffic to send: frames of one size or of several, in some flows, at a given rate or as fast as
+/// possible.
 ///
 /// Frames are Ethernet/IPv4/UDP. Flows differ in the UDP source port (1024 + flow); the generator
 /// sends them in turn. Each frame carries a sequence number, its send time, and a fixed pattern.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Traffic {
-    size: u16,
+    sizes: FrameSizes,
     flows: u32,
     rate: Option<u64>,
     count: Option<u64>,
@@ -105,7 +106,7 @@ impl Traffic {
     /// 10.77.0.1) to sink0 (02:…:04, 10.77.0.2).
     pub fn new() -> Self {
         Self {
-            size: MIN_SIZE,
+            sizes: FrameSizes::new(&[MIN_SIZE]),
             flows: 1,
             rate: None,
             count: None,
@@ -120,6 +121,11 @@ impl Traffic {
         }
     }
 
+    /// Creates traffic as [`Self::new`], with frames of the lengths [`IMIX`].
+    pub fn imix() -> Self {
+        Self::new().sizes(&IMIX)
+    }
+
     /// Sends these packets repeatedly as fast as possible, for measuring drops. They have no
     /// sequence number and send time, and a sink does not recognise them. Ignores `flows`, `count`,
     /// `rate` and `on_grant`.
@@ -129,9 +135,27 @@ impl Traffic {
     }
 
     /// Sets the frame length in bytes, without FCS: [`MIN_SIZE`] to MTU + 14.
-    pub fn size(mut self, bytes: u16) -> Self {
-        self.size = bytes;
+    pub fn size(self, bytes: u16) -> Self {
+        self.sizes(&[bytes])
+    }
+
+    /// Sets the frame lengths in bytes, without FCS, each from [`MIN_SIZE`] to MTU + 14. The
+    /// generator repeats them in this order, without regard to flows. Between 1 and 16 lengths.
+    pub fn sizes(mut self, pattern: &[u16]) -> Self {
+        self.sizes = FrameSizes::new(pattern);
         self
+    }
+
+    /// Returns the mean frame length in bytes, without FCS.
+    #[must_use]
+    pub fn mean_size(&self) -> f64 {
+        self.sizes.mean()
+    }
+
+    /// Returns the largest frame length in bytes, without FCS.
+    #[must_use]
+    pub fn largest_size(&self) -> u16 {
+        self.sizes.largest()
     }
 
     /// Sets the number of flows, 1–[`MAX_FLOWS`].
@@ -184,8 +208,8 @@ impl Traffic {
         self
     }
 
-    /// Sets what sends the frames. pktgen cannot send a [flood](Self::flood) or frames [on
-    /// grant](Self::on_grant).
+    /// Sets what sends the frames. pktgen cannot send a [flood](Self::flood), frames [on
+    /// grant](Self::on_grant), or frames of several lengths.
     pub fn generator(mut self, kind: GeneratorKind) -> Self {
         self.generator = kind;
         self
@@ -193,15 +217,17 @@ impl Traffic {
 
     /// Returns the same traffic for pktgen.
     fn pktgen(&self) -> Result<Pktgen, Error> {
-        for (is_set, feature) in
-            [(self.packets.is_some(), "a flood"), (self.on_grant, "frames on grant")]
-        {
+        for (is_set, feature) in [
+            (self.packets.is_some(), "a flood"),
+            (self.on_grant, "frames on grant"),
+            (self.sizes.is_mixed(), "frames of several lengths"),
+        ] {
             if is_set {
                 return Err(Pktgen::unsupported(feature));
             }
         }
         let mut pktgen = Pktgen::new()
-            .size(self.size)
+            .size(self.sizes.largest())
             .flows(self.flows)
             .cores(&[self.core.unwrap_or(0)])
             .destination_mac(self.destination_mac)
@@ -216,11 +242,12 @@ impl Traffic {
         Ok(pktgen)
     }
 
-    /// Returns one frame of this traffic.
+    /// Returns one frame of this traffic. Its length is that of the frame with this sequence number
+    /// in a run.
     #[must_use]
     pub fn frame(&self, flow: u32, sequence: u64) -> TestFrame {
         TestFrame {
-            size: self.size,
+            size: self.sizes.of(sequence & ((1 << RUN_SHIFT) - 1)),
             destination_mac: self.destination_mac,
             source_mac: self.source_mac,
             source: self.source,
@@ -299,9 +326,8 @@ impl Traffic {
             .map_err(Error::io("starting the generator's thread"))?;
         match started.recv() {
             Ok([state, granted]) => {
-                let (size, count) = (u64::from(self.size), self.count);
-                let thread = Some(thread);
-                Ok(Generator::new(LiveGenerator { state, granted, stop, size, count, thread }))
+                let (sizes, count, thread) = (self.sizes.clone(), self.count, Some(thread));
+                Ok(Generator::new(LiveGenerator { state, granted, stop, sizes, count, thread }))
             }
             // The thread failed; joining it returns the error.
             Err(_) => match join(thread) {
@@ -314,11 +340,12 @@ impl Traffic {
     fn check(&self) -> Result<(), Error> {
         let invalid =
             |parameter, value: String, accepted| Err(Error::Value { parameter, value, accepted });
-        if !(MIN_SIZE..=MAX_MTU + 14).contains(&self.size) {
+        self.sizes.check()?;
+        if self.packets.is_some() && self.sizes.is_mixed() {
             return invalid(
-                "frame size",
-                self.size.to_string(),
-                format!("use {MIN_SIZE}–{} bytes, without FCS", MAX_MTU + 14),
+                "frame size of a flood",
+                format!("{:?}", self.sizes.pattern()),
+                "use one size".into(),
             );
         }
         if !(1..=MAX_FLOWS).contains(&self.flows) {
@@ -353,10 +380,24 @@ impl Traffic {
         }
         config.extend(&header[40..44]);
         let flows = self.packets.as_ref().map_or(self.flows, |packets| packets.len() as u32);
-        for word in [flows, ifindex, u32::from(self.on_grant)] {
+        let sizes = self.sizes.pattern();
+        for word in [flows, ifindex, u32::from(self.on_grant), sizes.len() as u32, 0] {
             config.extend(word.to_ne_bytes());
         }
+        for number in 0..MAX_SIZES as u64 {
+            config.extend(self.length(number));
+        }
         config
+    }
+
+    /// Returns the bytes of `struct length` in bpf/generator.bpf.c for one frame of a run.
+    fn length(&self, number: u64) -> impl Iterator<Item = u8> + use<> {
+        let frame = self.frame(0, number);
+        let bytes = frame.bytes();
+        let cut = u32::from(self.sizes.largest() - frame.size).to_ne_bytes();
+        // IPv4 total length and checksum, UDP length, and unused bytes.
+        let fields = [&bytes[16..18], &bytes[24..26], &bytes[38..40], &[0; 2]].concat();
+        cut.into_iter().chain(fields)
     }
 }
 
@@ -426,7 +467,9 @@ impl Sender {
             .progs_mut()
             .find(|p| p.name() == name)
             .ok_or(Error::Object("the generator's program"))?;
-        let frame = self.traffic.frame(0, 0).bytes();
+        let mut frame = self.traffic.frame(0, 0);
+        frame.size = self.traffic.sizes.largest();
+        let frame = frame.bytes();
         // `struct xdp_md`: data (0), data_end, data_meta (0), ingress interface, two unused fields.
         let context = [0, frame.len() as u32, 0, ifindex, 0, 0].map(u32::to_ne_bytes).concat();
         if ready
@@ -485,7 +528,7 @@ pub(crate) struct LiveGenerator {
     state: MapHandle,
     granted: MapHandle,
     stop: Arc<AtomicBool>,
-    size: u64,
+    sizes: FrameSizes,
     count: Option<u64>,
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
@@ -493,7 +536,7 @@ pub(crate) struct LiveGenerator {
 impl Source for LiveGenerator {
     fn sent(&self) -> Result<Counters, Error> {
         let [packets] = bpf::read(&self.state, "generator")?;
-        Ok(Counters { packets, bytes: packets * self.size })
+        Ok(Counters { packets, bytes: self.sizes.bytes(packets) })
     }
 
     fn grant(&self, packets: u64) -> Result<(), Error> {
@@ -512,7 +555,7 @@ impl Source for LiveGenerator {
         let [packets, first, last] = bpf::read(&self.state, "generator")?;
         Ok(SentTotals {
             packets,
-            bytes: packets * self.size,
+            bytes: self.sizes.bytes(packets),
             seconds: last.saturating_sub(first) as f64 / 1e9,
         })
     }
@@ -565,10 +608,11 @@ impl Drop for LiveGenerator {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::veth::MAX_MTU;
 
     #[test]
     fn traffic_config_has_size_of_c_struct() {
-        assert_eq!(Traffic::new().config(1).len(), 5 * 8 + 4 * 8 + 4 * 4);
+        assert_eq!(Traffic::new().config(1).len(), 5 * 8 + 4 * 8 + 6 * 4 + MAX_SIZES * 12);
     }
 
     #[test]
@@ -582,6 +626,8 @@ mod tests {
         for traffic in [
             Traffic::new().size(59),
             Traffic::new().size(MAX_MTU + 15),
+            Traffic::new().sizes(&[]),
+            Traffic::imix().flood(Arc::new([])),
             Traffic::new().flows(0),
             Traffic::new().flows(MAX_FLOWS + 1),
             Traffic::new().rate(0),

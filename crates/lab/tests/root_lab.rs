@@ -126,6 +126,84 @@ fn slow_traffic_arrives_intact_and_in_order() {
     }
 }
 
+/// Captures `count` frames that fwd0 receives while `send` runs. Returns of each frame: its
+/// length, the lengths in its IPv4 and UDP headers, and its sequence number in the run.
+fn capture(chain: &Chain, count: u64, send: impl FnOnce()) -> Vec<[u64; 4]> {
+    const CAPTURE: &str = "\
+import socket, struct, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # ETH_P_ALL: before the bridge
+s.setsockopt(socket.SOL_SOCKET, 33, 1 << 24)  # SO_RCVBUFFORCE
+s.bind(('fwd0', 3))
+s.settimeout(20)
+print('ready', flush=True)
+for _ in range(int(sys.argv[1])):
+    f = s.recv(65535)
+    ip, = struct.unpack_from('!H', f, 16)
+    udp, = struct.unpack_from('!H', f, 38)
+    print(len(f), ip, udp, struct.unpack_from('!Q', f, 44)[0] & (1 << 40) - 1)";
+    let mut python = Forwarder::spawn(chain.fwd(), &["python3", "-c", CAPTURE, &count.to_string()])
+        .expect("start python3 (Debian: apt-get install python3)");
+    python.wait_for_line(Duration::from_secs(20), |line| line == "ready").expect("open a socket");
+    send();
+    let parse = |line: &str| -> Vec<u64> {
+        line.split(' ').map(|number| number.parse().expect("a number")).collect()
+    };
+    let is_last = |line: &str| line != "ready" && parse(line)[3] == count - 1;
+    python.wait_for_line(Duration::from_secs(20), is_last).expect("the last frame");
+    let lines = python.stdout();
+    let frames = lines.iter().filter(|line| *line != "ready");
+    frames.map(|line| parse(line).try_into().expect("four numbers")).collect()
+}
+
+#[test]
+fn imix_has_seven_four_and_one_of_twelve_frames_with_valid_lengths() {
+    let chain = chain_with_bridge(1700);
+    let sink = Sink::builder()
+        .check(true)
+        .latency(true)
+        .attach(chain.sink(), "sink0")
+        .expect("attach the sink");
+    // A number of frames that ends in the middle of the pattern, and several flows.
+    let (count, rate) = (1_205, 2_000);
+    let traffic = Traffic::imix().flows(5).rate(rate).count(count);
+    let mut sent = None;
+    let frames = capture(&chain, count, || {
+        let generator = traffic.start(chain.gen_(), "gen0").expect("start the generator");
+        sent = Some(generator.finish(Duration::from_secs(60)).expect("send all frames"));
+    });
+    let sent = sent.expect("the generator ran");
+    let seen = wait_for_counters(&sink, |seen| seen.arrived.packets == count);
+    assert!(seen.is_clean() && seen.foreign == 0, "{seen:?}");
+    assert_eq!(sink.latency().expect("read the latencies").count(), count);
+    let bytes: u64 = frames.iter().map(|frame| frame[0]).sum();
+    assert_eq!((sent.packets, sent.bytes), (count, bytes));
+    assert_eq!((seen.arrived.packets, seen.arrived.bytes), (count, bytes));
+    // The generator may be slower if it is preempted, but not faster.
+    assert!(sent.pps() < 1.05 * rate as f64, "{sent:?}");
+
+    for (number, [length, ip, udp, sequence]) in (0..).zip(&frames) {
+        assert_eq!((*sequence, *ip, *udp), (number, length - 14, length - 34), "frame {number}");
+    }
+    for twelve in frames.chunks_exact(12) {
+        let count = |length| twelve.iter().filter(|frame| frame[0] == length).count();
+        assert_eq!([60, 590, 1514].map(count), [7, 4, 1], "{twelve:?}");
+    }
+}
+
+#[test]
+fn imix_at_full_speed_arrives_intact() {
+    let chain = chain_with_bridge(1700);
+    let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
+    let generator = Traffic::imix().start(chain.gen_(), "gen0").expect("start the generator");
+    let window = Window::measure(&generator, &sink, Duration::from_millis(500)).expect("measure");
+    let sent = generator.stop().expect("stop the generator");
+    let seen = wait_for_counters(&sink, |seen| seen.arrived.packets == sent.packets);
+    // The bridge may lose frames, but not change them.
+    assert!(seen.is_clean() && window.forwarded.packets > 0, "{seen:?}");
+    let mean = window.offered.bytes as f64 / window.offered.packets as f64;
+    assert!((mean - Traffic::imix().mean_size()).abs() < 1.0, "{window:?}");
+}
+
 #[test]
 fn check_accepts_valid_frames_of_another_sender() {
     let chain = chain_with_bridge(1500);

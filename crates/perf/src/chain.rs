@@ -26,6 +26,11 @@ pub struct Core {
     /// Whether its workers transmit only through veths: then the softirqs inside their system calls
     /// are the work of the far ends, also where no function in a chain names the veth.
     pub only_veths: bool,
+    /// Whether softirqs on this core poll no veth but the other end of a veth that forwarded
+    /// packets leave through. Then that work is the far end's, whatever it interrupts: also for
+    /// packets that the kernel forwards without a worker. The NAPI threads of ports do not count
+    /// as softirqs here.
+    pub polls_other_end: bool,
 }
 
 /// Returns the account and the group of a sample.
@@ -45,8 +50,9 @@ fn is_kernel_code(address: u64) -> bool {
 }
 
 fn classify_functions(functions: &[Function], thread: Thread, core: Core) -> (Account, Group) {
-    let is_softirq =
-        |function: &Function| matches!(function.role, Role::Softirq | Role::NetworkSoftirq);
+    let is_softirq = |function: &Function| {
+        matches!(function.role, Role::Softirq | Role::NetworkSoftirq | Role::NapiThread)
+    };
     // The outermost function of the softirq: what it interrupted comes after it.
     let softirq = functions.iter().rposition(is_softirq);
     let Some(softirq) = softirq else {
@@ -69,7 +75,10 @@ fn classify_functions(functions: &[Function], thread: Thread, core: Core) -> (Ac
         has_role(inner, Role::PortReceive) || has_role(inner, Role::PortProgram);
     // `inner` of one function is the softirq itself, before or after its work.
     let is_overhead = has_role(inner, Role::NetworkSoftirq) || inner.len() == 1;
-    let account = if thread == Thread::Worker
+    let is_network = has_role(inner, Role::NetworkSoftirq) || has_role(inner, Role::NapiThread);
+    let account = if core.polls_other_end && is_poll_of_other_end(inner) {
+        Account::FarEnd
+    } else if thread == Thread::Worker
         && has_role(interrupted, Role::SystemCall)
         // A softirq after an interrupt is not caused by the system call that was interrupted.
         && !has_role(interrupted, Role::Interrupt)
@@ -77,12 +86,22 @@ fn classify_functions(functions: &[Function], thread: Thread, core: Core) -> (Ac
         && !is_receive_of_port
     {
         Account::FarEnd
-    } else if core.has_worker || has_role(inner, Role::NetworkSoftirq) {
+    } else if core.has_worker || is_network {
         Account::Softirq
     } else {
         Account::Other
     };
     (account, group(inner))
+}
+
+/// Returns whether a softirq polls a veth, other than in the thread of a port's NAPI. `inner` ends
+/// with the outermost function of the softirq.
+fn is_poll_of_other_end(inner: &[Function]) -> bool {
+    // A NAPI thread runs the softirq of the other end inside, when it has sent packets there.
+    let is_softirq = |function: &Function| function.role == Role::Softirq;
+    let own = &inner[..inner.iter().position(is_softirq).map_or(0, |position| position + 1)];
+    let in_napi_thread = inner.last().is_some_and(|function| function.role == Role::NapiThread);
+    has_role(own, Role::VethPoll) || in_napi_thread && !own.is_empty()
 }
 
 fn has_role(functions: &[Function], role: Role) -> bool {
@@ -117,7 +136,8 @@ mod tests {
     /// Call chains recorded with `perf record -e cpu-clock -a -g`, each with the expected result.
     const RECORDED: &str = include_str!("../tests/data/chains.txt");
 
-    const CORE: Core = Core { number: 0, has_worker: false, only_veths: false };
+    const CORE: Core =
+        Core { number: 0, has_worker: false, only_veths: false, polls_other_end: false };
 
     fn function(name: &str) -> Function {
         // A BPF program's name contains its tag; `bpf_prog_test_run_xdp` is a kernel function.
@@ -129,8 +149,8 @@ mod tests {
         }
     }
 
-    /// Each block of the file is a chain: `account group, thread, worker | no worker`, then a
-    /// function per line, from the innermost outwards.
+    /// Each block of the file is a chain: `account group, thread, core`, then a function per
+    /// line, from the innermost outwards.
     #[test]
     fn recorded_chains_have_expected_account_and_group() {
         let mut compared = 0;
@@ -147,7 +167,12 @@ mod tests {
                 "other" => Thread::Other,
                 _ => panic!("{head}"),
             };
-            let core = Core { number: 0, has_worker: core == "core of a worker", only_veths: true };
+            let core = Core {
+                has_worker: core == "core of a worker" || core == "forwarding core",
+                only_veths: true,
+                polls_other_end: core == "forwarding core",
+                ..CORE
+            };
             let (account, group) = classify_functions(&functions, thread, core);
             assert_eq!(format!("{} {}", account.name(), group.name()), expected, "{block}");
             compared += 1;

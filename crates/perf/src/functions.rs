@@ -24,6 +24,8 @@ pub(crate) enum Role {
     Softirq,
     /// Runs the network's softirqs.
     NetworkSoftirq,
+    /// The thread of an interface's NAPI, which polls instead of softirqs.
+    NapiThread,
     /// Entry of an interrupt.
     Interrupt,
     /// The idle loop of a core.
@@ -49,7 +51,7 @@ pub(crate) enum Role {
 #[rustfmt::skip]
 const FUNCTIONS: &[Row] = {
     use Group::*;
-    use Role::{BpfCaller, IdleLoop, Interrupt, NetworkSoftirq, PortReceive, Softirq, SystemCall, VethPoll};
+    use Role::{BpfCaller, IdleLoop, Interrupt, NapiThread, NetworkSoftirq, PortReceive, Softirq, SystemCall, VethPoll};
     const NONE: Role = Role::None;
     &[
     // The context of the chain.
@@ -62,7 +64,7 @@ const FUNCTIONS: &[Row] = {
     ("run_ksoftirqd",               None, Softirq),
     ("net_rx_action",               Some(NetworkStack), NetworkSoftirq),
     ("net_tx_action",               Some(DriverTransmit), NetworkSoftirq),
-    ("napi_threaded_poll*",         Some(NetworkStack), NetworkSoftirq),
+    ("napi_threaded_poll*",         Some(NetworkStack), NapiThread),
     ("asm_sysvec_*",                None, Interrupt),
     ("sysvec_*",                    None, Interrupt),
     ("asm_common_interrupt",        None, Interrupt),
@@ -257,6 +259,11 @@ const FUNCTIONS: &[Row] = {
     ("neigh_*",                     Some(NetworkStack), NONE),
     ("fib_*",                       Some(NetworkStack), NONE),
     ("nf_*",                        Some(NetworkStack), NONE),
+    ("nft_*",                       Some(NetworkStack), NONE),
+    ("bpf_xdp_fib_lookup",          Some(NetworkStack), NONE),
+    ("bpf_skb_fib_lookup",          Some(NetworkStack), NONE),
+    ("bpf_ipv4_fib_lookup",         Some(NetworkStack), NONE),
+    ("bpf_ipv6_fib_lookup",         Some(NetworkStack), NONE),
     ("br_*",                        Some(NetworkStack), NONE),
     ("__skb_flow_dissect",          Some(NetworkStack), NONE),
     ("__skb_get_hash*",             Some(NetworkStack), NONE),

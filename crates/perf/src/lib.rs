@@ -11,7 +11,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let worker_thread_ids = [4711];
-//! let core = Core { number: 1, has_worker: true, only_veths: false };
+//! let core = Core { number: 1, has_worker: true, only_veths: false, polls_other_end: false };
 //! let sampler = Sampler::start(Symbols::read(&["my_xdp_program"])?, &[core], worker_thread_ids)?;
 //! std::thread::sleep(std::time::Duration::from_secs(10));
 //! for usage in sampler.counts().cores {

@@ -20,14 +20,14 @@ use crate::symbols::Symbols;
 /// or a divisor of it would run in lockstep with periodic work.
 pub const FREQUENCY_HZ: u64 = 241;
 
-/// Pause between two reads of the rings.
-const READ_INTERVAL: Duration = Duration::from_millis(200);
+/// Samples per core between two reads of the rings: a fifth of a second at [`FREQUENCY_HZ`].
+const SAMPLES_PER_READ: f64 = 48.0;
 
-/// Ring size for each core: a second of the longest call chains (1 KiB), four seconds of common
-/// ones.
+/// Ring size for each core: five times [`SAMPLES_PER_READ`] of the longest call chains (1 KiB),
+/// twenty times of common ones.
 const RING_BYTES: usize = 256 << 10;
 
-/// A core that was sampled less often than this share of [`FREQUENCY_HZ`] was offline meanwhile. (A
+/// A core that was sampled less often than this share of the sampling rate was offline meanwhile. (A
 /// virtual machine that does not run loses samples, too, but not as many.)
 const MIN_RATE: f64 = 0.1;
 
@@ -46,6 +46,8 @@ pub struct Sampled {
     pub cores: Vec<CoreUsage>,
     /// Time since the start.
     pub elapsed: Duration,
+    /// Samples per second and core.
+    pub frequency_hz: u64,
     /// Samples of all cores.
     pub samples: u64,
     /// Samples that the kernel discarded because a ring was full.
@@ -58,7 +60,7 @@ pub struct Sampled {
 impl Sampled {
     /// Returns the share of a core's time that sampling takes, in percent.
     pub fn cost_percent(&self) -> f64 {
-        100.0 * FREQUENCY_HZ as f64 * self.sample_cost.as_secs_f64()
+        100.0 * self.frequency_hz as f64 * self.sample_cost.as_secs_f64()
     }
 }
 
@@ -67,6 +69,7 @@ struct State {
     workers: BTreeSet<u32>,
     rings: Vec<Ring>,
     started: Instant,
+    frequency_hz: u64,
     interrupt_cost: Duration,
     /// CPU time of all reads.
     read_time: Duration,
@@ -82,10 +85,21 @@ struct Ring {
 }
 
 impl Sampler {
-    /// Starts sampling. `workers` are the thread ids of the workers.
+    /// Starts sampling at [`FREQUENCY_HZ`]. `workers` are the thread ids of the workers.
     ///
     /// Needs CAP_PERFMON, or the sysctl `kernel.perf_event_paranoid` 0 or less.
     pub fn start(
+        symbols: Symbols,
+        cores: &[Core],
+        workers: impl IntoIterator<Item = u32>,
+    ) -> Result<Self, StartError> {
+        Self::start_at(FREQUENCY_HZ, symbols, cores, workers)
+    }
+
+    /// Starts sampling at another rate, for a short measurement. The kernel limits the rate
+    /// (`kernel.perf_event_max_sample_rate`).
+    pub fn start_at(
+        frequency_hz: u64,
         symbols: Symbols,
         cores: &[Core],
         workers: impl IntoIterator<Item = u32>,
@@ -96,20 +110,22 @@ impl Sampler {
         let interrupt_cost = sample_cost().map_err(StartError::of_event)?;
         let mut rings = Vec::with_capacity(cores.len());
         for core in cores {
-            rings.extend(Ring::open(*core)?);
+            rings.extend(Ring::open(*core, frequency_hz)?);
         }
         let state = Arc::new(Mutex::new(State {
             symbols,
             workers: workers.into_iter().collect(),
             rings,
             started: Instant::now(),
+            frequency_hz,
             interrupt_cost,
             read_time: Duration::ZERO,
         }));
         let (stop, stopped) = mpsc::channel();
         let reader_state = Arc::clone(&state);
+        let interval = read_interval(frequency_hz);
         let read = move || {
-            while stopped.recv_timeout(READ_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 lock(&reader_state).read_rings();
             }
         };
@@ -142,13 +158,18 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Returns the pause between two reads of the rings.
+fn read_interval(frequency_hz: u64) -> Duration {
+    Duration::from_secs_f64(SAMPLES_PER_READ / frequency_hz.max(1) as f64)
+}
+
 /// "No such device": the core is offline.
 const ENODEV: i32 = 19;
 
 impl Ring {
     /// Returns `None` if the core has gone offline since the caller listed it.
-    fn open(core: Core) -> Result<Option<Self>, StartError> {
-        let mut counter = match event(FREQUENCY_HZ).any_pid().one_cpu(core.number).build() {
+    fn open(core: Core, frequency_hz: u64) -> Result<Option<Self>, StartError> {
+        let mut counter = match event(frequency_hz).any_pid().one_cpu(core.number).build() {
             Err(error) if error.raw_os_error() == Some(ENODEV) => return Ok(None),
             counter => counter.map_err(StartError::of_event)?,
         };
@@ -158,7 +179,7 @@ impl Ring {
         Ok(Some(Self { core, sampler, usage, lost: 0, charged_until: Instant::now() }))
     }
 
-    fn read(&mut self, symbols: &Symbols, workers: &BTreeSet<u32>) {
+    fn read(&mut self, symbols: &Symbols, workers: &BTreeSet<u32>, frequency_hz: u64) {
         let mut samples = Samples::default();
         while let Some(record) = self.sampler.next_record() {
             match record.parse_record() {
@@ -182,8 +203,9 @@ impl Ring {
         if samples.total() > 0 {
             let now = Instant::now();
             let elapsed = now.duration_since(self.charged_until);
-            let by_count = Duration::from_secs_f64(samples.total() as f64 / FREQUENCY_HZ as f64);
-            let was_offline = by_count < elapsed.mul_f64(MIN_RATE) && elapsed > 5 * READ_INTERVAL;
+            let by_count = Duration::from_secs_f64(samples.total() as f64 / frequency_hz as f64);
+            let was_offline =
+                by_count < elapsed.mul_f64(MIN_RATE) && elapsed > 5 * read_interval(frequency_hz);
             self.usage.charge(if was_offline { by_count } else { elapsed }, &samples);
             self.charged_until = now;
         }
@@ -194,7 +216,7 @@ impl State {
     fn read_rings(&mut self) {
         let started = thread_time();
         for ring in &mut self.rings {
-            ring.read(&self.symbols, &self.workers);
+            ring.read(&self.symbols, &self.workers, self.frequency_hz);
         }
         self.read_time += thread_time().saturating_sub(started);
     }
@@ -206,6 +228,7 @@ impl State {
         Sampled {
             cores: self.rings.iter().map(|ring| ring.usage.clone()).collect(),
             elapsed: now.duration_since(self.started),
+            frequency_hz: self.frequency_hz,
             samples,
             lost: self.rings.iter().map(|ring| ring.lost).sum(),
             sample_cost: self.interrupt_cost + read_cost,

@@ -19,6 +19,19 @@ impl Switches {
         Self::parse(&status).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
+    /// Adds up the context switches of all threads of a process.
+    pub fn of_process(pid: u32) -> io::Result<Self> {
+        let mut sum = Self::default();
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            // A thread may end meanwhile.
+            let Ok(status) = fs::read_to_string(task?.path().join("status")) else { continue };
+            let thread = Self::parse(&status).ok_or(io::ErrorKind::InvalidData)?;
+            sum.voluntary += thread.voluntary;
+            sum.involuntary += thread.involuntary;
+        }
+        Ok(sum)
+    }
+
     fn parse(status: &str) -> Option<Self> {
         let find =
             |name| status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
@@ -39,6 +52,16 @@ mod tests {
             "Name:\tworker-0\nvoluntary_ctxt_switches:\t150\nnonvoluntary_ctxt_switches:\t545\n";
         assert_eq!(Switches::parse(status), Some(Switches { voluntary: 150, involuntary: 545 }));
         assert_eq!(Switches::parse("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn switches_of_process_include_those_of_thread() {
+        let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        let thread = Switches::of_thread(tid).unwrap();
+        let process = Switches::of_process(std::process::id()).unwrap();
+        assert!(process.voluntary >= thread.voluntary && thread.voluntary > 0);
+        assert!(Switches::of_process(u32::MAX).is_err());
     }
 
     #[test]

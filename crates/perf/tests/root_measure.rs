@@ -52,7 +52,9 @@ fn cores() -> Vec<Core> {
         first.parse::<usize>().unwrap()..=last.parse().unwrap()
     };
     let numbers = online.trim().split(',').flat_map(range);
-    numbers.map(|number| Core { number, has_worker: true, only_veths: false }).collect()
+    numbers
+        .map(|number| Core { number, has_worker: true, only_veths: false, polls_other_end: false })
+        .collect()
 }
 
 fn total(cores: &[CoreUsage], account: Account) -> Duration {

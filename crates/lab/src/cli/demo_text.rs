@@ -46,7 +46,7 @@ pub(super) fn as_json(traffic: &TrafficArguments, outcome: &Outcome) -> serde_js
     json!({
         "schema": 1,
         "type": "demo",
-        "size": traffic.size,
+        "size": traffic.size.json(),
         "flows": traffic.flows,
         "rate": traffic.rate,
         "seconds": sent.seconds,
@@ -68,7 +68,7 @@ pub(super) fn as_text(traffic: &TrafficArguments, outcome: &Outcome) -> String {
     let Outcome { sent, seen, accounting, report, .. } = outcome;
     let offered = Counters { packets: sent.packets, bytes: sent.bytes };
     let mut text = format!(
-        "xdpfwd in the lab: {} bytes, {} flows, {}, {:.2} s\n\n",
+        "xdpfwd in the lab: {}, {} flows, {}, {:.2} s\n\n",
         traffic.size,
         traffic.flows,
         traffic

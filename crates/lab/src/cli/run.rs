@@ -124,7 +124,7 @@ fn as_json(
         "schema": 1,
         "type": "run",
         "command": arguments.command,
-        "size": arguments.traffic.size,
+        "size": arguments.traffic.size.json(),
         "flows": arguments.traffic.flows,
         "rate": arguments.traffic.rate,
         "queues": arguments.queues,
@@ -157,7 +157,7 @@ fn as_text(
     forwarder: &Forwarder,
 ) -> String {
     let mut text = format!(
-        "{} bytes, {} flows, {:.2} s measured after {:.1} s of warm-up\n",
+        "{}, {} flows, {:.2} s measured after {:.1} s of warm-up\n",
         arguments.traffic.size,
         arguments.traffic.flows,
         window.seconds,

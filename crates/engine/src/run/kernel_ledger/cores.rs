@@ -32,7 +32,12 @@ pub(crate) fn find_cores(plan: &Plan, interfaces: &[Interface]) -> Vec<Core> {
         // An interface without interrupts, such as a veth, receives on the core that sends to it.
         cores.extend(receiving.unwrap_or_else(|| online.clone()));
     }
-    let core = |number| Core { number, has_worker: worker_cores.contains(&number), only_veths };
+    let core = |number| Core {
+        number,
+        has_worker: worker_cores.contains(&number),
+        only_veths,
+        polls_other_end: false,
+    };
     cores.into_iter().map(core).collect()
 }
 

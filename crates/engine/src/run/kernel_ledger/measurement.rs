@@ -192,6 +192,6 @@ fn describe_statistics(error: &std::io::Error) -> String {
 /// Returns what prevents a kernel ledger of this mode, or a part of it, with the remedies. Measures
 /// for a moment on the first core.
 pub fn kernel_ledger_obstacles(mode: KernelLedgerMode) -> Vec<String> {
-    let core = Core { number: 0, has_worker: false, only_veths: false };
+    let core = Core { number: 0, has_worker: false, only_veths: false, polls_other_end: false };
     KernelLedger::start(mode, || vec![core], &[]).obstacles()
 }

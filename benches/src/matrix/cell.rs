@@ -1,0 +1,374 @@
+//! A cell of the matrix: a packet path with a kind of security processing.
+
+use std::{fs, thread, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use xdpfwd_bench::results;
+use xdpfwd_lab::{
+    Chain, Counters, Generator, GeneratorKind, Histogram, IMIX, PacketAccounting, Reading, Sink,
+    SinkCounters, Traffic, VethDropCounts, Window,
+};
+use xdpfwd_perf::Switches;
+
+use super::{
+    columns::{COLUMNS, Column},
+    rows::{self, Prepared, Progress, Row, Running, Stopped},
+    sampled::{self, Sampling},
+};
+use crate::{
+    common::{Common, settle},
+    forwarders::Environment,
+    rule_sets::passing,
+};
+
+/// The MTU of the lab: frames of 1514 bytes fit also with ESP.
+pub(crate) const MTU: u16 = 1700;
+
+/// Rates of the second window, as multiples of the rate forwarded in the first. A process that
+/// forwards everything polls in vain for part of the time, so the window is repeated at the next
+/// rate.
+const PACED: [f64; 3] = [1.05, 1.15, 1.3];
+/// Share of the offered packets that a busy process forwards at most.
+const BUSY: f64 = 0.995;
+
+/// Returns all rows, in the order of tables.
+pub(crate) fn all_rows() -> Vec<Box<dyn Row>> {
+    rows::rows()
+}
+
+/// Returns all columns, in the order of tables.
+pub(crate) fn all_columns() -> &'static [Column] {
+    &COLUMNS
+}
+
+/// Frame lengths of a run, in memory, without FCS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FrameSize {
+    Fixed(u16),
+    /// 7 frames of 60 bytes, 4 of 590, 1 of 1514.
+    Imix,
+}
+
+impl FrameSize {
+    /// Returns the name in options and results.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Fixed(bytes) => bytes.to_string(),
+            Self::Imix => "imix".to_owned(),
+        }
+    }
+
+    /// Parses a name.
+    pub(crate) fn parse(name: &str) -> Result<Self> {
+        if name == "imix" {
+            return Ok(Self::Imix);
+        }
+        let limits = xdpfwd_lab::MIN_SIZE..=1514;
+        match name.parse() {
+            Ok(bytes) if limits.contains(&bytes) => Ok(Self::Fixed(bytes)),
+            _ => bail!(
+                "invalid frame length {name:?}; use {} to {} bytes, or imix",
+                limits.start(),
+                limits.end()
+            ),
+        }
+    }
+
+    /// Returns the size in the format of results.
+    pub(crate) fn describe(self) -> results::Size {
+        let mean_bytes = match self {
+            Self::Fixed(bytes) => f64::from(bytes),
+            Self::Imix => {
+                IMIX.iter().map(|&bytes| f64::from(bytes)).sum::<f64>() / IMIX.len() as f64
+            }
+        };
+        results::Size { name: self.name(), mean_bytes }
+    }
+
+    /// Sets the frame lengths of traffic.
+    fn of(self, traffic: Traffic) -> Traffic {
+        match self {
+            Self::Fixed(bytes) => traffic.size(bytes),
+            Self::Imix => traffic.sizes(&IMIX),
+        }
+    }
+}
+
+/// A cell whose configuration is written.
+pub(crate) struct Cell {
+    row: String,
+    pub(crate) column: &'static Column,
+    path: Box<dyn Prepared>,
+}
+
+/// Writes the configuration of a cell. Returns the reason if the cell cannot exist.
+pub(crate) fn prepare(
+    row: &dyn Row,
+    column: &'static Column,
+    environment: &Environment,
+) -> Result<Cell, String> {
+    let path = row.prepare(column, environment)?;
+    Ok(Cell { row: row.describe().name, column, path })
+}
+
+impl Cell {
+    /// Measures one run, in a new lab; see [`results::Run`].
+    pub(crate) fn run(
+        &self,
+        common: &Common,
+        size: &FrameSize,
+        round: u32,
+    ) -> Result<results::Run> {
+        let mut lab = Lab::start(self, common, *size, false)?;
+        let first = lab.measure_rate()?;
+        if first.forwarded.packets == 0 {
+            lab.running.check()?;
+            bail!(
+                "no packet arrived at the sink, of {} offered; the commands: {}",
+                first.offered.packets,
+                self.path.commands()
+            );
+        }
+        let mut second = lab.measure_cost(PACED[0] * first.forwarded_pps(), &first)?;
+        for factor in &PACED[1..] {
+            let offered = second.window.offered_pps();
+            let is_busy = second.window.forwarded_pps() < BUSY * offered;
+            // The kernel does not poll in vain.
+            if lab.running.pid().is_none() || is_busy || offered >= 0.9 * first.offered_pps() {
+                break;
+            }
+            second = lab.measure_cost(factor * first.forwarded_pps(), &first)?;
+        }
+        let end = lab.stop()?;
+        let mean_bytes = first.offered.bytes as f64 / first.offered.packets.max(1) as f64;
+        let [voluntary, involuntary] = second.switches_per_packet();
+        Ok(results::Run {
+            row: self.row.clone(),
+            column: self.column.name.into(),
+            size: size.name(),
+            round,
+            offered_pps: first.offered_pps(),
+            forwarded_pps: first.forwarded_pps(),
+            forwarded_gbps: first.forwarded_pps() * mean_bytes * 8.0 / 1e9,
+            paced_offered_pps: second.window.offered_pps(),
+            paced_forwarded_pps: second.window.forwarded_pps(),
+            cycles: second.cycles,
+            stage_cycles: second
+                .progress
+                .filter(|_| !self.column.stages.is_empty())
+                .map(|progress| progress.stage_cycles / progress.transmitted.max(1.0)),
+            syscalls: second.syscalls,
+            voluntary_switches: voluntary,
+            involuntary_switches: involuntary,
+            tool_transmitted: end.stopped.transmitted,
+            sink_received: end.seen.arrived.packets + end.seen.foreign,
+            unexplained: end.unexplained(),
+            command: self.path.commands(),
+        })
+    }
+
+    /// Starts the path in a new lab for several trials.
+    pub(crate) fn session(&self, common: &Common, size: &FrameSize) -> Result<Session> {
+        // ESP hides the send time in the packets, and pktgen writes none.
+        let is_live = common.traffic.generator().kind() == GeneratorKind::Live;
+        let has_latency = is_live && !self.path.encapsulates();
+        Ok(Session { lab: Lab::start(self, common, *size, has_latency)?, has_latency })
+    }
+}
+
+/// A running path.
+pub(crate) struct Session {
+    lab: Lab,
+    has_latency: bool,
+}
+
+/// The result of sending at one rate for some time.
+pub(crate) struct Trial {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    /// Packets per second that the generator sent: up to 2 % less than asked for, or its maximum.
+    pub(crate) offered_pps: f64,
+    /// `None` with ESP, which hides the send time.
+    pub(crate) latency: Option<Histogram>,
+}
+
+impl Session {
+    /// Sends at a rate.
+    pub(crate) fn trial(&mut self, pps: u64, seconds: f64) -> Result<Trial> {
+        let lab = &mut self.lab;
+        let before = lab.sink.seen()?.arrived.packets;
+        let latency = self.has_latency.then(|| lab.sink.latency()).transpose()?;
+        let generator = lab.traffic.clone().rate(pps.max(1)).start(lab.chain.gen_(), "gen0")?;
+        thread::sleep(Duration::from_secs_f64(seconds.clamp(0.01, 3600.0)));
+        let sent = generator.stop()?;
+        settle(&lab.sink)?;
+        lab.running.check()?;
+        lab.offered.packets += sent.packets;
+        lab.offered.bytes += sent.bytes;
+        let latency = match latency {
+            Some(before) => Some(lab.sink.latency()?.since(&before)),
+            None => None,
+        };
+        let received = lab.sink.seen()?.arrived.packets - before;
+        Ok(Trial { sent: sent.packets, received, offered_pps: sent.pps(), latency })
+    }
+
+    /// Stops the path. Fails if packets are missing without an explanation.
+    pub(crate) fn stop(self) -> Result<()> {
+        match self.lab.stop()?.unexplained() {
+            None => Ok(()),
+            Some(unexplained) => bail!("{unexplained}"),
+        }
+    }
+}
+
+/// A path in a lab. The fields are dropped in this order.
+struct Lab {
+    running: Box<dyn Running>,
+    sink: Sink,
+    chain: Chain,
+    traffic: Traffic,
+    common: Common,
+    /// Before the first packet.
+    veth: VethDropCounts,
+    /// Packets of all generators so far.
+    offered: Counters,
+}
+
+/// The results of the second window.
+struct Cost {
+    window: Window,
+    cycles: Option<results::Cycles>,
+    /// What xdpfwd reported during the window.
+    progress: Option<Progress>,
+    syscalls: Option<f64>,
+    switches: Option<Switches>,
+}
+
+impl Cost {
+    /// Returns voluntary and involuntary context switches per forwarded packet.
+    fn switches_per_packet(&self) -> [Option<f64>; 2] {
+        let packets = self.window.forwarded.packets.max(1) as f64;
+        [
+            self.switches.map(|switches| switches.voluntary as f64 / packets),
+            self.switches.map(|switches| switches.involuntary as f64 / packets),
+        ]
+    }
+}
+
+impl Lab {
+    fn start(cell: &Cell, common: &Common, size: FrameSize, latency: bool) -> Result<Self> {
+        let chain = Chain::builder().mtu(MTU).build()?;
+        let sink = Sink::builder()
+            .anything(cell.path.encapsulates())
+            .latency(latency)
+            .attach(chain.sink(), "sink0")?;
+        let running = cell.path.start(&chain)?;
+        let veth = VethDropCounts::read(&chain)?;
+        let traffic = common.traffic.prepare(size.of(cell.path.address(passing())));
+        let (common, offered) = (common.clone(), Counters::default());
+        Ok(Self { running, sink, chain, traffic, common, veth, offered })
+    }
+
+    fn stop_generator(&mut self, generator: Generator) -> Result<()> {
+        let sent = generator.stop()?;
+        self.offered.packets += sent.packets;
+        self.offered.bytes += sent.bytes;
+        Ok(())
+    }
+
+    /// Sends as fast as possible.
+    fn measure_rate(&mut self) -> Result<Window> {
+        let generator = self.traffic.clone().start(self.chain.gen_(), "gen0")?;
+        thread::sleep(self.common.warmup());
+        let window = Window::measure(&generator, &self.sink, self.common.seconds())?;
+        self.stop_generator(generator)?;
+        Ok(window)
+    }
+
+    /// Sends at a rate, if the generator can. `first` is the window without a limit.
+    fn measure_cost(&mut self, pps: f64, first: &Window) -> Result<Cost> {
+        let mut traffic = self.traffic.clone();
+        if pps < first.offered_pps() {
+            traffic = traffic.rate((pps as u64).max(1));
+        }
+        let generator = traffic.start(self.chain.gen_(), "gen0")?;
+        thread::sleep(self.common.warmup());
+        let pid = self.running.pid();
+        let switches = || pid.map(Switches::of_process).transpose();
+        let threads = pid.map(threads).transpose()?.unwrap_or_default();
+        let (before, switches_before) = (self.running.progress()?, switches()?);
+        let sampling = Sampling::start(&self.common, &threads);
+        let start = Reading::take(&generator, &self.sink)?;
+        thread::sleep(self.common.seconds());
+        let window = start.until(&Reading::take(&generator, &self.sink)?);
+        let packets = window.forwarded.packets;
+        let cycles = sampling.map(|sampling| sampled::cycles(&sampling.usage(), packets));
+        let (after, switches_after) = (self.running.progress()?, switches()?);
+        let progress = after.zip(before).map(|(after, before)| after.since(&before));
+        let syscalls = match (progress, self.running.count_system_calls()?) {
+            (Some(progress), _) => Some(progress.syscalls / progress.transmitted.max(1.0)),
+            (None, Some(counter)) => Some(counter.per_packet(&generator, &self.sink)?),
+            (None, None) => None,
+        };
+        let switches = switches_after.zip(switches_before).map(|(after, before)| Switches {
+            voluntary: after.voluntary.saturating_sub(before.voluntary),
+            involuntary: after.involuntary.saturating_sub(before.involuntary),
+        });
+        self.stop_generator(generator)?;
+        Ok(Cost { window, cycles, progress, syscalls, switches })
+    }
+
+    fn stop(mut self) -> Result<End> {
+        settle(&self.sink)?;
+        self.running.check()?;
+        let stopped = self.running.stop(&self.chain)?;
+        let veth = VethDropCounts::read(&self.chain)?.since(&self.veth);
+        Ok(End { stopped, seen: self.sink.seen()?, offered: self.offered, veth })
+    }
+}
+
+/// The end of a lab.
+struct End {
+    stopped: Stopped,
+    seen: SinkCounters,
+    offered: Counters,
+    veth: VethDropCounts,
+}
+
+impl End {
+    /// Returns why frames are missing, if any are. Only xdpfwd accounts for every frame.
+    fn unexplained(&self) -> Option<String> {
+        let report = self.stopped.report.as_ref()?;
+        let accounting = PacketAccounting::new(self.offered, &self.seen, report, Some(&self.veth));
+        (!accounting.is_good()).then(|| accounting.verdict(None))
+    }
+}
+
+/// Returns the threads of a process.
+fn threads(pid: u32) -> Result<Vec<u32>> {
+    let folder = format!("/proc/{pid}/task");
+    let tasks = fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))?;
+    Ok(tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn size_names_parse_to_themselves() {
+        for size in [FrameSize::Fixed(60), FrameSize::Fixed(1514), FrameSize::Imix] {
+            assert_eq!(FrameSize::parse(&size.name()).unwrap(), size);
+        }
+        for invalid in ["59", "1515", "", "IMIX"] {
+            assert!(FrameSize::parse(invalid).is_err(), "{invalid}");
+        }
+    }
+
+    #[test]
+    fn threads_contain_the_calling_process() {
+        assert!(threads(std::process::id()).unwrap().contains(&std::process::id()));
+        assert!(threads(u32::MAX).is_err());
+    }
+}

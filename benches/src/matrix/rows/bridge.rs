@@ -1,0 +1,46 @@
+//! The kernel's bridge.
+
+use xdpfwd_bench::results;
+
+use super::{Prepared, Row, kernel, nftables};
+use crate::{
+    forwarders::{Environment, ForwarderKind, MissingReason},
+    matrix::columns::Column,
+};
+
+pub(super) struct Bridge;
+
+impl Row for Bridge {
+    fn describe(&self) -> results::Row {
+        results::Row {
+            name: "bridge".into(),
+            title: "kernel bridge".into(),
+            place: "kernel".into(),
+            remark: format!(
+                "In softirqs on the forwarding core, by RPS; the generator's core allocates \
+                 socket buffers. Changes no MAC address. {}",
+                nftables::REMARK
+            ),
+            copies: vec![],
+        }
+    }
+
+    fn prepare(
+        &self,
+        column: &'static Column,
+        environment: &Environment,
+    ) -> Result<Box<dyn Prepared>, MissingReason> {
+        if column.transform().is_some() {
+            return Err("a bridge does not encapsulate IP packets".into());
+        }
+        if let Some(reason) = kernel::needs_user_space(column) {
+            return Err(reason);
+        }
+        let kind = ForwarderKind::Bridge;
+        let forwarder = kind.prepare(environment, 1)?;
+        let filter =
+            column.filter().map(|(rules, _)| nftables::filter(environment, "bridge", rules));
+        let stages = filter.transpose()?.into_iter().collect();
+        Ok(Box::new(kernel::PreparedKernel { kind, forwarder, stages, encapsulates: false }))
+    }
+}

@@ -1,0 +1,80 @@
+//! What the paths through the kernel have in common.
+
+use anyhow::{Context as _, Result};
+use xdpfwd_lab::{Chain, Traffic};
+
+use super::{NO_USER_SPACE, Prepared, Running, Stopped};
+use crate::{
+    forwarders::{ForwarderKind, MissingReason, PreparedForwarder, set_up},
+    matrix::columns::{Column, Place, Stage},
+};
+
+/// Returns why a path through the kernel cannot have a column, if that is because packets do not
+/// reach user space.
+pub(super) fn needs_user_space(column: &Column) -> Option<MissingReason> {
+    let is_in_user_space =
+        |stage: &Stage| matches!(stage, Stage::Filter { place: Place::User, .. });
+    if column.stages.iter().any(is_in_user_space) {
+        return Some(NO_USER_SPACE.into());
+    }
+    column.needs_payload().then(|| super::NO_BYTES.into())
+}
+
+/// A path of the kernel that shell commands set up.
+pub(super) struct PreparedKernel {
+    pub(super) kind: ForwarderKind,
+    pub(super) forwarder: PreparedForwarder,
+    /// Shell commands for the column's stages.
+    pub(super) stages: Vec<String>,
+    pub(super) encapsulates: bool,
+}
+
+impl Prepared for PreparedKernel {
+    fn commands(&self) -> String {
+        let mut lines = vec![self.forwarder.command_lines()];
+        lines.extend(self.stages.iter().cloned());
+        lines.join("\n")
+    }
+
+    fn address(&self, traffic: Traffic) -> Traffic {
+        self.kind.address(traffic)
+    }
+
+    fn encapsulates(&self) -> bool {
+        self.encapsulates
+    }
+
+    fn start(&self, chain: &Chain) -> Result<Box<dyn Running>> {
+        self.forwarder.start(chain)?;
+        self.stages.iter().try_for_each(|line| set_up(chain, line))?;
+        Ok(Box::new(RunningKernel))
+    }
+}
+
+/// A path of the kernel; it ends with the lab.
+pub(super) struct RunningKernel;
+
+impl Running for RunningKernel {
+    fn pid(&self) -> Option<u32> {
+        None
+    }
+
+    fn check(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn stop(self: Box<Self>, chain: &Chain) -> Result<Stopped> {
+        Ok(Stopped { transmitted: Some(transmitted(chain)?), report: None })
+    }
+}
+
+/// Returns the packets that fwd1 has transmitted, as `ip -s link` shows.
+pub(super) fn transmitted(chain: &Chain) -> Result<u64> {
+    let arguments = ["-json", "-statistics", "link", "show", "dev", "fwd1"];
+    let output = chain.fwd().command("ip").args(arguments).output().context("cannot start ip")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let links: serde_json::Value =
+        serde_json::from_str(&text).with_context(|| format!("`ip {}`", arguments.join(" ")))?;
+    let packets = links[0]["stats64"]["tx"]["packets"].as_u64();
+    packets.with_context(|| format!("`ip {}` shows no packets: {text}", arguments.join(" ")))
+}

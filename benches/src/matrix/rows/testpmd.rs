@@ -1,0 +1,124 @@
+//! `dpdk-testpmd` on net_af_xdp.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result};
+use xdpfwd_bench::results;
+use xdpfwd_lab::Chain;
+
+use super::{Prepared, Row, Running, Stopped};
+use crate::{
+    forwarders::{Environment, ForwarderKind, MissingReason, PreparedForwarder, RunningForwarder},
+    matrix::{columns::Column, system_calls::SystemCallCounter},
+    xdp_programs::compile_bpf,
+};
+
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+pub(super) struct Testpmd;
+
+impl Row for Testpmd {
+    fn describe(&self) -> results::Row {
+        results::Row {
+            name: "testpmd".into(),
+            title: "DPDK testpmd, net_af_xdp".into(),
+            place: "user".into(),
+            remark: "Swaps MAC addresses; each poll is a system call (preferred busy polling)."
+                .into(),
+            copies: ["__xsk_rcv", "xsk_build_skb"].map(str::to_owned).into(),
+        }
+    }
+
+    fn prepare(
+        &self,
+        column: &'static Column,
+        environment: &Environment,
+    ) -> Result<Box<dyn Prepared>, MissingReason> {
+        if !column.stages.is_empty() {
+            return Err("testpmd has no such stage".into());
+        }
+        let forwarder = ForwarderKind::Testpmd { busy_poll: true }.prepare(environment, 1)?;
+        let counter = compile_bpf(environment, "system_calls")?;
+        Ok(Box::new(PreparedTestpmd { forwarder, counter }))
+    }
+}
+
+struct PreparedTestpmd {
+    forwarder: PreparedForwarder,
+    /// The BPF program that counts system calls.
+    counter: PathBuf,
+}
+
+impl Prepared for PreparedTestpmd {
+    fn commands(&self) -> String {
+        self.forwarder.command_lines()
+    }
+
+    fn start(&self, chain: &Chain) -> Result<Box<dyn Running>> {
+        Ok(Box::new(RunningTestpmd {
+            running: self.forwarder.start(chain)?,
+            counter: self.counter.clone(),
+        }))
+    }
+}
+
+struct RunningTestpmd {
+    running: RunningForwarder,
+    counter: PathBuf,
+}
+
+impl Running for RunningTestpmd {
+    fn pid(&self) -> Option<u32> {
+        self.running.forwarder.as_ref().map(xdpfwd_lab::Forwarder::pid)
+    }
+
+    fn check(&mut self) -> Result<()> {
+        self.running.check()
+    }
+
+    fn count_system_calls(&self) -> Result<Option<SystemCallCounter>> {
+        self.pid().map(|pid| SystemCallCounter::start(&self.counter, pid)).transpose()
+    }
+
+    fn stop(mut self: Box<Self>, _chain: &Chain) -> Result<Stopped> {
+        let forwarder = self.running.forwarder.as_mut().context("testpmd was not started")?;
+        forwarder.stop(STOP_DEADLINE)?;
+        Ok(Stopped { transmitted: transmitted(&forwarder.stdout()), report: None })
+    }
+}
+
+/// Returns the packets that port 1 (fwd1) has sent, from the statistics that testpmd prints at its
+/// end.
+fn transmitted(lines: &[String]) -> Option<u64> {
+    let start = lines.iter().rposition(|line| {
+        line.contains("Forward statistics for port 1") && !line.contains("queue")
+    })?;
+    let line = lines[start..].iter().find(|line| line.trim_start().starts_with("TX-packets:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transmitted_is_that_of_the_second_port_at_the_end() {
+        let text = "\
+  ---------------------- Forward statistics for port 0  ----------------------
+  RX-packets: 700            RX-dropped: 0             RX-total: 700
+  TX-packets: 1              TX-dropped: 0             TX-total: 1
+  ----------------------------------------------------------------------------
+
+  ---------------------- Forward statistics for port 1  ----------------------
+  RX-packets: 0              RX-dropped: 0             RX-total: 0
+  TX-packets: 650            TX-dropped: 50            TX-total: 700
+  ----------------------------------------------------------------------------
+
+  +++++++++++++++ Accumulated forward statistics for all ports+++++++++++++++
+  TX-packets: 651            TX-dropped: 50            TX-total: 701
+";
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        assert_eq!(transmitted(&lines), Some(650));
+        assert_eq!(transmitted(&lines[..4]), None);
+    }
+}
