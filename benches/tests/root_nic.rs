@@ -115,7 +115,7 @@ fn nic_with_missing_preparations_prints_remedies_and_measures_nothing() {
     let output = bench.run(&[&PORTS[..], &["--columns", "aes-128-gcm", "--paths", "af_xdp-copy"]]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    for remedy in ["→ ip link set fwd1 mtu 1600", "→ ip link set sink0 mtu 1600", "use --force"]
+    for remedy in ["→ ip link set fwd1 mtu 1700", "→ ip link set sink0 mtu 1700", "use --force"]
     {
         assert!(text.contains(remedy), "no `{remedy}` in {text}");
     }

@@ -28,15 +28,17 @@ use xdpfwd_xsk::clock;
 
 use crate::{
     common::{GeneratorUse, Stop, build_output, note, print},
-    forwarders::check_config,
+    forwarders::{Environment, check_config},
     lab_run::sum,
+    matrix::{columns::Column, rows::xdpfwd::brief_reason},
+    paths::PacketPath,
     rate_search::{Limits, TrialCounts, search},
 };
-use cells::{ESP_MTU, NicColumn, NicPath, Placement};
+use cells::{Cell, ESP_MTU, Placement, describe, find_column, find_path};
 pub(crate) use options::Arguments;
 use options::ForwarderName;
 use readiness::Examination;
-use session::{Local, Session, Setup, Window};
+use session::{Session, Setup, Window};
 
 /// The second window of a run offers this much more than was forwarded in the first.
 const PACED: f64 = 1.05;
@@ -70,14 +72,6 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         nic.missing_preparations = preparations;
     }
     bench.measure(stop)
-}
-
-/// A path and its security processing.
-#[derive(Clone, Copy, Debug)]
-struct Cell {
-    path: NicPath,
-    column: NicColumn,
-    kernel_ledger: bool,
 }
 
 struct NicBench<'a> {
@@ -127,7 +121,13 @@ impl<'a> NicBench<'a> {
                     input,
                     output,
                     cores: arguments.cores.clone(),
-                    scratch: scratch.clone(),
+                    environment: Environment {
+                        xdpfwd: xdpfwd.clone(),
+                        sources: PathBuf::new(),
+                        scratch: scratch.clone(),
+                        generator: arguments.generator_cores.first().copied().unwrap_or(0),
+                        core: arguments.cores.first().copied().unwrap_or(0),
+                    },
                 }
             });
         let generator = GeneratorUse::of(arguments.generator);
@@ -211,23 +211,24 @@ impl<'a> NicBench<'a> {
                     copies: Vec::new(),
                 });
                 // One column: the forwarder's configuration is unknown.
-                self.results.columns.push(NicColumn::find("none")?.column());
+                self.results.columns.push(find_column("none")?.describe());
             }
             Some(placement) => {
                 let columns = self
                     .arguments
                     .columns
                     .iter()
-                    .map(|name| NicColumn::find(name))
+                    .map(|name| find_column(name))
                     .collect::<Result<Vec<_>>>()?;
                 self.results.versions.insert(
                     "xdpfwd".into(),
                     tool_output(&self.setup.xdpfwd.display().to_string(), &["--version"]),
                 );
                 for name in &self.arguments.paths {
-                    let path = NicPath::find(name)?;
-                    self.results.rows.push(path.row());
-                    let plain = placement.config(&path, &NicColumn::find("none")?, false)?;
+                    let path = find_path(name)?;
+                    self.results.rows.push(describe(path));
+                    let column = find_column("none")?;
+                    let plain = placement.config(&Cell { path, column, kernel_ledger: false })?;
                     match readiness::examine(&self.setup.xdpfwd, &plain)? {
                         Examination::Possible(found) => preparations.extend(found),
                         Examination::Impossible(reason) => {
@@ -242,7 +243,7 @@ impl<'a> NicBench<'a> {
                     for &column in &columns {
                         match usable_cell(&self.setup.xdpfwd, placement, path, column)? {
                             Ok(cell) => {
-                                encrypts |= column.encrypts();
+                                encrypts |= cell.encrypts();
                                 self.cells.push(cell);
                             }
                             Err(reason) => self.results.unavailable.push(Unavailable {
@@ -253,14 +254,15 @@ impl<'a> NicBench<'a> {
                         }
                     }
                 }
-                self.results.columns = columns.iter().map(NicColumn::column).collect();
+                self.results.columns = columns.iter().map(|column| column.describe()).collect();
             }
         }
         let longest = self.arguments.memory_sizes().into_iter().max().unwrap_or(60);
         let mtu = u32::from(longest) - 14;
         for port in &self.setup.ports {
             let is_behind_forwarder = matches!(&*port.role, "fwd-out" | "rx");
-            let needed = if encrypts && is_behind_forwarder { mtu.max(ESP_MTU) } else { mtu };
+            let needed =
+                if encrypts && is_behind_forwarder { mtu.max(ESP_MTU.into()) } else { mtu };
             preparations.extend(ports::examine(port, needed));
         }
         let mut unique: Vec<Preparation> = Vec::new();
@@ -356,7 +358,7 @@ impl<'a> NicBench<'a> {
     /// Returns the names of row and column.
     fn names(&self, cell: Option<Cell>) -> (String, String) {
         match cell {
-            Some(cell) => (cell.path.name.to_owned(), cell.column.name.to_owned()),
+            Some(cell) => cell.names(),
             None => (self.arguments.name.clone(), "none".to_owned()),
         }
     }
@@ -367,13 +369,7 @@ impl<'a> NicBench<'a> {
     }
 
     fn session(&self, cell: Option<Cell>, size: u16, latency: bool) -> Result<Session<'_>> {
-        let local = cell.zip(self.placement.as_ref()).map(|(cell, placement)| Local {
-            placement,
-            path: cell.path,
-            column: cell.column,
-            kernel_ledger: cell.kernel_ledger,
-        });
-        Session::start(&self.setup, local.as_ref(), size, latency)
+        Session::start(&self.setup, cell.zip(self.placement.as_ref()), size, latency)
     }
 
     /// Adds a remark about a measurement to the results.
@@ -504,7 +500,7 @@ impl<'a> NicBench<'a> {
         let mut latencies = Vec::new();
         let reason = match (self.setup.generator, cell) {
             (GeneratorKind::Pktgen, _) => Some("pktgen writes no send time"),
-            (_, Some(cell)) if cell.column.encrypts() => Some("ESP encrypts the send time"),
+            (_, Some(cell)) if cell.encrypts() => Some("ESP encrypts the send time"),
             _ => None,
         };
         if let Some(reason) = reason {
@@ -542,20 +538,16 @@ impl<'a> NicBench<'a> {
 fn usable_cell(
     xdpfwd: &Path,
     placement: &Placement,
-    path: NicPath,
-    column: NicColumn,
+    path: &'static PacketPath,
+    column: &'static Column,
 ) -> Result<Result<Cell, String>> {
     let mut reason = String::new();
     // Without the kernel's ledger if this kernel does not support it.
     for kernel_ledger in [true, false] {
-        let config = placement.config(&path, &column, kernel_ledger)?;
-        match check_config(xdpfwd, &config) {
-            Ok(()) => return Ok(Ok(Cell { path, column, kernel_ledger })),
-            // The message begins with a line and a column of the file.
-            Err(error) => {
-                let is_place = |c: char| c == ':' || c == ' ' || c.is_ascii_digit();
-                reason = error.trim_start_matches(is_place).to_owned();
-            }
+        let cell = Cell { path, column, kernel_ledger };
+        match check_config(xdpfwd, &placement.config(&cell)?) {
+            Ok(()) => return Ok(Ok(cell)),
+            Err(error) => reason = brief_reason(&error),
         }
     }
     Ok(Err(reason))

@@ -16,7 +16,7 @@ use xdpfwd_lab::{
 };
 
 use super::{
-    cells::{NicColumn, NicPath, Placement},
+    cells::{Cell, Placement},
     ports::{statistic, wait_for_carriers},
 };
 use crate::common::settle;
@@ -48,15 +48,6 @@ pub(super) struct Setup {
     pub(super) anything: bool,
     pub(super) warmup: Duration,
     pub(super) seconds: Duration,
-}
-
-/// xdpfwd on a path, to be started by a session.
-#[derive(Debug)]
-pub(super) struct Local<'a> {
-    pub(super) placement: &'a Placement,
-    pub(super) path: NicPath,
-    pub(super) column: NicColumn,
-    pub(super) kernel_ledger: bool,
 }
 
 /// A running forwarder with generator and sink. Dropping it stops all of them.
@@ -107,14 +98,14 @@ impl Window {
 }
 
 impl<'a> Session<'a> {
-    /// Starts the forwarder, if it is `local`, and waits until frames of `size` bytes arrive.
+    /// Starts the forwarder, if it is to be started here (`local`), and waits until frames of `size` bytes arrive.
     pub(super) fn start(
         setup: &'a Setup,
-        local: Option<&Local<'_>>,
+        local: Option<(Cell, &Placement)>,
         size: u16,
         latency: bool,
     ) -> Result<Self> {
-        let encrypts = local.is_some_and(|local| local.column.encrypts());
+        let encrypts = local.is_some_and(|(cell, _)| cell.encrypts());
         let tx_program = Sink::builder().attach_here(&setup.tx)?;
         let sink = Sink::builder()
             .anything(setup.anything || encrypts)
@@ -123,9 +114,8 @@ impl<'a> Session<'a> {
         let mut command = String::new();
         let forwarder = match local {
             None => None,
-            Some(local) => {
-                let config =
-                    local.placement.config(&local.path, &local.column, local.kernel_ledger)?;
+            Some((cell, placement)) => {
+                let config = placement.config(&cell)?;
                 let words = [
                     setup.xdpfwd.display().to_string(),
                     "--config".to_owned(),

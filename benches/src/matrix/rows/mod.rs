@@ -7,7 +7,7 @@ mod kernel;
 mod nftables;
 mod testpmd;
 mod xdp_redirect;
-mod xdpfwd;
+pub(crate) mod xdpfwd;
 
 use anyhow::Result;
 use xdpfwd_bench::results;
