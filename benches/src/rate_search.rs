@@ -8,12 +8,11 @@
 //! [`Limits::precision`] below the lowest rate that failed, both in trials of the full duration. A
 //! trial that fails is repeated, and the rate fails only if every attempt fails: on a virtual
 //! machine, the hypervisor sometimes takes a core away for milliseconds, and the packets lost then
-//! are not the device's fault.
+//! are not the device's fault. A trial in which the generator was disturbed does not count at all.
 
 use anyhow::Result;
 
-/// A rate with less than this share of what was asked for shows that the generator cannot send
-/// faster.
+/// A generator that sends less than this share of what was asked for is at its limit, or disturbed.
 const GENERATOR_LIMIT: f64 = 0.9;
 
 /// Where and how a search looks for rates.
@@ -100,7 +99,7 @@ pub(crate) fn search(
 ) -> Result<Vec<FoundRate>> {
     let mut goals = goals.to_vec();
     goals.sort_by(f64::total_cmp);
-    let mut search = Search { limits, trial, rates: Vec::new(), trials: 0 };
+    let mut search = Search { limits, trial, rates: Vec::new(), trials: 0, generator_pps: 0.0 };
     let mut ranges = vec![Range::default(); goals.len()];
     let mut trials = vec![0; goals.len()];
     let phases = limits.seconds.len();
@@ -164,6 +163,8 @@ struct Search<'a, F> {
     trial: F,
     rates: Vec<TestedRate>,
     trials: u32,
+    /// The highest rate that the generator has sent.
+    generator_pps: f64,
 }
 
 impl<F: FnMut(f64, f64) -> Result<TrialCounts>> Search<'_, F> {
@@ -262,13 +263,19 @@ impl<F: FnMut(f64, f64) -> Result<TrialCounts>> Search<'_, F> {
             }
             self.trials += 1;
             let counts = (self.trial)(pps, self.limits.seconds[phase])?;
+            self.generator_pps = self.generator_pps.max(counts.offered_pps);
             self.rates[index].attempts.push(counts);
         }
     }
 
     /// Returns `None` if another attempt is needed.
+    ///
+    /// An attempt in which the generator sent much less than it should and can does not count: it
+    /// says nothing about the rate that was asked for.
     fn decide(&self, rate: &TestedRate, goal: f64) -> Option<Verdict> {
-        let best = rate.attempts.iter().min_by(|a, b| a.loss().total_cmp(&b.loss()))?;
+        let enough_pps = GENERATOR_LIMIT * rate.pps.min(self.generator_pps);
+        let valid = || rate.attempts.iter().filter(|attempt| attempt.offered_pps >= enough_pps);
+        let best = valid().min_by(|a, b| a.loss().total_cmp(&b.loss()))?;
         let bound = Bound {
             pps: rate.pps,
             offered_pps: best.offered_pps,
@@ -282,7 +289,7 @@ impl<F: FnMut(f64, f64) -> Result<TrialCounts>> Search<'_, F> {
             true => Bound { pps: bound.offered_pps.max(self.limits.min_pps), ..bound },
             false => bound,
         };
-        (rate.attempts.len() >= self.limits.attempts.max(1)).then_some(Verdict::Failed(bound))
+        (valid().count() >= self.limits.attempts.max(1)).then_some(Verdict::Failed(bound))
     }
 }
 

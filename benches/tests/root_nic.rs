@@ -21,7 +21,7 @@ fn cables(mtu: u16) -> Namespace {
 }
 
 const PORTS: [&str; 8] = ["--tx", "gen0", "--rx", "sink0", "--fwd-in", "fwd0", "--fwd-out", "fwd1"];
-const SHORT: [&str; 6] = ["--rounds", "1", "--seconds", "0.3", "--warmup", "0.1"];
+const SHORT: [&str; 6] = ["--rounds", "1", "--seconds", "0.5", "--warmup", "0.2"];
 
 #[test]
 fn nic_measures_cells_between_veths_and_explains_missing_ones() {

@@ -12,7 +12,10 @@ use xdpfwd_perf::Switches;
 
 use super::{
     columns::{COLUMNS, Column},
-    rows::{self, Prepared, Progress, Row, Running, Stopped},
+    rows::{
+        self,
+        row::{MTU, Prepared, Progress, Row, Running, Stopped},
+    },
     sampled::{self, Sampling},
 };
 use crate::{
@@ -20,9 +23,6 @@ use crate::{
     forwarders::Environment,
     rule_sets::passing,
 };
-
-/// The MTU of the lab: frames of 1514 bytes fit also with ESP.
-pub(crate) const MTU: u16 = 1700;
 
 /// Rates of the second window, as multiples of the rate forwarded in the first. A process that
 /// forwards everything polls in vain for part of the time, so the window is repeated at the next
@@ -141,6 +141,14 @@ impl Cell {
         }
         let end = lab.stop()?;
         let mean_bytes = first.offered.bytes as f64 / first.offered.packets.max(1) as f64;
+        if second.window.forwarded.packets == 0 {
+            bail!(
+                "the path forwarded {} packets in the first window, and none in the second, at \
+                 {:.0} packets per second; check whether other programs use its core",
+                first.forwarded.packets,
+                second.window.offered_pps()
+            );
+        }
         let [voluntary, involuntary] = second.switches_per_packet();
         Ok(results::Run {
             row: self.row.clone(),

@@ -18,10 +18,16 @@ pub(crate) const LOADS: [f64; 3] = [0.1, 0.5, 0.9];
 const MIN_PPS: f64 = 1000.0;
 /// A rate at which the generator sends as fast as it can.
 const MAX_PPS: f64 = 100e6;
+/// Most searches take fewer; this bounds the time on a disturbed machine.
+const MAX_TRIALS: u32 = 45;
 
 /// Returns the limits of the search with this duration of the trials that confirm a rate.
 pub(crate) fn limits(trial_seconds: f64) -> Limits {
-    Limits { seconds: vec![trial_seconds / 4.0, trial_seconds], ..Limits::new(MIN_PPS, MAX_PPS) }
+    Limits {
+        seconds: vec![trial_seconds / 4.0, trial_seconds],
+        max_trials: MAX_TRIALS,
+        ..Limits::new(MIN_PPS, MAX_PPS)
+    }
 }
 
 /// Finds the rates of a cell, then measures latency at shares of the no-drop rate.

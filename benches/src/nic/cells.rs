@@ -13,7 +13,7 @@ use crate::{
     paths::{PATHS, PacketPath},
 };
 
-pub(super) use crate::matrix::{cell::MTU as ESP_MTU, rows::xdpfwd::describe};
+pub(super) use crate::matrix::rows::{row::MTU as ESP_MTU, xdpfwd::describe};
 
 /// Returns the path of xdpfwd with this name in the matrix.
 pub(super) fn find_path(wanted: &str) -> Result<&'static PacketPath> {

@@ -116,6 +116,26 @@ fn search_with_disturbed_trials_stays_near_the_limit() {
     assert!(near >= 85 && near > once, "{near} and {once} of 100 searches");
 }
 
+/// Without the generator's load, a device passes any trial.
+#[test]
+fn search_ignores_trials_in_which_the_generator_was_disturbed() {
+    let mut device = Device::new(2e6);
+    let mut random = Random::new(3);
+    let mut disturbed = 0;
+    let found = search(&limits(), &GOALS, |pps, seconds| {
+        // Never the first trial, which shows what the generator can send.
+        let is_disturbed = pps < 16e6 && random.chance(0.3);
+        disturbed += u32::from(is_disturbed);
+        Ok(device.trial(if is_disturbed { 0.3 * pps } else { pps }, seconds))
+    })
+    .unwrap();
+    assert!(disturbed > 0);
+    for rate in &found {
+        let (pps, upper_pps) = (rate.pps.unwrap(), rate.upper_pps.unwrap());
+        assert!((0.98 * 2e6..=2.0101e6).contains(&pps) && upper_pps > 2e6, "{found:?}");
+    }
+}
+
 #[test]
 fn search_of_device_that_never_loses_finds_the_generators_maximum() {
     let mut device = Device::new(f64::INFINITY);

@@ -76,15 +76,15 @@ fn classify_functions(functions: &[Function], thread: Thread, core: Core) -> (Ac
     // `inner` of one function is the softirq itself, before or after its work.
     let is_overhead = has_role(inner, Role::NetworkSoftirq) || inner.len() == 1;
     let is_network = has_role(inner, Role::NetworkSoftirq) || has_role(inner, Role::NapiThread);
-    let account = if core.polls_other_end && is_poll_of_other_end(inner) {
-        Account::FarEnd
-    } else if thread == Thread::Worker
+    let is_in_system_call = thread == Thread::Worker
         && has_role(interrupted, Role::SystemCall)
         // A softirq after an interrupt is not caused by the system call that was interrupted.
-        && !has_role(interrupted, Role::Interrupt)
+        && !has_role(interrupted, Role::Interrupt);
+    let is_far_end_of_worker = is_in_system_call
         && (has_role(inner, Role::VethPoll) || core.only_veths && is_overhead)
-        && !is_receive_of_port
-    {
+        && !is_receive_of_port;
+    let is_far_end = is_far_end_of_worker || core.polls_other_end && is_poll_of_other_end(inner);
+    let account = if is_far_end {
         Account::FarEnd
     } else if core.has_worker || is_network {
         Account::Softirq

@@ -2,10 +2,13 @@
 
 use xdpfwd_bench::results;
 
-use super::{Prepared, Row, kernel, nftables};
+use super::{kernel, nftables};
 use crate::{
     forwarders::{Environment, ForwarderKind, MissingReason},
-    matrix::columns::Column,
+    matrix::{
+        columns::Column,
+        rows::row::{Prepared, Row},
+    },
 };
 
 pub(super) struct Bridge;

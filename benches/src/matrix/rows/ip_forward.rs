@@ -5,10 +5,13 @@ use std::{fmt::Write as _, fs, io::Read as _};
 use xdpfwd_bench::results;
 use xdpfwd_lab::Namespace;
 
-use super::{Prepared, Row, kernel, nftables};
+use super::{kernel, nftables};
 use crate::{
     forwarders::{Environment, ForwarderKind, MissingReason},
-    matrix::columns::Column,
+    matrix::{
+        columns::Column,
+        rows::row::{Prepared, Row},
+    },
 };
 
 pub(super) struct IpForward;

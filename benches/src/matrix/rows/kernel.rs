@@ -3,10 +3,12 @@
 use anyhow::{Context as _, Result};
 use xdpfwd_lab::{Chain, Traffic};
 
-use super::{NO_USER_SPACE, Prepared, Running, Stopped};
 use crate::{
     forwarders::{ForwarderKind, MissingReason, PreparedForwarder, set_up},
-    matrix::columns::{Column, Place, Stage},
+    matrix::{
+        columns::{Column, Place, Stage},
+        rows::row::{Prepared, Running, Stopped},
+    },
 };
 
 /// Returns why a path through the kernel cannot have a column, if that is because packets do not
@@ -15,9 +17,9 @@ pub(super) fn needs_user_space(column: &Column) -> Option<MissingReason> {
     let is_in_user_space =
         |stage: &Stage| matches!(stage, Stage::Filter { place: Place::User, .. });
     if column.stages.iter().any(is_in_user_space) {
-        return Some(NO_USER_SPACE.into());
+        return Some("packets do not reach user space".into());
     }
-    column.needs_payload().then(|| super::NO_BYTES.into())
+    column.needs_payload().then(|| "the application never sees the bytes".into())
 }
 
 /// A path of the kernel that shell commands set up.

@@ -5,100 +5,13 @@ mod bridge;
 mod ip_forward;
 mod kernel;
 mod nftables;
+pub(crate) mod row;
+mod rule_set;
 mod testpmd;
 mod xdp_redirect;
 pub(crate) mod xdpfwd;
 
-use anyhow::Result;
-use xdpfwd_bench::results;
-use xdpfwd_lab::{Chain, Report, Traffic};
-
-use super::{columns::Column, system_calls::SystemCallCounter};
-use crate::forwarders::{Environment, MissingReason};
-
-/// A packet path.
-pub(crate) trait Row: Send + Sync {
-    /// Returns the row in the format of results.
-    fn describe(&self) -> results::Row;
-
-    /// Writes the configuration of a cell. Returns the reason if the cell cannot exist, as short
-    /// as possible.
-    fn prepare(
-        &self,
-        column: &'static Column,
-        environment: &Environment,
-    ) -> Result<Box<dyn Prepared>, MissingReason>;
-}
-
-/// A configured path, ready to be started in any number of labs.
-pub(crate) trait Prepared: Send + Sync {
-    /// Returns the commands that configure and start the path, one per line.
-    fn commands(&self) -> String;
-
-    /// Changes traffic so that the path forwards it to the sink. Most paths forward all traffic.
-    fn address(&self, traffic: Traffic) -> Traffic {
-        traffic
-    }
-
-    /// Returns whether the sink cannot recognise packets, because they are encapsulated.
-    fn encapsulates(&self) -> bool {
-        false
-    }
-
-    /// Starts the path in a lab, and waits until it forwards.
-    fn start(&self, chain: &Chain) -> Result<Box<dyn Running>>;
-}
-
-/// A path that forwards packets from fwd0 to fwd1.
-pub(crate) trait Running {
-    /// Returns the forwarding process, unless the kernel forwards.
-    fn pid(&self) -> Option<u32>;
-
-    /// Fails if the forwarding process has ended.
-    fn check(&mut self) -> Result<()>;
-
-    /// Returns what the forwarder reports about itself so far.
-    fn progress(&self) -> Result<Option<Progress>> {
-        Ok(None)
-    }
-
-    /// Starts to count system calls, of a forwarder that does not report them.
-    fn count_system_calls(&self) -> Result<Option<SystemCallCounter>> {
-        Ok(None)
-    }
-
-    /// Stops forwarding.
-    fn stop(self: Box<Self>, chain: &Chain) -> Result<Stopped>;
-}
-
-/// What a forwarder reports while it runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Progress {
-    pub(crate) transmitted: f64,
-    pub(crate) syscalls: f64,
-    /// Cycles of all stages.
-    pub(crate) stage_cycles: f64,
-}
-
-impl Progress {
-    /// Returns the increase since an earlier report.
-    pub(crate) fn since(&self, earlier: &Self) -> Self {
-        Self {
-            transmitted: self.transmitted - earlier.transmitted,
-            syscalls: self.syscalls - earlier.syscalls,
-            stage_cycles: self.stage_cycles - earlier.stage_cycles,
-        }
-    }
-}
-
-/// What is known about a path after it has stopped.
-#[derive(Debug, Default)]
-pub(crate) struct Stopped {
-    /// Packets that the forwarder, or the kernel, counted as transmitted on fwd1.
-    pub(crate) transmitted: Option<u64>,
-    /// The final report, if the forwarder was xdpfwd.
-    pub(crate) report: Option<Report>,
-}
+use row::Row;
 
 /// Returns all rows, in the order of tables.
 pub(crate) fn rows() -> Vec<Box<dyn Row>> {
@@ -109,10 +22,6 @@ pub(crate) fn rows() -> Vec<Box<dyn Row>> {
     rows.push(Box::new(testpmd::Testpmd));
     rows
 }
-
-/// Reasons that several rows share.
-const NO_USER_SPACE: &str = "packets do not reach user space";
-const NO_BYTES: &str = "the application never sees the bytes";
 
 #[cfg(test)]
 mod tests {

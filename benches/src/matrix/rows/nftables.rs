@@ -4,7 +4,7 @@ use std::{fmt::Write as _, fs, process::Command};
 
 use xdpfwd_bench::classbench::{Ports, Prefix, Rule5};
 
-use super::xdpfwd::rule_set;
+use super::rule_set::rule_set;
 use crate::forwarders::{Environment, MissingReason, find};
 
 /// Remark of rows with such filters.

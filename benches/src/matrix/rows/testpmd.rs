@@ -6,10 +6,13 @@ use anyhow::{Context as _, Result};
 use xdpfwd_bench::results;
 use xdpfwd_lab::Chain;
 
-use super::{Prepared, Row, Running, Stopped};
 use crate::{
     forwarders::{Environment, ForwarderKind, MissingReason, PreparedForwarder, RunningForwarder},
-    matrix::{columns::Column, system_calls::SystemCallCounter},
+    matrix::{
+        columns::Column,
+        rows::row::{Prepared, Row, Running, Stopped},
+        system_calls::SystemCallCounter,
+    },
     xdp_programs::compile_bpf,
 };
 

@@ -9,10 +9,13 @@ use xdpfwd_filter::{Classifier, Rule, Verdict};
 use xdpfwd_lab::{Chain, Traffic};
 use xdpfwd_xsk::XdpLink;
 
-use super::{Prepared, Row, Running, Stopped, kernel, xdpfwd::rule_set};
+use super::{kernel, rule_set::rule_set};
 use crate::{
     forwarders::{Environment, MissingReason, ROUTE, brief, routed, set_up},
-    matrix::columns::Column,
+    matrix::{
+        columns::Column,
+        rows::row::{Prepared, Row, Running, Stopped},
+    },
     xdp_programs::{attach, compile_bpf, receive_in_thread},
 };
 

@@ -4,7 +4,6 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -15,20 +14,20 @@ use xdpfwd_ipsec::Transform;
 use xdpfwd_lab::{Chain, Forwarder, Report};
 use xdpfwd_stages::esp::{key_file, state_file::StateFile};
 
-use super::{Prepared, Progress, Row, Running, Stopped};
+use super::rule_set::rule_set;
 use crate::{
     forwarders::{Environment, MissingReason, check_config},
     lab_config::LabConfig,
     lab_run::{last_report, sum},
-    matrix::columns::{Column, Place, SIGNATURES, Stage},
+    matrix::{
+        columns::{Column, Place, SIGNATURES, Stage},
+        rows::row::{MTU, Prepared, Progress, Row, Running, Stopped},
+    },
     paths::{PATHS, PacketPath, Step},
-    rule_sets::RuleSet,
 };
 
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
-/// The MTU of the path to the ESP peer: packets of 1500 bytes fit into ESP.
-const ESP_MTU: u16 = super::super::cell::MTU;
 
 struct XdpfwdRow {
     path: &'static PacketPath,
@@ -130,7 +129,7 @@ pub(crate) fn stage(
             create_esp_files(&environment.scratch, &files, transform)?;
             let [key, state] = files;
             let stage = format!(
-                "[stage.seal]\nkind = \"esp-seal\"\nlab = true\nmtu = {ESP_MTU}\n\
+                "[stage.seal]\nkind = \"esp-seal\"\nlab = true\nmtu = {MTU}\n\
                  state_file = \"{state}\"\n\n[[stage.seal.sa]]\nspi = 4097\n\
                  transform = \"{transform}\"\nkey_file = \"{key}\"\n\
                  source = \"192.0.2.1\"\ndestination = \"192.0.2.2\"\n"
@@ -171,21 +170,6 @@ fn create_esp_files(scratch: &Path, names: &[String; 2], transform: &str) -> Res
     key_file::create(&key, found.with_context(|| format!("unknown transform {transform:?}"))?)?;
     StateFile::create(&state)?;
     Ok(())
-}
-
-/// Returns the rule set of this size. Generates each set once per process.
-pub(super) fn rule_set(environment: &Environment, rules: u32) -> Result<Arc<RuleSet>> {
-    static SETS: Mutex<Vec<Arc<RuleSet>>> = Mutex::new(Vec::new());
-    let mut sets = SETS.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_wanted = |set: &&Arc<RuleSet>| {
-        set.count == rules as usize && set.file.parent() == Some(&environment.scratch)
-    };
-    if let Some(set) = sets.iter().find(is_wanted) {
-        return Ok(Arc::clone(set));
-    }
-    let set = Arc::new(RuleSet::new("acl", rules as usize, &environment.scratch)?);
-    sets.push(Arc::clone(&set));
-    Ok(set)
 }
 
 /// Writes the signatures: words of twelve letters, which the generator's payload does not contain.
