@@ -451,11 +451,23 @@ impl<'a> NicBench<'a> {
         stop: &Stop,
     ) -> Result<(Vec<Rate>, Vec<Latency>)> {
         let (row, column) = self.names(cell);
+        let offered = self
+            .results
+            .runs
+            .iter()
+            .filter(|run| {
+                (&run.row, &run.column, &*run.size) == (&row, &column, &*size.to_string())
+            })
+            .map(|run| run.offered_pps)
+            .fold(0.0, f64::max);
         let most = GENERATOR_PPS * self.arguments.generator_cores.len() as f64;
+        let line = self.line_pps(size).unwrap_or(most);
+        // Rates that the generator does not reach would take many trials.
+        let max_pps = if offered > 0.0 { line.min(offered * PACED) } else { line };
         let limits = Limits {
             precision: self.arguments.precision,
             seconds: vec![self.arguments.trial_seconds / 4.0, self.arguments.trial_seconds],
-            ..Limits::new(MIN_PPS, self.line_pps(size).unwrap_or(most))
+            ..Limits::new(MIN_PPS, max_pps.max(MIN_PPS))
         };
         let latency = false;
         let mut session = self.session(cell, size, latency)?;
