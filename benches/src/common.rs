@@ -5,7 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -13,12 +13,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+use serde::Serialize;
 use serde_json::json;
 use xdpfwd_bench::machine::Machine;
-use xdpfwd_lab::Sink;
+use xdpfwd_lab::{GeneratorKind, Pktgen, Sink, Traffic};
 
 use crate::forwarders::{Environment, ForwarderKind, MissingReason, PreparedForwarder};
 
@@ -66,6 +67,66 @@ pub(crate) struct TrafficOptions {
     /// Core of the generator
     #[arg(long, value_name = "CORE", default_value_t = 0)]
     pub(crate) generator_core: usize,
+    /// What sends the packets: the lab's live frames, or the kernel's pktgen. Without pktgen in the
+    /// kernel, live frames are used, and the results say so
+    #[arg(long, value_enum, value_name = "GENERATOR", default_value_t = GeneratorName::Live)]
+    pub(crate) generator: GeneratorName,
+}
+
+/// The values of `--generator`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum GeneratorName {
+    Live,
+    Pktgen,
+}
+
+impl GeneratorName {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Pktgen => "pktgen",
+        }
+    }
+}
+
+/// The generator of a measurement, as in its results.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct GeneratorUse {
+    pub(crate) used: GeneratorName,
+    /// Why it is not the generator that the command line asks for.
+    pub(crate) reason: Option<String>,
+}
+
+impl GeneratorUse {
+    /// Returns the generator to use. If this kernel lacks it, prints why.
+    pub(crate) fn of(requested: GeneratorName) -> Self {
+        let available = match requested {
+            GeneratorName::Live => Ok(()),
+            GeneratorName::Pktgen => Pktgen::check_available(),
+        };
+        let generator = Self::new(requested, available);
+        if let Some(reason) = &generator.reason {
+            note(&format!("warning: sending live frames instead of pktgen's: {reason}"));
+        }
+        generator
+    }
+
+    fn new(requested: GeneratorName, available: Result<(), xdpfwd_lab::Error>) -> Self {
+        match available {
+            Err(error) if requested == GeneratorName::Pktgen => {
+                Self { used: GeneratorName::Live, reason: Some(error.to_string()) }
+            }
+            _ => Self { used: requested, reason: None },
+        }
+    }
+
+    pub(crate) fn kind(&self) -> GeneratorKind {
+        match self.used {
+            GeneratorName::Live => GeneratorKind::Live,
+            GeneratorName::Pktgen => GeneratorKind::Pktgen,
+        }
+    }
 }
 
 impl TrafficOptions {
@@ -75,6 +136,28 @@ impl TrafficOptions {
 
     pub(crate) fn warmup(&self) -> Duration {
         Duration::from_secs_f64(self.warmup.clamp(0.0, 3600.0))
+    }
+
+    /// Returns the generator to use. If this kernel lacks it, the first call prints why.
+    pub(crate) fn generator(&self) -> &'static GeneratorUse {
+        static USED: OnceLock<GeneratorUse> = OnceLock::new();
+        USED.get_or_init(|| GeneratorUse::of(self.generator))
+    }
+
+    /// Sets the generator of the traffic, and its core.
+    pub(crate) fn prepare(&self, traffic: Traffic) -> Traffic {
+        traffic.core(self.generator_core).generator(self.generator().kind())
+    }
+
+    /// Fails if the command line asks for pktgen. `reason` says why the measurement needs live
+    /// frames.
+    pub(crate) fn require_live(&self, reason: &str) -> Result<()> {
+        match self.generator {
+            GeneratorName::Live => Ok(()),
+            GeneratorName::Pktgen => {
+                bail!("cannot measure with --generator pktgen: {reason}; use --generator live")
+            }
+        }
     }
 }
 
@@ -165,6 +248,7 @@ impl Common {
             directory: self.results.join(format!("{}-{}", machine.date, machine.host)),
             name,
             machine,
+            generator: self.traffic.generator(),
         })
     }
 
@@ -217,6 +301,7 @@ pub(crate) struct Output {
     directory: PathBuf,
     name: &'static str,
     machine: Machine,
+    generator: &'static GeneratorUse,
 }
 
 impl Output {
@@ -228,6 +313,7 @@ impl Output {
         let mut contents = json!({
             "command": std::env::args().collect::<Vec<_>>().join(" "),
             "machine": self.machine,
+            "generator": self.generator,
         });
         if let (Some(contents), Some(numbers)) = (contents.as_object_mut(), numbers.as_object()) {
             contents.extend(numbers.clone());
@@ -316,4 +402,22 @@ pub(crate) fn settle(sink: &Sink) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_pktgen_is_replaced_by_live_frames_with_reason() {
+        let missing = || Err(xdpfwd_lab::Error::NoPktgen { cause: "no such module".into() });
+        let generator = GeneratorUse::new(GeneratorName::Pktgen, missing());
+        assert_eq!(generator.kind(), GeneratorKind::Live);
+        let reason = generator.reason.unwrap();
+        for part in ["no such module", "modprobe pktgen", "CONFIG_NET_PKTGEN"] {
+            assert!(reason.contains(part), "{reason}");
+        }
+        let generator = GeneratorUse::new(GeneratorName::Pktgen, Ok(()));
+        assert_eq!((generator.kind(), generator.reason), (GeneratorKind::Pktgen, None));
+    }
 }

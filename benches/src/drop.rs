@@ -110,6 +110,7 @@ struct Run {
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     let common = &arguments.common;
+    common.traffic.require_live("pktgen cannot repeat a trace of different packets")?;
     let mut output = common.begin("drop")?;
     let environment = common.environment()?;
     let bare = compile_bpf(&environment, "bare_drop").map_err(anyhow::Error::msg)?;

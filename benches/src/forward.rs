@@ -171,8 +171,7 @@ fn measure_once(
     let chain = Chain::builder().build()?;
     let sink = Sink::attach(chain.sink(), "sink0")?;
     let mut running = forwarder.start(&chain)?;
-    let traffic =
-        forwarder.kind.traffic().size(size).flows(flows).core(common.traffic.generator_core);
+    let traffic = common.traffic.prepare(forwarder.kind.traffic().size(size).flows(flows));
     let generator = traffic.start(chain.gen_(), "gen0")?;
     thread::sleep(common.warmup());
     let window = Window::measure(&generator, &sink, common.seconds())?;
@@ -367,10 +366,8 @@ pub(crate) fn pairs(arguments: &PairsArguments, stop: &Stop) -> Result<()> {
             let sink = Sink::attach(chain.sink(), "sink0")?;
             let mut forwarder = xdpfwd_lab::Forwarder::spawn(chain.fwd(), &words)?;
             forwarder.wait_for_xdp(chain.fwd(), &["fwd0", "fwd1"], Duration::from_secs(30))?;
-            let traffic = xdpfwd_lab::Traffic::new()
-                .size(arguments.size)
-                .flows(arguments.flows)
-                .core(arguments.traffic.generator_core);
+            let traffic = xdpfwd_lab::Traffic::new().size(arguments.size).flows(arguments.flows);
+            let traffic = arguments.traffic.prepare(traffic);
             let generator = traffic.start(chain.gen_(), "gen0")?;
             thread::sleep(arguments.traffic.warmup());
             let before = Reading::take(&generator, &sink)?;

@@ -47,7 +47,8 @@ impl LabRun {
         forwarder.wait_for_line(READY_DEADLINE, |line| line.contains(r#""type":"interval""#))?;
         let veth = VethDropCounts::read(&chain)?;
         let core = common.traffic.generator_core;
-        let generator = traffic.clone().core(core).start(chain.gen_(), "gen0")?;
+        let traffic = common.traffic.prepare(traffic.clone());
+        let generator = traffic.start(chain.gen_(), "gen0")?;
         thread::sleep(common.warmup());
         let (first, start) =
             (last_report(&forwarder, "interval")?, Reading::take(&generator, &sink)?);

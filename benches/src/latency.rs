@@ -93,6 +93,7 @@ struct Run {
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     let common = &arguments.common;
+    common.traffic.require_live("pktgen writes no send time that the sink could read")?;
     let mut output = common.begin("latency")?;
     let environment = common.environment()?;
     let (forwarders, missing) = common.prepare_selected(&FORWARDERS, &environment);

@@ -14,6 +14,7 @@ mod lab_config;
 mod lab_run;
 mod latency;
 mod matrix;
+mod nic;
 mod paths;
 mod rate_search;
 mod report;
@@ -69,6 +70,8 @@ enum Command {
     Paths(paths::Arguments),
     /// Measure the copies of each packet path by the slope of cost over packet length
     Copies(copies::Arguments),
+    /// Measure rates and latency between network interfaces (docs/line-rate.md)
+    Nic(Box<nic::Arguments>),
     /// Measure what security costs on every packet path: paths, stages, frame lengths
     Matrix(Box<matrix::Arguments>),
     /// Measure how much slower xdpfwd forwards while kernel_ledger = "sampled" measures
@@ -118,6 +121,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Cost(arguments) => cost::run(&arguments, &stop),
         Command::Paths(arguments) => paths::run(&arguments, &stop),
         Command::Copies(arguments) => copies::run(&arguments, &stop),
+        Command::Nic(arguments) => nic::run(&arguments, &stop),
         Command::Matrix(arguments) => matrix::run(*arguments, &stop),
         Command::Sampling(arguments) => sampling::run(&arguments, &stop),
         Command::Report(arguments) => report::run(&arguments),

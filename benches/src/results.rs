@@ -18,7 +18,7 @@ pub const SCHEMA: u32 = 1;
 pub struct Results {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// `"matrix"` or `"matrix-quick"`.
+    /// `"matrix"`, `"matrix-quick"` or `"nic"`.
     pub kind: String,
     pub machine: Machine,
     /// Rate of the time-stamp counter; all cycles in these results are its ticks.
@@ -51,6 +51,60 @@ pub struct Results {
     pub rates: Vec<Rate>,
     pub latencies: Vec<Latency>,
     pub published: Vec<Published>,
+    /// What sent the packets: `"live"` or `"pktgen"`. With `"pktgen"`, there are no latencies.
+    #[serde(default)]
+    pub generator: Option<String>,
+    /// Only in results of `xdpfwd-bench nic` (kind `"nic"`).
+    #[serde(default)]
+    pub nic: Option<NicSetup>,
+}
+
+/// The setup of a measurement on network interfaces.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NicSetup {
+    /// `"xdpfwd"`, or `"none"` if something else forwarded.
+    pub forwarder: String,
+    /// Cores of the generator and of the forwarder.
+    pub generator_cores: Vec<usize>,
+    pub forwarder_cores: Vec<usize>,
+    pub flows: u32,
+    pub ports: Vec<NicPort>,
+    /// Speed of the slowest link, by which rates are limited, in 10⁶ bits per second.
+    pub link_mbps: Option<u64>,
+    /// Preparations that were missing during the measurement (`--force`).
+    pub missing_preparations: Vec<Preparation>,
+    /// Remarks about single measurements.
+    pub notes: Vec<String>,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NicPort {
+    /// `"tx"` (generator), `"rx"` (sink), `"fwd-in"` or `"fwd-out"` (forwarder).
+    pub role: String,
+    pub interface: String,
+    pub driver: Option<String>,
+    pub firmware: Option<String>,
+    /// Address on its bus, such as `"0000:3b:00.0"`.
+    pub bus: Option<String>,
+    /// Speed per lane and number of lanes, such as `"8.0 GT/s PCIe x8"`.
+    pub pcie: Option<String>,
+    pub speed_mbps: Option<u64>,
+    pub mtu: u32,
+    pub numa_node: Option<u32>,
+}
+
+/// A preparation of the machine that a check asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preparation {
+    /// An interface or `"host"`.
+    pub subject: String,
+    pub check: String,
+    /// `"warning"` or `"error"`.
+    pub level: String,
+    pub finding: String,
+    /// Commands, or lines of the configuration.
+    pub fix: Option<String>,
 }
 
 /// Frame lengths of a run.

@@ -5,8 +5,8 @@ use std::{fs, thread, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use xdpfwd_bench::results;
 use xdpfwd_lab::{
-    Chain, Counters, Generator, Histogram, IMIX, PacketAccounting, Reading, Sink, SinkCounters,
-    Traffic, VethDropCounts, Window,
+    Chain, Counters, Generator, GeneratorKind, Histogram, IMIX, PacketAccounting, Reading, Sink,
+    SinkCounters, Traffic, VethDropCounts, Window,
 };
 use xdpfwd_perf::Switches;
 
@@ -177,8 +177,9 @@ impl Cell {
 
     /// Starts the path in a new lab for several trials.
     pub(crate) fn session(&self, common: &Common, size: &FrameSize) -> Result<Session> {
-        // ESP hides the send time in the packets.
-        let has_latency = !self.path.encapsulates();
+        // ESP hides the send time in the packets, and pktgen writes none.
+        let is_live = common.traffic.generator().kind() == GeneratorKind::Live;
+        let has_latency = is_live && !self.path.encapsulates();
         Ok(Session { lab: Lab::start(self, common, *size, has_latency)?, has_latency })
     }
 }
@@ -272,7 +273,7 @@ impl Lab {
             .attach(chain.sink(), "sink0")?;
         let running = cell.path.start(&chain)?;
         let veth = VethDropCounts::read(&chain)?;
-        let traffic = size.of(cell.path.address(passing())).core(common.traffic.generator_core);
+        let traffic = common.traffic.prepare(size.of(cell.path.address(passing())));
         let (common, offered) = (common.clone(), Counters::default());
         Ok(Self { running, sink, chain, traffic, common, veth, offered })
     }

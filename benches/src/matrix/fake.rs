@@ -71,6 +71,7 @@ pub(crate) fn settings(plan: Plan) -> Settings {
         warmup: 0.1,
         trial_seconds: 1.0,
         traffic: "all of it".to_owned(),
+        generator: "live".to_owned(),
         plan,
     }
 }
@@ -172,6 +173,8 @@ pub(crate) fn results() -> Results {
         rates,
         latencies,
         published: Vec::new(),
+        generator: None,
+        nic: None,
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) fn collect(folder: &Folder, finished: Option<String>) -> Results {
         rates: Vec::new(),
         latencies: Vec::new(),
         published: plan.published.clone(),
+        generator: Some(settings.generator),
+        nic: None,
     };
     for record in &folder.records {
         match record.outcome.clone() {

@@ -61,6 +61,9 @@ pub(crate) struct Settings {
     pub(crate) trial_seconds: f64,
     /// All options of the traffic, and the forwarder's core.
     pub(crate) traffic: String,
+    /// The generator that is used: `"live"` or `"pktgen"`.
+    #[serde(default)]
+    pub(crate) generator: String,
     pub(crate) plan: Plan,
 }
 
@@ -80,6 +83,7 @@ impl Settings {
         compare("--warmup", self.warmup == other.warmup);
         compare("duration of trials", self.trial_seconds == other.trial_seconds);
         compare("options of the traffic", self.traffic == other.traffic);
+        compare("generator", self.generator == other.generator);
         let (this, other) = (&self.plan, &other.plan);
         compare("rows", this.rows == other.rows);
         compare("columns", this.columns == other.columns);

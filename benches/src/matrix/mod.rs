@@ -80,6 +80,7 @@ pub(crate) fn run(arguments: Arguments, stop: &Stop) -> Result<()> {
         warmup: durations.warmup,
         trial_seconds: durations.trial,
         traffic: format!("core {}, {:?}", common.core, lab.common().traffic),
+        generator: common.traffic.generator().used.name().to_owned(),
         plan,
     };
     let header = Header::new(arguments.kind(), machine, clock::cycles_per_second(), settings);

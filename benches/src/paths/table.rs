@@ -17,9 +17,9 @@ pub(crate) struct PacketPath {
     /// The name in tables, raw results and the option `--only`.
     pub(crate) name: &'static str,
     /// The key `io` of both ports.
-    io: &'static str,
+    pub(crate) io: &'static str,
     /// The key `mode` of the engine; it has no effect on packet sockets.
-    mode: &'static str,
+    pub(crate) mode: &'static str,
     /// The copies of all bytes of a packet between gen0 and sink0, in their order.
     pub(crate) copies: &'static [Copy],
 }

@@ -285,6 +285,10 @@ pub(crate) fn results(kind: Kind) -> Results {
     let rounds = if is_full { 5 } else { 3 };
     let mut noise = Noise(20);
     let mut results = Results {
+        generator: None,
+        nic: None,
+        failed_rates: Vec::new(),
+        given_up: Vec::new(),
         schema: SCHEMA,
         kind: if is_full { "matrix" } else { "matrix-quick" }.to_owned(),
         machine: machine(),

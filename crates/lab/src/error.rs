@@ -54,6 +54,15 @@ pub enum Error {
         /// The accepted values, as an imperative: "use 1–64".
         accepted: String,
     },
+    /// The kernel has no pktgen.
+    #[error(
+        "this kernel has no pktgen ({cause}): run `modprobe pktgen`, or use a kernel that was \
+         built with CONFIG_NET_PKTGEN"
+    )]
+    NoPktgen {
+        /// Cause: the error of `modprobe`.
+        cause: String,
+    },
     /// An operation on a BPF program or map failed.
     #[error("{operation} failed: {cause}; {hint}")]
     Bpf {

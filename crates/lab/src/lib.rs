@@ -10,7 +10,7 @@
 //!
 //! A [`Chain`] consists of these three network namespaces and two veth pairs. [`Traffic`] describes
 //! frames, and [`Traffic::start`] sends them from inside the kernel, up to about 15 million per
-//! second from one core. A [`Sink`] counts the arriving frames, and can detect corrupt, reordered
+//! second from one core; [`Pktgen`] is an alternative. A [`Sink`] counts the arriving frames, and can detect corrupt, reordered
 //! and duplicate frames, or keep a [`Histogram`] of latencies. A [`Forwarder`] is a process in
 //! namespace fwd. A [`Window`] has the frames that generator and sink counted in a given time.
 //!
@@ -50,10 +50,12 @@ mod error;
 mod figures;
 mod frame;
 mod frame_sizes;
+mod generator;
 mod histogram;
 mod leftovers;
 mod namespace;
 mod output;
+mod pktgen;
 mod privilege;
 mod process;
 mod report;
@@ -71,10 +73,12 @@ pub use error::Error;
 pub use figures::grouped;
 pub use frame::{DESTINATION_PORT, FIRST_FLOW_PORT, MAX_FLOWS, MIN_SIZE, TestFrame, WIRE_OVERHEAD};
 pub use frame_sizes::IMIX;
+pub use generator::{Generator, GeneratorKind, SentTotals};
 pub use histogram::Histogram;
 pub use leftovers::{BpfObjects, NamespaceGuard, pinned_pages};
 pub use namespace::{Namespace, sweep};
 pub use output::{print, print_error, print_usage};
+pub use pktgen::{Pktgen, PktgenDevice, PktgenRun};
 pub use privilege::require_root;
 pub use process::{Forwarder, ForwarderExit};
 pub use report::{
@@ -82,7 +86,7 @@ pub use report::{
     PortReport, Report, StageReport,
 };
 pub use sink::{Sink, SinkBuilder, SinkCounters};
-pub use traffic::{Generator, PacketTemplate, SentTotals, Traffic};
+pub use traffic::{PacketTemplate, Traffic};
 pub use veth::{MAX_MTU, VethDrops, connect, mac};
 pub use veth_drop_counts::VethDropCounts;
 pub use window::{Reading, Window, bits_per_second};

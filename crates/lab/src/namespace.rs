@@ -128,6 +128,7 @@ impl Drop for Namespace {
 
 /// An open namespace, with its path for error messages. Without a file, [`Self::enter`] does
 /// nothing.
+#[derive(Debug)]
 pub(crate) struct NamespaceHandle(Option<File>, PathBuf);
 
 impl NamespaceHandle {

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read},
     os::unix::process::CommandExt,
-    process::{Child, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::AtomicBool, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -60,7 +60,22 @@ impl Forwarder {
     /// Not root, no arguments, or the start fails. (If the program does not exist, the next wait
     /// returns [`Error::Ended`].)
     pub fn spawn<S: AsRef<str>>(namespace: &Namespace, arguments: &[S]) -> Result<Self, Error> {
-        require_root("running a program in a network namespace")?;
+        // `ip` executes `setpriv`, which executes the program: the process ID stays the same.
+        Self::spawn_with(namespace.command("setpriv"), arguments)
+    }
+
+    /// As [`Self::spawn`], in the network namespace of this process.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::spawn`].
+    pub fn spawn_here<S: AsRef<str>>(arguments: &[S]) -> Result<Self, Error> {
+        Self::spawn_with(Command::new("setpriv"), arguments)
+    }
+
+    /// `command` runs `setpriv`.
+    fn spawn_with<S: AsRef<str>>(mut command: Command, arguments: &[S]) -> Result<Self, Error> {
+        require_root("running a forwarder")?;
         if arguments.is_empty() {
             return Err(Error::Value {
                 parameter: "command",
@@ -70,8 +85,6 @@ impl Forwarder {
         }
         reset_ignored_signals()?;
         let words: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
-        // `ip` executes `setpriv`, which executes the program: the process ID stays the same.
-        let mut command = namespace.command("setpriv");
         command.args(["--pdeathsig", "TERM", "--"]).args(&words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
 

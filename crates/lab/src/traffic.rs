@@ -24,9 +24,11 @@ use nix::{
 };
 
 use crate::{
-    Counters, Error, GEN_ADDRESS, Namespace, SINK_ADDRESS, bpf,
+    Counters, Error, GEN_ADDRESS, Generator, GeneratorKind, Namespace, Pktgen, SINK_ADDRESS,
+    SentTotals, bpf,
     frame::{MAX_FLOWS, MIN_SIZE, TestFrame},
     frame_sizes::{FrameSizes, IMIX, MAX_SIZES},
+    generator::Source,
     mac,
     namespace::NamespaceHandle,
     require_root,
@@ -65,6 +67,7 @@ pub struct Traffic {
     destination: Ipv4Addr,
     on_grant: bool,
     packets: Option<Arc<[PacketTemplate]>>,
+    generator: GeneratorKind,
 }
 
 /// A packet of a [flood](Traffic::flood). For a protocol without ports, the port fields are the
@@ -114,6 +117,7 @@ impl Traffic {
             destination: SINK_ADDRESS,
             on_grant: false,
             packets: None,
+            generator: GeneratorKind::Live,
         }
     }
 
@@ -204,6 +208,40 @@ impl Traffic {
         self
     }
 
+    /// Sets what sends the frames. pktgen cannot send a [flood](Self::flood), frames [on
+    /// grant](Self::on_grant), or frames of several lengths.
+    pub fn generator(mut self, kind: GeneratorKind) -> Self {
+        self.generator = kind;
+        self
+    }
+
+    /// Returns the same traffic for pktgen.
+    fn pktgen(&self) -> Result<Pktgen, Error> {
+        for (is_set, feature) in [
+            (self.packets.is_some(), "a flood"),
+            (self.on_grant, "frames on grant"),
+            (self.sizes.is_mixed(), "frames of several lengths"),
+        ] {
+            if is_set {
+                return Err(Pktgen::unsupported(feature));
+            }
+        }
+        let mut pktgen = Pktgen::new()
+            .size(self.sizes.largest())
+            .flows(self.flows)
+            .cores(&[self.core.unwrap_or(0)])
+            .destination_mac(self.destination_mac)
+            .source_mac(self.source_mac)
+            .addresses(self.source, self.destination);
+        if let Some(rate) = self.rate {
+            pktgen = pktgen.rate(rate);
+        }
+        if let Some(count) = self.count {
+            pktgen = pktgen.count(count);
+        }
+        Ok(pktgen)
+    }
+
     /// Returns one frame of this traffic. Its length is that of the frame with this sequence number
     /// in a run.
     #[must_use]
@@ -272,6 +310,9 @@ impl Traffic {
     ) -> Result<Generator, Error> {
         require_root("the traffic generator")?;
         self.check()?;
+        if self.generator == GeneratorKind::Pktgen {
+            return Ok(Generator::new(self.pktgen()?.start_in(handle, interface)?));
+        }
         // Registering again is harmless, because the handler does nothing.
         signal_hook::flag::register(WAKE_SIGNAL as i32, Arc::new(AtomicBool::new(false)))
             .map_err(Error::io(format!("installing a handler for {WAKE_SIGNAL}")))?;
@@ -285,8 +326,8 @@ impl Traffic {
             .map_err(Error::io("starting the generator's thread"))?;
         match started.recv() {
             Ok([state, granted]) => {
-                let (sizes, count) = (self.sizes.clone(), self.count);
-                Ok(Generator { state, granted, stop, sizes, count, thread: Some(thread) })
+                let (sizes, count, thread) = (self.sizes.clone(), self.count, Some(thread));
+                Ok(Generator::new(LiveGenerator { state, granted, stop, sizes, count, thread }))
             }
             // The thread failed; joining it returns the error.
             Err(_) => match join(thread) {
@@ -481,9 +522,9 @@ fn join(thread: JoinHandle<Result<(), Error>>) -> Result<(), Error> {
     thread.join().unwrap_or(Err(Error::Panicked("the generator")))
 }
 
-/// A running generator. Dropping this value stops it.
+/// A running generator of live frames. Dropping this value stops it.
 #[derive(Debug)]
-pub struct Generator {
+pub(crate) struct LiveGenerator {
     state: MapHandle,
     granted: MapHandle,
     stop: Arc<AtomicBool>,
@@ -492,60 +533,24 @@ pub struct Generator {
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
 
-/// The totals of a generator.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct SentTotals {
-    /// Frames passed to the interface.
-    pub packets: u64,
-    /// Sum of the frames' lengths in memory, without FCS, in bytes.
-    pub bytes: u64,
-    /// Time from the first frame to the last, in seconds.
-    pub seconds: f64,
-}
-
-impl SentTotals {
-    /// Returns the rate in packets per second.
-    #[must_use]
-    pub fn pps(&self) -> f64 {
-        if self.seconds > 0.0 { self.packets as f64 / self.seconds } else { 0.0 }
-    }
-}
-
-impl Generator {
-    /// Returns the frames passed to the interface so far.
-    ///
-    /// # Errors
-    ///
-    /// The program's map cannot be read.
-    pub fn sent(&self) -> Result<Counters, Error> {
+impl Source for LiveGenerator {
+    fn sent(&self) -> Result<Counters, Error> {
         let [packets] = bpf::read(&self.state, "generator")?;
         Ok(Counters { packets, bytes: self.sizes.bytes(packets) })
     }
 
-    /// Sets the total number of frames that may be sent, with [`Traffic::on_grant`].
-    ///
-    /// # Errors
-    ///
-    /// The program's map cannot be written.
-    pub fn grant(&self, packets: u64) -> Result<(), Error> {
+    fn grant(&self, packets: u64) -> Result<(), Error> {
         let hint = "the generator may have been stopped";
         let written =
             self.granted.update(&0_u32.to_ne_bytes(), &packets.to_ne_bytes(), MapFlags::ANY);
         written.map_err(Error::bpf("granting frames to the generator", hint))
     }
 
-    /// Returns false after an error, which [`Self::stop`] returns.
-    #[must_use]
-    pub fn is_running(&self) -> bool {
+    fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Stops the generator. All frames are then on the wire or dropped by the veth.
-    ///
-    /// # Errors
-    ///
-    /// The error that stopped the generator.
-    pub fn stop(mut self) -> Result<SentTotals, Error> {
+    fn stop(mut self: Box<Self>) -> Result<SentTotals, Error> {
         self.stop_thread()?;
         let [packets, first, last] = bpf::read(&self.state, "generator")?;
         Ok(SentTotals {
@@ -555,12 +560,7 @@ impl Generator {
         })
     }
 
-    /// Waits until [`Traffic::count`] frames are sent, and stops the generator.
-    ///
-    /// # Errors
-    ///
-    /// No count was set, the deadline passed, or the generator failed.
-    pub fn finish(self, deadline: Duration) -> Result<SentTotals, Error> {
+    fn finish(self: Box<Self>, deadline: Duration) -> Result<SentTotals, Error> {
         let Some(count) = self.count else {
             return Err(Error::Value {
                 parameter: "traffic to be finished",
@@ -581,7 +581,9 @@ impl Generator {
         }
         self.stop()
     }
+}
 
+impl LiveGenerator {
     fn stop_thread(&mut self) -> Result<(), Error> {
         self.stop.store(true, Ordering::Relaxed);
         let Some(thread) = self.thread.take() else { return Ok(()) };
@@ -595,7 +597,7 @@ impl Generator {
     }
 }
 
-impl Drop for Generator {
+impl Drop for LiveGenerator {
     fn drop(&mut self) {
         if let Err(error) = self.stop_thread() {
             crate::print_error(&format!("xdpfwd-lab: {error}"));

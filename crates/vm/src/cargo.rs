@@ -22,11 +22,32 @@ struct Target {
     name: String,
 }
 
+/// Builds the suite's programs with the same features as its tests.
+pub(crate) fn build_programs(suite: &Suite) -> Result<()> {
+    if suite.programs.is_empty() {
+        return Ok(());
+    }
+    let programs = suite.programs.iter().flat_map(|program| ["--bin", program]);
+    let status = Command::new(program())
+        .args(["build", "--workspace", "--all-features"])
+        .args(programs)
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot start cargo")?;
+    if !status.success() {
+        bail!("the programs of suite {} do not build, see above", suite.name);
+    }
+    Ok(())
+}
+
+fn program() -> std::ffi::OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
 /// Builds the suite's test binary and returns its path. Selects the whole workspace, so that cargo
 /// reuses dependencies that `make test` has built.
 pub(crate) fn test_binary(suite: &Suite) -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let output = Command::new(program())
         .args(["test", "--no-run", "--workspace", "--all-features", "--test", suite.test_target])
         .args(["--message-format", "json-render-diagnostics"])
         .stdin(Stdio::null())

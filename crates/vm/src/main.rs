@@ -266,6 +266,7 @@ fn run(names: &[String], boot: &Boot, ci: bool, jobs: u8, arguments: &[String]) 
 impl SuiteRun<'_> {
     /// Builds the test binary. Returns the command that runs the tests in the machine.
     fn command(&self, arguments: &[String]) -> Result<Vec<String>> {
+        cargo::build_programs(self.suite)?;
         let binary = cargo::test_binary(self.suite)?;
         let mut command =
             vec![binary.display().to_string(), "--test-threads=1".into(), "--nocapture".into()];

@@ -9,7 +9,7 @@ pub(crate) mod row;
 mod rule_set;
 mod testpmd;
 mod xdp_redirect;
-mod xdpfwd;
+pub(crate) mod xdpfwd;
 
 use row::Row;
 

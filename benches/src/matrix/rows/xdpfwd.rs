@@ -37,35 +37,39 @@ pub(super) fn rows() -> Vec<Box<dyn Row>> {
     PATHS.iter().map(|path| Box::new(XdpfwdRow { path }) as Box<dyn Row>).collect()
 }
 
-impl XdpfwdRow {
-    fn name(&self) -> &'static str {
-        match self.path.name {
-            "zero-copy" => "af_xdp-zero-copy",
-            name => name,
-        }
+/// Returns the name of a path in the matrix.
+pub(crate) fn name(path: &PacketPath) -> &'static str {
+    match path.name {
+        "zero-copy" => "af_xdp-zero-copy",
+        name => name,
+    }
+}
+
+/// Returns the row of a path in the format of results.
+pub(crate) fn describe(path: &PacketPath) -> results::Row {
+    let (title, remark) = match path.name {
+        "packet" => ("packet sockets, recv/send", PACKET_REMARK),
+        "packet-mmsg" => ("packet sockets, recvmmsg/sendmmsg", PACKET_REMARK),
+        "packet-mmap" => ("packet sockets, PACKET_MMAP", PACKET_REMARK),
+        "af_xdp-skb" => ("AF_XDP, skb mode", ""),
+        "af_xdp-copy" => ("AF_XDP, copy mode", ""),
+        "xsk-rs" => ("AF_XDP through xsk-rs, copy mode", ""),
+        "zero-copy" => ("AF_XDP, zero-copy mode", ""),
+        name => (name, ""),
+    };
+    let copies = path.copies.iter().filter(|copy| copy.step != Step::FarEnd);
+    results::Row {
+        name: name(path).into(),
+        title: title.into(),
+        place: "user".into(),
+        remark: remark.into(),
+        copies: copies.map(|copy| copy.function.to_owned()).collect(),
     }
 }
 
 impl Row for XdpfwdRow {
     fn describe(&self) -> results::Row {
-        let (title, remark) = match self.path.name {
-            "packet" => ("packet sockets, recv/send", PACKET_REMARK),
-            "packet-mmsg" => ("packet sockets, recvmmsg/sendmmsg", PACKET_REMARK),
-            "packet-mmap" => ("packet sockets, PACKET_MMAP", PACKET_REMARK),
-            "af_xdp-skb" => ("AF_XDP, skb mode", ""),
-            "af_xdp-copy" => ("AF_XDP, copy mode", ""),
-            "xsk-rs" => ("AF_XDP through xsk-rs, copy mode", ""),
-            "zero-copy" => ("AF_XDP, zero-copy mode", ""),
-            name => (name, ""),
-        };
-        let copies = self.path.copies.iter().filter(|copy| copy.step != Step::FarEnd);
-        results::Row {
-            name: self.name().into(),
-            title: title.into(),
-            place: "user".into(),
-            remark: remark.into(),
-            copies: copies.map(|copy| copy.function.to_owned()).collect(),
-        }
+        describe(self.path)
     }
 
     fn prepare(
@@ -88,55 +92,56 @@ const PACKET_REMARK: &str = "The kernel also processes every packet.";
 
 impl XdpfwdRow {
     fn write_config(&self, column: &Column, environment: &Environment) -> Result<PathBuf> {
-        let stages = column.stages.iter().map(|stage| self.stage(column, *stage, environment));
+        let stages = column
+            .stages
+            .iter()
+            .map(|&wanted| stage(wanted, esp_files(name(self.path), column.name), environment));
         let (names, tables): (Vec<_>, Vec<_>) =
             stages.collect::<Result<Vec<_>>>()?.into_iter().unzip();
-        let file = format!("matrix-{}-{}.toml", self.name(), column.name);
+        let file = format!("matrix-{}-{}.toml", name(self.path), column.name);
         self.path.with_config(environment.core, "", |lab| {
             LabConfig { stages: &names, tables: &tables.join("\n"), ..lab }
                 .write(&environment.scratch, &file)
         })
     }
+}
 
-    /// Returns the name and the configuration of a stage.
-    fn stage(
-        &self,
-        column: &Column,
-        stage: Stage,
-        environment: &Environment,
-    ) -> Result<(&'static str, String)> {
-        Ok(match stage {
-            Stage::Filter { rules, place } => {
-                let rules = rule_set(environment, rules)?;
-                let place = if place == Place::Kernel { "kernel" } else { "user" };
-                ("fw", rules.stage(place, rules.verdict_for_passing(), "accept"))
-            }
-            Stage::Signatures => {
-                let file = signatures(environment)?.display().to_string();
-                let stage = "[stage.signatures]\nkind = \"payload\"\n";
-                ("signatures", format!("{stage}signatures = {file:?}\n"))
-            }
-            Stage::Seal(transform) => {
-                let [key, state] = esp_files(self.name(), column.name);
-                // `--check` reads the files.
-                create_esp_files(&environment.scratch, &[key.clone(), state.clone()], transform)?;
-                let stage = format!(
-                    "[stage.seal]\nkind = \"esp-seal\"\nlab = true\nmtu = {MTU}\n\
-                     state_file = \"{state}\"\n\n[[stage.seal.sa]]\nspi = 4097\n\
-                     transform = \"{transform}\"\nkey_file = \"{key}\"\n\
-                     source = \"192.0.2.1\"\ndestination = \"192.0.2.2\"\n"
-                );
-                ("seal", stage)
-            }
-            Stage::Memcpy => {
-                ("memcpy", "[stage.memcpy]\nkind = \"memcpy\"\ncopies = 1\n".to_owned())
-            }
-        })
-    }
+/// Returns the name and the configuration of a stage. `files` are the names of the key file and the
+/// state file of ESP, which are created in the scratch folder.
+pub(crate) fn stage(
+    stage: Stage,
+    files: [String; 2],
+    environment: &Environment,
+) -> Result<(&'static str, String)> {
+    Ok(match stage {
+        Stage::Filter { rules, place } => {
+            let rules = rule_set(environment, rules)?;
+            let place = if place == Place::Kernel { "kernel" } else { "user" };
+            ("fw", rules.stage(place, rules.verdict_for_passing(), "accept"))
+        }
+        Stage::Signatures => {
+            let file = signatures(environment)?.display().to_string();
+            let stage = "[stage.signatures]\nkind = \"payload\"\n";
+            ("signatures", format!("{stage}signatures = {file:?}\n"))
+        }
+        Stage::Seal(transform) => {
+            // `--check` reads the files.
+            create_esp_files(&environment.scratch, &files, transform)?;
+            let [key, state] = files;
+            let stage = format!(
+                "[stage.seal]\nkind = \"esp-seal\"\nlab = true\nmtu = {MTU}\n\
+                 state_file = \"{state}\"\n\n[[stage.seal.sa]]\nspi = 4097\n\
+                 transform = \"{transform}\"\nkey_file = \"{key}\"\n\
+                 source = \"192.0.2.1\"\ndestination = \"192.0.2.2\"\n"
+            );
+            ("seal", stage)
+        }
+        Stage::Memcpy => ("memcpy", "[stage.memcpy]\nkind = \"memcpy\"\ncopies = 1\n".to_owned()),
+    })
 }
 
 /// Shortens an error of xdpfwd: its first sentence, without its position in the file.
-fn brief_reason(error: &str) -> MissingReason {
+pub(crate) fn brief_reason(error: &str) -> MissingReason {
     if error.contains("which uses no XDP program") {
         return "packet sockets have no XDP program".into();
     }
