@@ -27,6 +27,9 @@ const LAB_FRAMES: [u32; 2] = [256, 16384];
 /// Packets that circulate through the stage alone. 1024 is the default of `bench-esp`. As many as
 /// 6144 circulate in the lab with the default UMEM: those of a fill ring and of an RX ring.
 const ALONE_FRAMES: [usize; 3] = [64, 1024, 6144];
+/// Packets that another core writes before they pass through the stage: a full RX ring, as in the
+/// lab under overload. The stage's core also does other work between batches.
+const OTHER_CORE_FRAMES: usize = 2048;
 /// Batches of a measurement alone.
 const BATCHES: usize = 4096;
 /// Length of the Ethernet header.
@@ -42,6 +45,8 @@ struct Run {
     lab: Vec<f64>,
     /// Alone, for each of [`ALONE_FRAMES`].
     alone: Vec<f64>,
+    /// Alone, with [`OTHER_CORE_FRAMES`] packets that the generator's core has written.
+    other_core: f64,
 }
 
 pub(super) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
@@ -64,8 +69,8 @@ pub(super) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
                     LabRun::measure(common, &environment.xdpfwd, &config, &traffic)?.stage_cycles(),
                 );
             }
-            let alone = alone(common, transform, backend, payload)?;
-            let run = Run { payload, round, lab, alone };
+            let (alone, other_core) = alone(common, transform, backend, payload)?;
+            let run = Run { payload, round, lab, alone, other_core };
             note(&format!("round {}: {}", round + 1, serde_json::to_string(&run)?));
             runs.push(run);
         }
@@ -80,20 +85,25 @@ pub(super) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     Ok(())
 }
 
-/// Measures the stage alone with each number of frames.
-fn alone(common: &Common, transform: &str, backend: &str, payload: u16) -> Result<Vec<f64>> {
+/// Measures the stage alone: with each number of frames, and with packets of another core.
+fn alone(common: &Common, transform: &str, backend: &str, payload: u16) -> Result<(Vec<f64>, f64)> {
     let found = Transform::ALL.into_iter().find(|found| found.name() == transform);
     let transform = found.with_context(|| format!("unknown transform {transform:?}"))?;
     let ignores_case = false;
     let backend = Backend::from_str(backend, ignores_case)
         .map_err(|_| anyhow!("unknown backend {backend:?}; use aws-lc, rustcrypto or ipsec-mb"))?;
     on_core(common.core, || {
-        let cycles = ALONE_FRAMES.map(|frames| -> Result<f64> {
-            let mut bench = StageBench::new(backend, transform, frames, payload.into())?;
-            let [seal, _open] = bench.round(BATCHES * xdpfwd_ipsec::BATCH / frames)?;
-            Ok(seal * clock::cycles_per_second() / 1e9)
-        });
-        cycles.into_iter().collect()
+        let cycles = |[seal, _open]: [f64; 2]| seal * clock::cycles_per_second() / 1e9;
+        let new = |frames| StageBench::new(backend, transform, frames, payload.into());
+        let passes = |frames| BATCHES * xdpfwd_ipsec::BATCH / frames;
+        let alone: Result<_> = ALONE_FRAMES
+            .into_iter()
+            .map(|frames| Ok(cycles(new(frames)?.round(passes(frames))?)))
+            .collect();
+        let frames = OTHER_CORE_FRAMES;
+        let other = common.traffic.generator_core;
+        let other_core = new(frames)?.round_of_other_core(passes(frames), common.core, other)?;
+        Ok((alone?, cycles(other_core)))
     })
 }
 
@@ -108,20 +118,25 @@ fn table(runs: &[Run], arguments: &Arguments, transform: &str, backend: &str) ->
     for frames in ALONE_FRAMES {
         let _ = write!(text, "{:>12}", format!("alone {frames}"));
     }
-    text += "   lab 16384 / alone 1024      lab 16384 / alone 6144      lab 256 / alone 1024\n";
+    text += "  other core";
+    text += "   lab 16384 / alone 1024      lab 16384 / alone 6144      lab 16384 / other core\n";
     for &payload in &arguments.payloads {
         let of_payload = || runs.iter().filter(|run| run.payload == payload);
         let _ = write!(text, "{payload:>7}");
-        let columns = LAB_FRAMES.len() + ALONE_FRAMES.len();
+        let figures = |run: &Run| -> Vec<f64> {
+            run.lab.iter().chain(&run.alone).copied().chain([run.other_core]).collect()
+        };
+        let columns = LAB_FRAMES.len() + ALONE_FRAMES.len() + 1;
         for column in 0..columns {
-            let values =
-                of_payload().filter_map(|run| run.lab.iter().chain(&run.alone).nth(column));
-            let median = Median::of(values.copied()).map_or(f64::NAN, |median| median.median);
+            let values = of_payload().filter_map(|run| figures(run).get(column).copied());
+            let median = Median::of(values).map_or(f64::NAN, |median| median.median);
             let _ = write!(text, "{median:>12.0}");
         }
-        for (lab, alone) in [(1, 1), (1, 2), (0, 1)] {
+        // Columns of the divisors.
+        let first_alone = LAB_FRAMES.len();
+        for divisor in [first_alone + 1, first_alone + 2, columns - 1] {
             let ratios =
-                of_payload().filter_map(|run| Some(run.lab.get(lab)? / run.alone.get(alone)?));
+                of_payload().filter_map(|run| Some(run.lab[1] / figures(run).get(divisor)?));
             let ratio = Median::of(ratios).map_or("n/a".to_owned(), |ratio| {
                 format!("{:.2} [{:.2}, {:.2}]", ratio.median, ratio.low, ratio.high)
             });
@@ -132,7 +147,9 @@ fn table(runs: &[Run], arguments: &Arguments, transform: &str, backend: &str) ->
     }
     text + "lab N: from the ledger, with umem.frames = N. alone N: N packets circulate through the \
             stage (bench-esp: 1024).\nIn the lab, another core writes each packet before the stage \
-            reads it; alone, the same core does.\n"
+            reads it; alone, the same core does. other core:\nalone, but the generator's core \
+            writes 2048 packets (a full RX ring) before the stage reads them, and the stage's \
+            core touches other\nmemory before each batch, as in the kernel's transmit path.\n"
 }
 
 #[cfg(test)]
@@ -155,9 +172,10 @@ mod tests {
             round,
             lab: vec![110.0 * factor, 150.0 * factor],
             alone: vec![90.0 * factor, 100.0 * factor, 125.0 * factor],
+            other_core: 151.0 * factor,
         };
         let text = table(&[run(0, 1.0), run(1, 2.0)], &arguments, "aes-128-gcm", "aws-lc");
-        for ratio in ["1.50 [1.50, 1.50]", "1.20 [1.20, 1.20]", "1.10 [1.10, 1.10]"] {
+        for ratio in ["1.50 [1.50, 1.50]", "1.20 [1.20, 1.20]", "0.99 [0.99, 0.99]"] {
             assert!(text.contains(ratio), "{text}");
         }
     }

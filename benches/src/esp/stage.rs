@@ -2,7 +2,8 @@
 //!
 //! The path has both stages, so packets leave it unchanged and circulate.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::hint::black_box;
 use std::mem;
 use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
@@ -11,6 +12,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use xdpfwd_ipsec::Transform;
@@ -31,6 +34,8 @@ pub(crate) struct StageBench {
     count: usize,
     /// For sealing and opening.
     samples: [Samples; 2],
+    /// Whether the core does other work before each batch of a stage.
+    has_other_work: Rc<Cell<bool>>,
     _folder: TempDir,
 }
 
@@ -63,13 +68,20 @@ impl StageBench {
         let seal = format!("mtu = 9216\n{}{sa}source = \"192.0.2.1\"\n", common("seal"));
         let open = format!("{}{sa}", common("open"));
         let samples = [Samples::default(), Samples::default()];
+        let has_other_work = Rc::new(Cell::new(false));
         let stages = [
             build::<xdpfwd_stages::EspSealConfig>(&seal, folder.path())?,
             build::<xdpfwd_stages::EspOpenConfig>(&open, folder.path())?,
         ];
         let chain =
             stages.into_iter().zip(&samples).zip(["out", "in"]).map(|((stage, samples), name)| {
-                NamedStage::new(name, TimedStage { stage, samples: Rc::clone(samples) })
+                let stage = TimedStage {
+                    stage,
+                    samples: Rc::clone(samples),
+                    has_other_work: Rc::clone(&has_other_work),
+                    other_memory: vec![1; OTHER_MEMORY],
+                };
+                NamedStage::new(name, stage)
             });
 
         let frames = u32::try_from(count.max(4096)).unwrap_or(u32::MAX);
@@ -93,17 +105,47 @@ impl StageBench {
             .path(PortId(0), PortId(1), chain.collect())
             .ledger(false)
             .build()?;
-        Ok(Self { worker, frames, count, samples, _folder: folder })
+        Ok(Self { worker, frames, count, samples, has_other_work, _folder: folder })
     }
 
     /// Processes all packets `passes` times. Returns the batches' median time per packet in
     /// nanoseconds, for sealing and opening.
     pub(crate) fn round(&mut self, passes: usize) -> Result<[f64; 2]> {
+        self.round_with(passes, |_| Ok(()))
+    }
+
+    /// Like [`Self::round`], but with caches as in the lab. Another core writes all packets before
+    /// each pass, as a receiving core does; this thread moves between the two cores. Before each
+    /// batch, this core reads other memory, as it does in the kernel's transmit path.
+    pub(crate) fn round_of_other_core(
+        &mut self,
+        passes: usize,
+        core: usize,
+        other: usize,
+    ) -> Result<[f64; 2]> {
+        self.has_other_work.set(true);
+        self.round_with(passes, |frames| {
+            move_to(other)?;
+            for frame in frames.iter_mut() {
+                let packet = black_box(frame.to_vec());
+                frame.copy_from_slice(&packet);
+            }
+            move_to(core)
+        })
+    }
+
+    /// Calls `prepare` before each pass.
+    fn round_with(
+        &mut self,
+        passes: usize,
+        prepare: impl Fn(&mut Vec<Frame>) -> Result<()>,
+    ) -> Result<[f64; 2]> {
         // The first pass warms up.
         for pass in 0..=passes {
             if pass == 1 {
                 self.samples.iter().for_each(|samples| samples.borrow_mut().clear());
             }
+            prepare(&mut self.frames.borrow_mut())?;
             let batches = self.count / xdpfwd_ipsec::BATCH;
             let wanted_samples = self.samples[0].borrow().len() + batches;
             while self.samples[0].borrow().len() < wanted_samples {
@@ -125,6 +167,14 @@ impl StageBench {
             values[values.len() / 2]
         }))
     }
+}
+
+/// Moves this thread to a core.
+fn move_to(core: usize) -> Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core)?;
+    let this_thread = Pid::from_raw(0);
+    sched_setaffinity(this_thread, &cores).with_context(|| format!("cannot run on core {core}"))
 }
 
 fn build<C: StageConfig + DeserializeOwned>(text: &str, folder: &Path) -> Result<Box<dyn Stage>> {
@@ -153,13 +203,25 @@ fn packet(size: usize) -> Vec<u8> {
 /// Length of the IPv4 and UDP headers in bytes.
 pub(super) const MIN_SIZE: usize = 28;
 
+/// Memory that the kernel touches, roughly, to transmit a batch over a veth: for each packet a
+/// socket buffer with its data, and a page of the other end.
+const OTHER_MEMORY: usize = 64 * 6144;
+
 struct TimedStage {
     stage: Box<dyn Stage>,
     samples: Samples,
+    has_other_work: Rc<Cell<bool>>,
+    other_memory: Vec<u8>,
 }
 
 impl Stage for TimedStage {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
+        if self.has_other_work.get() {
+            const CACHE_LINE: usize = 64;
+            for byte in self.other_memory.iter_mut().step_by(CACHE_LINE) {
+                *byte = black_box(*byte);
+            }
+        }
         let packets = view.len() as f64;
         let start = Instant::now();
         self.stage.process(view, cx);
