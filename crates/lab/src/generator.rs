@@ -34,7 +34,7 @@ impl SentTotals {
 }
 
 /// The operations of each kind of generator. Dropping it stops it.
-pub(crate) trait Source: Debug + Send {
+pub(crate) trait Source: Debug + Send + Sync {
     fn sent(&self) -> Result<Counters, Error>;
     fn grant(&self, packets: u64) -> Result<(), Error>;
     fn is_running(&self) -> bool;
