@@ -132,13 +132,17 @@ impl Measure for Lab {
         cell.run(&self.common, &size, round)
     }
 
-    fn session(&mut self, name: &CellName) -> Result<Box<dyn Session + '_>> {
+    fn session(&self, name: &CellName, latency: bool) -> Result<Box<dyn Session + '_>> {
         let (cell, size) = self.cell(name)?;
-        Ok(Box::new(cell.session(&self.common, &size)?))
+        Ok(Box::new(cell.session(&self.common, &size, latency)?))
     }
 }
 
 impl Session for cell::Session {
+    fn can_have_latency(&self) -> bool {
+        self.can_have_latency
+    }
+
     fn trial(&mut self, pps: u64, seconds: f64) -> Result<(TrialCounts, Option<Histogram>)> {
         let cell::Trial { sent, received, offered_pps, latency } =
             cell::Session::trial(self, pps, seconds)?;
