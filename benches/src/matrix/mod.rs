@@ -75,6 +75,7 @@ pub(crate) fn run(arguments: Arguments, stop: &Stop) -> Result<()> {
     };
     let durations = arguments.durations(&plan);
     lab.set_durations(durations.window, durations.warmup);
+    lab.accept_disturbed = arguments.accept_disturbed;
     let this_program = std::env::current_exe().context("cannot find this program")?;
     let settings = Settings {
         commit: machine.commit.clone(),
@@ -83,7 +84,12 @@ pub(crate) fn run(arguments: Arguments, stop: &Stop) -> Result<()> {
         seconds: durations.window,
         warmup: durations.warmup,
         trial_seconds: durations.trial,
-        traffic: format!("core {}, {:?}", common.core, lab.common().traffic),
+        traffic: format!(
+            "core {}, {:?}, accept disturbed: {}",
+            common.core,
+            lab.common().traffic,
+            lab.accept_disturbed
+        ),
         generator: common.traffic.generator().used.name().to_owned(),
         plan,
     };

@@ -67,6 +67,10 @@ pub(crate) struct Arguments {
     /// Seconds of each trial that confirms a rate, and of each measurement of latency
     #[arg(long, value_name = "SECONDS", default_value_t = 0.75, value_parser = parse_seconds)]
     trial_seconds: f64,
+    /// Accept second windows that other programs disturbed: shows whether rows work on a busy
+    /// machine; the figures are worthless
+    #[arg(long)]
+    pub(crate) accept_disturbed: bool,
     /// List rows and columns, and exit (no root)
     #[arg(long)]
     pub(crate) list: bool,
