@@ -2,10 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
+    io::Write as _,
     path::{Path, PathBuf},
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -14,6 +15,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::Serialize;
@@ -59,10 +62,10 @@ pub(crate) fn build_output() -> Result<PathBuf> {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct TrafficOptions {
     /// Seconds measured in each run
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 3.0, value_parser = parse_seconds)]
     pub(crate) seconds: f64,
     /// Seconds of traffic before the measurement
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5, value_parser = parse_seconds)]
     pub(crate) warmup: f64,
     /// Core of the generator
     #[arg(long, value_name = "CORE", default_value_t = 0)]
@@ -71,6 +74,14 @@ pub(crate) struct TrafficOptions {
     /// kernel, live frames are used, and the results say so
     #[arg(long, value_enum, value_name = "GENERATOR", default_value_t = GeneratorName::Live)]
     pub(crate) generator: GeneratorName,
+}
+
+/// Parses a duration in seconds.
+pub(crate) fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("use 0 to 3600 seconds".to_owned()),
+    }
 }
 
 /// The values of `--generator`.
@@ -170,8 +181,8 @@ impl Common {
         self.traffic.warmup()
     }
 
-    /// Creates the scratch folder. Paths are absolute, because `ip netns exec` searches PATH for a
-    /// relative name without slashes.
+    /// Creates the scratch folder, and locks it for this process. Paths are absolute, because `ip
+    /// netns exec` searches PATH for a relative name without slashes.
     pub(crate) fn environment(&self) -> Result<Environment> {
         let absolute = |path: &Path| {
             path.canonicalize().with_context(|| {
@@ -185,6 +196,7 @@ impl Common {
         let scratch = output.join("bench-scratch");
         let xdpfwd = self.xdpfwd.clone().unwrap_or_else(|| output.join("xdpfwd"));
         fs::create_dir_all(&scratch).with_context(|| format!("creating {}", scratch.display()))?;
+        lock_scratch(&scratch)?;
         Ok(Environment {
             xdpfwd: absolute(&xdpfwd)?,
             sources: absolute(&self.peers)?,
@@ -286,6 +298,42 @@ impl Common {
     /// Returns the folder of the results of all days.
     pub(crate) fn results(&self) -> &Path {
         &self.results
+    }
+}
+
+/// Locks the scratch folder until this process ends. A second measurement would replace the
+/// configurations, keys and programs of the first, and both would share the cores.
+pub(crate) fn lock_scratch(scratch: &Path) -> Result<()> {
+    // By path: a process may prepare a measurement twice.
+    static LOCKS: Mutex<BTreeMap<PathBuf, Flock<File>>> = Mutex::new(BTreeMap::new());
+    let mut locks = LOCKS.lock().unwrap_or_else(PoisonError::into_inner);
+    if !locks.contains_key(scratch) {
+        locks.insert(scratch.to_owned(), lock_file(&scratch.join("lock"))?);
+    }
+    Ok(())
+}
+
+/// Locks a file, and writes the number of this process into it. The kernel releases the lock when
+/// the process ends.
+fn lock_file(path: &Path) -> Result<Flock<File>> {
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
+    let file = file.with_context(|| format!("opening {}", path.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut lock) => {
+            lock.set_len(0)
+                .and_then(|()| write!(lock, "{}", std::process::id()))
+                .with_context(|| format!("writing {}", path.display()))?;
+            Ok(lock)
+        }
+        Err((_, Errno::EWOULDBLOCK)) => {
+            let pid = fs::read_to_string(path).unwrap_or_default();
+            bail!(
+                "cannot measure: another `xdpfwd-bench` (pid {pid}) measures on this machine and \
+                 uses {}; wait until it has ended, or stop it with `kill {pid}`",
+                path.display()
+            )
+        }
+        Err((_, error)) => Err(error).with_context(|| format!("locking {}", path.display())),
     }
 }
 
@@ -407,6 +455,27 @@ pub(crate) fn settle(sink: &Sink) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn second_lock_of_a_file_names_the_process_that_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        // A longer number that a process left behind.
+        fs::write(&path, "12345678901234567890").unwrap();
+        let lock = lock_file(&path).unwrap();
+        let error = lock_file(&path).unwrap_err().to_string();
+        assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
+        drop(lock);
+        lock_file(&path).unwrap();
+    }
+
+    #[test]
+    fn scratch_folder_may_be_locked_twice_by_one_process() {
+        let folder = tempfile::tempdir().unwrap();
+        lock_scratch(folder.path()).unwrap();
+        lock_scratch(folder.path()).unwrap();
+        assert!(lock_file(&folder.path().join("lock")).is_err());
+    }
 
     #[test]
     fn missing_pktgen_is_replaced_by_live_frames_with_reason() {

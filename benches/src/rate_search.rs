@@ -8,12 +8,18 @@
 //! [`Limits::precision`] below the lowest rate that failed, both in trials of the full duration. A
 //! trial that fails is repeated, and the rate fails only if every attempt fails: on a virtual
 //! machine, the hypervisor sometimes takes a core away for milliseconds, and the packets lost then
-//! are not the device's fault. A trial in which the generator was disturbed does not count at all.
+//! are not the device's fault. A trial in which the generator was disturbed does not count at all:
+//! it shows nothing about the rate that was asked for.
 
 use anyhow::Result;
 
-/// A generator that sends less than this share of what was asked for is at its limit, or disturbed.
+/// A generator that sends less than this share of what was asked for is at its limit.
 const GENERATOR_LIMIT: f64 = 0.9;
+/// A generator below its limit that sends less than this share of what was asked for is disturbed:
+/// its pacing takes up to 2 %.
+const PACED_SHARE: f64 = 0.97;
+/// Allowed distance from the share that a generator that is always slow has shown to reach.
+const SHARE_MARGIN: f64 = 0.98;
 /// After this many times the usual number of attempts at a rate, disturbed attempts count.
 const MAX_DISTURBED: usize = 3;
 
@@ -51,7 +57,7 @@ impl Limits {
     }
 }
 
-/// What a trial counted.
+/// The counts of a trial.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct TrialCounts {
     /// Packets that the generator sent, and their rate in packets per second.
@@ -83,6 +89,9 @@ pub(crate) struct FoundRate {
     pub(crate) upper_pps: Option<f64>,
     /// Trials of the search until it had this rate, for all goals together.
     pub(crate) trials: u32,
+    /// Whether the rate has the precision of [`Limits`]. If not, the trials ran out before, and the
+    /// rate may be that of shorter trials.
+    pub(crate) is_complete: bool,
 }
 
 /// Finds the rate of each goal. `goals` are shares of packets that may be lost, such as 0 and
@@ -101,7 +110,14 @@ pub(crate) fn search(
 ) -> Result<Vec<FoundRate>> {
     let mut goals = goals.to_vec();
     goals.sort_by(f64::total_cmp);
-    let mut search = Search { limits, trial, rates: Vec::new(), trials: 0, generator_pps: 0.0 };
+    let mut search = Search {
+        limits,
+        trial,
+        rates: Vec::new(),
+        trials: 0,
+        generator_pps: 0.0,
+        generator_share: PACED_SHARE,
+    };
     let mut ranges = vec![Range::default(); goals.len()];
     let mut trials = vec![0; goals.len()];
     let phases = limits.seconds.len();
@@ -117,11 +133,16 @@ pub(crate) fn search(
         .into_iter()
         .zip(ranges)
         .zip(trials)
-        .map(|((allowed_loss, range), trials)| FoundRate {
-            allowed_loss,
-            pps: range.passed.map(|bound| bound.offered_pps),
-            upper_pps: range.failed.map(|bound| bound.offered_pps),
-            trials,
+        .map(|((allowed_loss, range), trials)| {
+            let pps = range.passed.map(|bound| bound.offered_pps);
+            FoundRate {
+                allowed_loss,
+                pps,
+                // The generator sends some percent less than asked, but not always the same.
+                upper_pps: range.failed.map(|bound| bound.offered_pps.max(pps.unwrap_or(0.0))),
+                trials,
+                is_complete: !range.is_cut_off,
+            }
         })
         .collect())
 }
@@ -153,6 +174,22 @@ impl Bound {
 struct Range {
     passed: Option<Bound>,
     failed: Option<Bound>,
+    /// Whether the trials ran out before the range had its width.
+    is_cut_off: bool,
+}
+
+impl Range {
+    /// Returns the range when trials run out: a bound of the phase before is better than none,
+    /// unless a longer trial contradicts it.
+    fn cut_off(self, hint: Self) -> Self {
+        let passed = self.passed.or_else(|| {
+            hint.passed.filter(|hint| self.failed.is_none_or(|failed| hint.pps < failed.pps))
+        });
+        let failed = self.failed.or_else(|| {
+            hint.failed.filter(|hint| self.passed.is_none_or(|passed| hint.pps > passed.pps))
+        });
+        Self { passed, failed, is_cut_off: true }
+    }
 }
 
 enum Verdict {
@@ -167,6 +204,8 @@ struct Search<'a, F> {
     trials: u32,
     /// The highest rate that the generator has sent.
     generator_pps: f64,
+    /// The share of a rate that the generator must send so that the trial counts.
+    generator_share: f64,
 }
 
 impl<F: FnMut(f64, f64) -> Result<TrialCounts>> Search<'_, F> {
@@ -212,13 +251,7 @@ impl<F: FnMut(f64, f64) -> Result<TrialCounts>> Search<'_, F> {
             match self.verdict(phase, pps, goal)? {
                 Some(Verdict::Passed(bound)) => range.passed = Some(bound),
                 Some(Verdict::Failed(bound)) => range.failed = Some(bound),
-                // No more trials: what the phase before found is better than nothing.
-                None => {
-                    return Ok(Range {
-                        passed: range.passed.or(hint.passed),
-                        failed: range.failed.or(hint.failed),
-                    });
-                }
+                None => return Ok(range.cut_off(hint)),
             }
         }
     }
@@ -267,20 +300,39 @@ impl<F: FnMut(f64, f64) -> Result<TrialCounts>> Search<'_, F> {
             let counts = (self.trial)(pps, self.limits.seconds[phase])?;
             self.generator_pps = self.generator_pps.max(counts.offered_pps);
             self.rates[index].attempts.push(counts);
+            self.learn_share(index);
         }
+    }
+
+    /// Lowers the share that the generator must send if it never reaches it at a rate: so other
+    /// rates do not take as many attempts.
+    fn learn_share(&mut self, index: usize) {
+        let rate = &self.rates[index];
+        let best = rate.attempts.iter().map(|attempt| attempt.offered_pps).fold(0.0, f64::max);
+        if self.is_always_disturbed(rate) && best < self.generator_share * rate.pps {
+            self.generator_share = SHARE_MARGIN * best / rate.pps;
+        }
+    }
+
+    fn is_always_disturbed(&self, rate: &TestedRate) -> bool {
+        rate.attempts.len() >= MAX_DISTURBED * self.limits.attempts.max(1)
     }
 
     /// Returns `None` if another attempt is needed.
     ///
-    /// An attempt in which the generator sent much less than it should and can does not count: it
-    /// says nothing about the rate that was asked for. After [`MAX_DISTURBED`] times as many
-    /// attempts, they count nevertheless: the generator seems to have become slower.
+    /// An attempt in which the generator sent less than it should and can does not count: it says
+    /// nothing about the rate that was asked for. After [`MAX_DISTURBED`] times as many attempts,
+    /// those with the highest rates count nevertheless: the generator is slower than it was.
     fn decide(&self, rate: &TestedRate, goal: f64) -> Option<Verdict> {
-        let is_always_disturbed =
-            rate.attempts.len() >= MAX_DISTURBED * self.limits.attempts.max(1);
+        let is_always_disturbed = self.is_always_disturbed(rate);
+        let most = rate.attempts.iter().map(|attempt| attempt.offered_pps).fold(0.0, f64::max);
+        let expected_pps = match rate.pps <= self.generator_pps {
+            true => self.generator_share * rate.pps,
+            false => GENERATOR_LIMIT * self.generator_pps,
+        };
         let enough_pps = match is_always_disturbed {
-            true => 0.0,
-            false => GENERATOR_LIMIT * rate.pps.min(self.generator_pps),
+            true => expected_pps.min(SHARE_MARGIN * most),
+            false => expected_pps,
         };
         let valid = || rate.attempts.iter().filter(|attempt| attempt.offered_pps >= enough_pps);
         let best = valid().min_by(|a, b| a.loss().total_cmp(&b.loss()))?;
@@ -297,7 +349,8 @@ impl<F: FnMut(f64, f64) -> Result<TrialCounts>> Search<'_, F> {
             true => Bound { pps: bound.offered_pps.max(self.limits.min_pps), ..bound },
             false => bound,
         };
-        (valid().count() >= self.limits.attempts.max(1)).then_some(Verdict::Failed(bound))
+        let is_repeated = valid().count() >= self.limits.attempts.max(1) || is_always_disturbed;
+        is_repeated.then_some(Verdict::Failed(bound))
     }
 }
 

@@ -159,9 +159,12 @@ pub struct Unavailable {
 /// One run of one cell.
 ///
 /// A run has two windows. In the first, the generator sends as fast as it can: the rates. In the
-/// second, it sends slightly more than the path forwards: cycles, system calls and context
+/// second, it sends about 5 % more than the path forwards: cycles, system calls and context
 /// switches. There, the forwarding core is not idle, and few packets are received only to be
 /// dropped.
+///
+/// All rates include the work of the sink, which runs on the forwarding core
+/// ([`Cycles::far_end`]); [`Run::path_pps`] does not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     pub row: String,
@@ -179,7 +182,16 @@ pub struct Run {
     /// Packets per second sent and forwarded in the second window.
     pub paced_offered_pps: f64,
     pub paced_forwarded_pps: f64,
-    /// Cycles of all cores per forwarded packet; `None` if sampling is unavailable.
+    /// The rate that the generator was asked for in the second window, divided by `forwarded_pps`.
+    #[serde(default)]
+    pub paced_factor: Option<f64>,
+    /// Packets per second of the forwarding core without the sink's work: `tsc_hz` divided by the
+    /// cycles of user, system call and softirq on this core, per forwarded packet. A rate that was
+    /// calculated, not measured; `None` if sampling is unavailable.
+    #[serde(default)]
+    pub path_pps: Option<f64>,
+    /// Cycles per forwarded packet of the generator's core and the forwarder's core, without the
+    /// generator's own; `None` if sampling is unavailable.
     pub cycles: Option<Cycles>,
     /// Cycles per packet of the security stages, from xdpfwd's ledger (`row` must be a path of
     /// xdpfwd).
@@ -208,7 +220,8 @@ pub struct Cycles {
     pub system_call: f64,
     /// In softirqs of the receiving and the transmitting interface.
     pub softirq: f64,
-    /// In the other end of the transmitting veth: not part of forwarding.
+    /// In the other end of the transmitting veth, the sink: not part of forwarding. It runs on the
+    /// forwarding core, so it lowers the rates.
     pub far_end: f64,
     /// Number of samples of these accounts.
     pub samples: u64,
@@ -264,6 +277,15 @@ pub struct Rate {
     /// generator's maximum.
     pub upper_pps: Option<f64>,
     pub trials: u32,
+    /// Whether the search reached its precision. If not, it ran out of trials: the rate is between
+    /// `pps` and `upper_pps`, which may be far apart.
+    #[serde(default = "yes")]
+    pub is_complete: bool,
+}
+
+/// The value of [`Rate::is_complete`] in results of versions without the field.
+fn yes() -> bool {
+    true
 }
 
 /// Latency at a share of a cell's no-drop rate.
@@ -275,6 +297,9 @@ pub struct Latency {
     /// Share of the no-drop rate: 0.1, 0.5 or 0.9.
     pub load: f64,
     pub offered_pps: f64,
+    /// Share of the packets that were lost meanwhile: they have no latency.
+    #[serde(default)]
+    pub loss: Option<f64>,
     /// From the generator to the sink, in nanoseconds.
     pub p50_ns: f64,
     pub p99_ns: f64,

@@ -32,8 +32,8 @@ pub(super) struct CopyRun {
     pub(super) round: u32,
     /// Packets per second at the sink while the generator sent as fast as it could.
     pub(super) forwarded_pps: f64,
-    /// CPU time of xdpfwd's worker and of the softirqs of its core meanwhile, per packet at the sink: the lower quartile of the
-    /// parts of the window. The worker was never idle.
+    /// CPU time of xdpfwd's worker and of its core's ksoftirqd meanwhile, per packet at the sink:
+    /// the lower quartile of the parts of the window. The worker was never idle.
     pub(super) forwarding_cycles: f64,
     /// Packets per second that the generator sent in the second window, at a rate that the path can
     /// forward.
@@ -46,7 +46,7 @@ pub(super) struct CopyRun {
     pub(super) lost: f64,
 }
 
-/// What all runs have in common.
+/// The setup that all runs share.
 pub(super) struct CopyLab<'a> {
     pub(super) common: &'a Common,
     pub(super) environment: &'a Environment,
@@ -147,7 +147,7 @@ impl CopyLab<'_> {
     }
 
     /// Sends as fast as possible. Returns packets per second at the sink, and cycles of the worker
-    /// per packet.
+    /// and of ksoftirqd per packet.
     fn flood(
         &self,
         chain: &Chain,

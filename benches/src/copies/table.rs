@@ -55,10 +55,10 @@ pub(super) fn calibrations(calibrations: &[Calibration], sizes: &[u16]) -> Strin
         }
         let _ = writeln!(text, "   {}", interval(calibrated(calibrations, get).into_values(), 0));
     }
-    text + "warm: a burst of 64 frames, in the L2 cache. cold: memory of this core that does not fit into its L2 cache. \
-            source, target of other core:\nthe other core has just written the source, or read the \
-            target, in a UMEM's order. The cost of the system call is included\nand does not \
-            depend on the length.\n"
+    text + "warm: a burst of 64 frames, in the L2 cache. cold: memory of this core that does not \
+            fit into its L2 cache. source,\ntarget of other core: the other core has just written \
+            the source, or read the target, in a UMEM's order. The cost of the\nsystem call is \
+            included and does not depend on the length.\n"
 }
 
 fn interval(values: impl Iterator<Item = f64>, digits: usize) -> String {
@@ -197,11 +197,12 @@ pub(super) fn paths(results: &Results, sizes: &[u16]) -> String {
         }
     }
     text + "receiving: softirqs on the generator's core, per packet sent, at a rate without losses. \
-            forwarding: CPU time of xdpfwd's\nworker, per packet forwarded, including the far end, \
-            under overload. as warm: the slope in warm copies. measured: the\nslope in copies of \
-            the memory that each counted copy reads and writes (docs/copies.md). confirmed: the \
-            interval lies\nwithin 0.5 of the counted number; differs: it lies outside; \
-            inconclusive: neither. sampled: kernel functions that copy,\non both cores.\n"
+            forwarding: CPU time of xdpfwd's\nworker and of ksoftirqd, per packet forwarded, \
+            including the far end, under overload. as warm: the slope in warm copies.\nmeasured: \
+            the slope in copies of the memory that each counted copy reads and writes \
+            (docs/copies.md). confirmed: the\ninterval lies within 0.5 of the counted number; \
+            differs: it lies outside; inconclusive: neither. sampled: kernel functions\nthat copy, \
+            on both cores.\n"
 }
 
 fn write_cycles(

@@ -9,27 +9,22 @@ use xdpfwd_lab::{
     SinkCounters, Traffic, VethDropCounts, Window,
 };
 use xdpfwd_perf::Switches;
+use xdpfwd_xsk::clock;
 
 use super::{
     columns::{COLUMNS, Column},
+    paced::{Attempts, Decision, SampleCounts},
     rows::{
         self,
         row::{MTU, Prepared, Progress, Row, Running, Stopped},
     },
-    sampled::{self, Sampling},
+    sampled::{self, Measured, Sampling},
 };
 use crate::{
     common::{Common, settle},
     forwarders::Environment,
     rule_sets::passing,
 };
-
-/// Rates of the second window, as multiples of the rate forwarded in the first. A process that
-/// forwards everything polls in vain for part of the time, so the window is repeated at the next
-/// rate.
-const PACED: [f64; 3] = [1.05, 1.15, 1.3];
-/// Share of the offered packets that a busy process forwards at most.
-const BUSY: f64 = 0.995;
 
 /// Returns all rows, in the order of tables.
 pub(crate) fn all_rows() -> Vec<Box<dyn Row>> {
@@ -112,12 +107,14 @@ pub(crate) fn prepare(
 }
 
 impl Cell {
-    /// Measures one run, in a new lab; see [`results::Run`].
+    /// Measures one run, in a new lab; see [`results::Run`]. Fails if other programs disturb the
+    /// second window, unless `accept_disturbed`.
     pub(crate) fn run(
         &self,
         common: &Common,
         size: &FrameSize,
         round: u32,
+        accept_disturbed: bool,
     ) -> Result<results::Run> {
         let mut lab = Lab::start(self, common, *size, false)?;
         let first = lab.measure_rate()?;
@@ -129,26 +126,25 @@ impl Cell {
                 self.path.commands()
             );
         }
-        let mut second = lab.measure_cost(PACED[0] * first.forwarded_pps(), &first)?;
-        for factor in &PACED[1..] {
-            let offered = second.window.offered_pps();
-            let is_busy = second.window.forwarded_pps() < BUSY * offered;
-            // The kernel does not poll in vain.
-            if lab.running.pid().is_none() || is_busy || offered >= 0.9 * first.offered_pps() {
-                break;
+        let mut attempts = Attempts::new(&first, lab.running.pid().is_some());
+        let second = loop {
+            let second = lab.measure_cost(attempts.pps(), &first)?;
+            let samples =
+                second.measured.map(|m| SampleCounts { samples: m.cycles.samples, lost: m.lost });
+            match attempts.judge(&second.window, samples) {
+                Decision::Accept => break second,
+                Decision::Repeat => lab.running.check()?,
+                Decision::Fail(_) if accept_disturbed && second.window.forwarded.packets > 0 => {
+                    break second;
+                }
+                Decision::Fail(reason) => bail!(
+                    "the second window is invalid at every attempt: {reason}; check whether other \
+                     programs use both cores, then measure this row again"
+                ),
             }
-            second = lab.measure_cost(factor * first.forwarded_pps(), &first)?;
-        }
+        };
         let end = lab.stop()?;
         let mean_bytes = first.offered.bytes as f64 / first.offered.packets.max(1) as f64;
-        if second.window.forwarded.packets == 0 {
-            bail!(
-                "the path forwarded {} packets in the first window, and none in the second, at \
-                 {:.0} packets per second; check whether other programs use its core",
-                first.forwarded.packets,
-                second.window.offered_pps()
-            );
-        }
         let [voluntary, involuntary] = second.switches_per_packet();
         Ok(results::Run {
             row: self.row.clone(),
@@ -160,7 +156,12 @@ impl Cell {
             forwarded_gbps: first.forwarded_pps() * mean_bytes * 8.0 / 1e9,
             paced_offered_pps: second.window.offered_pps(),
             paced_forwarded_pps: second.window.forwarded_pps(),
-            cycles: second.cycles,
+            paced_factor: Some(attempts.paced_factor()),
+            path_pps: second
+                .measured
+                .map(|measured| clock::cycles_per_second() / measured.forwarding_core)
+                .filter(|pps| pps.is_finite()),
+            cycles: second.measured.map(|measured| measured.cycles),
             stage_cycles: second
                 .progress
                 .filter(|_| !self.column.stages.is_empty())
@@ -175,12 +176,20 @@ impl Cell {
         })
     }
 
-    /// Starts the path in a new lab for several trials.
-    pub(crate) fn session(&self, common: &Common, size: &FrameSize) -> Result<Session> {
+    /// Starts the path in a new lab for several trials. `latency`: the sink measures latencies, if
+    /// packets can carry the send time.
+    pub(crate) fn session(
+        &self,
+        common: &Common,
+        size: &FrameSize,
+        latency: bool,
+    ) -> Result<Session> {
         // ESP hides the send time in the packets, and pktgen writes none.
         let is_live = common.traffic.generator().kind() == GeneratorKind::Live;
-        let has_latency = is_live && !self.path.encapsulates();
-        Ok(Session { lab: Lab::start(self, common, *size, has_latency)?, has_latency })
+        let can_have_latency = is_live && !self.path.encapsulates();
+        let has_latency = latency && can_have_latency;
+        let lab = Lab::start(self, common, *size, has_latency)?;
+        Ok(Session { lab, has_latency, can_have_latency })
     }
 }
 
@@ -188,6 +197,8 @@ impl Cell {
 pub(crate) struct Session {
     lab: Lab,
     has_latency: bool,
+    /// Whether packets can carry the send time.
+    pub(crate) can_have_latency: bool,
 }
 
 /// The result of sending at one rate for some time.
@@ -196,7 +207,7 @@ pub(crate) struct Trial {
     pub(crate) received: u64,
     /// Packets per second that the generator sent: up to 2 % less than asked for, or its maximum.
     pub(crate) offered_pps: f64,
-    /// `None` with ESP, which hides the send time.
+    /// `None` if the session does not measure it.
     pub(crate) latency: Option<Histogram>,
 }
 
@@ -246,8 +257,8 @@ struct Lab {
 /// The results of the second window.
 struct Cost {
     window: Window,
-    cycles: Option<results::Cycles>,
-    /// What xdpfwd reported during the window.
+    measured: Option<Measured>,
+    /// The increase of xdpfwd's own counters.
     progress: Option<Progress>,
     syscalls: Option<f64>,
     switches: Option<Switches>,
@@ -305,14 +316,18 @@ impl Lab {
         let pid = self.running.pid();
         let switches = || pid.map(Switches::of_process).transpose();
         let threads = pid.map(threads).transpose()?.unwrap_or_default();
-        let (before, switches_before) = (self.running.progress()?, switches()?);
+        let before = self.running.progress()?;
         let sampling = Sampling::start(&self.common, &threads);
+        // Next to the counts of packets: starting and reading the sampler takes milliseconds.
+        let switches_before = switches()?;
         let start = Reading::take(&generator, &self.sink)?;
         thread::sleep(self.common.seconds());
         let window = start.until(&Reading::take(&generator, &self.sink)?);
+        let switches_after = switches()?;
         let packets = window.forwarded.packets;
-        let cycles = sampling.map(|sampling| sampled::cycles(&sampling.usage(), packets));
-        let (after, switches_after) = (self.running.progress()?, switches()?);
+        let measured =
+            sampling.map(|sampling| sampled::cycles(&sampling.counts(), self.common.core, packets));
+        let after = self.running.progress()?;
         let progress = after.zip(before).map(|(after, before)| after.since(&before));
         let syscalls = match (progress, self.running.count_system_calls()?) {
             (Some(progress), _) => Some(progress.syscalls / progress.transmitted.max(1.0)),
@@ -324,7 +339,7 @@ impl Lab {
             involuntary: after.involuntary.saturating_sub(before.involuntary),
         });
         self.stop_generator(generator)?;
-        Ok(Cost { window, cycles, progress, syscalls, switches })
+        Ok(Cost { window, measured, progress, syscalls, switches })
     }
 
     fn stop(mut self) -> Result<End> {
@@ -353,7 +368,7 @@ impl End {
     }
 }
 
-/// Returns the threads of a process.
+/// Returns the thread ids of a process.
 fn threads(pid: u32) -> Result<Vec<u32>> {
     let folder = format!("/proc/{pid}/task");
     let tasks = fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))?;

@@ -13,7 +13,7 @@ use super::{
     measure::Measure,
     plan::Step,
     progress::{Estimate, Progress, brief_duration},
-    rates,
+    rates::{self, Request},
 };
 use crate::{common::Stop, forwarders::brief};
 
@@ -92,8 +92,13 @@ fn run(step: &Step, measure: &mut dyn Measure, trial_seconds: f64, stop: &Stop) 
         Step::Run { cell, round } => {
             measure.run(cell, *round).map(|run| Outcome::Run(Box::new(run)))
         }
-        Step::Rates { cell } => rates::measure(measure, cell, trial_seconds, stop)
-            .map(|(rates, latencies)| Outcome::Rates { cell: cell.clone(), rates, latencies }),
+        Step::Rates { cell } => {
+            let measure: &dyn Measure = measure;
+            let request = Request::of_matrix(trial_seconds);
+            let mut start = |latency| measure.session(cell, latency);
+            rates::measure(&mut start, &request, cell, stop)
+                .map(|(rates, latencies)| Outcome::Rates { cell: cell.clone(), rates, latencies })
+        }
     };
     outcome
         .and_then(Outcome::check_numbers)

@@ -1,6 +1,6 @@
 //! Plans, results and cells that do not exist, for tests.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, time::Duration};
 
 use anyhow::{Result, bail};
 use xdpfwd_bench::{
@@ -99,6 +99,8 @@ pub(crate) fn run(cell: &CellName, round: u32) -> Run {
         forwarded_gbps: pps * 800.0 / 1e9,
         paced_offered_pps: 1.05 * pps,
         paced_forwarded_pps: pps / 3.0,
+        paced_factor: Some(1.05),
+        path_pps: Some(2.0 * pps),
         cycles: Some(Cycles {
             user: 100.5,
             system_call: 200.25,
@@ -127,6 +129,7 @@ pub(crate) fn rates(cell: &CellName) -> (Vec<Rate>, Vec<Latency>) {
         pps: 1e6 / 3.0,
         upper_pps: None,
         trials: 12,
+        is_complete: true,
     };
     let latency = Latency {
         row,
@@ -134,12 +137,14 @@ pub(crate) fn rates(cell: &CellName) -> (Vec<Rate>, Vec<Latency>) {
         size,
         load: 0.9,
         offered_pps: 3e5,
+        loss: Some(0.0),
         p50_ns: 1234.0,
         p99_ns: 2345.0,
         p999_ns: 3456.0,
         max_ns: 4567.0,
     };
-    let other = Rate { allowed_loss: 0.005, upper_pps: Some(4e5), ..rate.clone() };
+    let other =
+        Rate { allowed_loss: 0.005, upper_pps: Some(4e5), is_complete: false, ..rate.clone() };
     (vec![rate, other], vec![latency])
 }
 
@@ -183,16 +188,28 @@ pub(crate) struct FakeCells {
     pub(crate) duration: Duration,
     /// All runs so far.
     pub(crate) runs: Vec<(CellName, u32)>,
+    /// Whether each session so far was to measure latencies.
+    pub(crate) sessions: RefCell<Vec<bool>>,
+    /// Blocks before the run with this number, from 0.
+    pub(crate) block_before: usize,
 }
 
 impl FakeCells {
     pub(crate) fn new() -> Self {
-        Self { duration: Duration::ZERO, runs: Vec::new() }
+        Self {
+            duration: Duration::ZERO,
+            runs: Vec::new(),
+            sessions: RefCell::default(),
+            block_before: usize::MAX,
+        }
     }
 }
 
 impl Measure for FakeCells {
     fn run(&mut self, cell: &CellName, round: u32) -> Result<Run> {
+        while self.runs.len() >= self.block_before {
+            std::thread::sleep(Duration::from_secs(1));
+        }
         std::thread::sleep(self.duration);
         self.runs.push((cell.clone(), round));
         if cell.row == "broken" {
@@ -201,27 +218,35 @@ impl Measure for FakeCells {
         Ok(run(cell, round))
     }
 
-    fn session(&mut self, cell: &CellName) -> Result<Box<dyn Session + '_>> {
+    fn session(&self, cell: &CellName, latency: bool) -> Result<Box<dyn Session + '_>> {
         if cell.row == "broken" {
             bail!("the path ended");
         }
-        Ok(Box::new(FakeSession { capacity: 1e6 }))
+        self.sessions.borrow_mut().push(latency);
+        Ok(Box::new(FakeSession { capacity: 1e6, latency, can_have_latency: cell.row != "esp" }))
     }
 }
 
 /// Forwards up to its capacity, in 5 µs.
 struct FakeSession {
     capacity: f64,
+    latency: bool,
+    can_have_latency: bool,
 }
 
 impl Session for FakeSession {
+    fn can_have_latency(&self) -> bool {
+        self.can_have_latency
+    }
+
     fn trial(&mut self, pps: u64, seconds: f64) -> Result<(TrialCounts, Option<Histogram>)> {
         let offered_pps = (pps as f64).min(4e6);
         let sent = (offered_pps * seconds) as u64;
         let received = sent.min((self.capacity * seconds) as u64);
         let mut histogram = Histogram::default();
         histogram.record(Duration::from_micros(5));
-        Ok((TrialCounts { sent, offered_pps, received }, Some(histogram)))
+        let histogram = Some(histogram).filter(|_| self.latency && self.can_have_latency);
+        Ok((TrialCounts { sent, offered_pps, received }, histogram))
     }
 
     fn stop(self: Box<Self>) -> Result<()> {

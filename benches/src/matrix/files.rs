@@ -99,7 +99,8 @@ pub(crate) fn write_results(directory: &Path, results: &Results) -> Result<()> {
     replace(directory, "README.md", readme::text(results).as_bytes())
 }
 
-/// Replaces a file as a whole, so that a killed process leaves either the old or the new one.
+/// Replaces a file as a whole: a killed process or a crash of the machine leaves either the old or
+/// the new one. The new one is on the disk when this returns, since the journal is deleted next.
 fn replace(directory: &Path, name: &str, contents: &[u8]) -> Result<()> {
     let path: PathBuf = directory.join(name);
     let write = || {
@@ -108,7 +109,9 @@ fn replace(directory: &Path, name: &str, contents: &[u8]) -> Result<()> {
         // A temporary file is readable only for its owner.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         file.as_file().set_permissions(mode)?;
+        file.as_file().sync_all()?;
         file.persist(&path)?;
+        fs::File::open(directory)?.sync_all()?;
         Ok::<_, std::io::Error>(())
     };
     fs::create_dir_all(directory)
@@ -136,6 +139,8 @@ struct CsvRun<'a> {
     forwarded_gbps: f64,
     paced_offered_pps: f64,
     paced_forwarded_pps: f64,
+    paced_factor: Option<f64>,
+    path_pps: Option<f64>,
     cycles_total: Option<f64>,
     cycles_user: Option<f64>,
     cycles_system_call: Option<f64>,
@@ -165,6 +170,8 @@ impl<'a> CsvRun<'a> {
             forwarded_gbps: run.forwarded_gbps,
             paced_offered_pps: run.paced_offered_pps,
             paced_forwarded_pps: run.paced_forwarded_pps,
+            paced_factor: run.paced_factor,
+            path_pps: run.path_pps,
             cycles_total: cycles(Cycles::total),
             cycles_user: cycles(|cycles| cycles.user),
             cycles_system_call: cycles(|cycles| cycles.system_call),
@@ -197,6 +204,7 @@ mod tests {
         let mut reader = csv::Reader::from_path(path).unwrap();
         let value = |text: &String| match text.as_str() {
             "" => Value::Null,
+            "true" | "false" => (text == "true").into(),
             text => text.parse::<f64>().map_or_else(|_| text.into(), Value::from),
         };
         let lines = reader.deserialize::<BTreeMap<String, String>>();

@@ -24,7 +24,7 @@ pub(crate) struct Folder {
     pub(crate) header: Header,
     pub(crate) records: Vec<journal::Record>,
     pub(crate) journal: Journal,
-    /// What the user should know about the choice of the folder.
+    /// Remarks for the user about the choice of the folder.
     pub(crate) remarks: Vec<String>,
     /// Prevents a second matrix with the same folder of results.
     _lock: Flock<File>,
@@ -86,10 +86,14 @@ fn find(
     let mut unfinished = Vec::new();
     for day in folders(results)? {
         for path in folders(&day)? {
-            if let Some(contents) = journal::read(&path)?
-                && contents.header.kind == header.kind
-            {
-                unfinished.push((path, contents));
+            match journal::read(&path) {
+                Ok(Some(contents)) if contents.header.kind == header.kind => {
+                    unfinished.push((path, contents));
+                }
+                Ok(_) => {}
+                // An old matrix must not prevent a new one.
+                Err(error) => remarks
+                    .push(format!("not continuing the matrix in {}: {error:#}", path.display())),
             }
         }
     }
@@ -232,6 +236,19 @@ mod tests {
         journal.remove().unwrap();
         drop(_lock);
         assert_eq!(open(results.path(), header()).path, path.with_file_name("matrix-2"));
+    }
+
+    #[test]
+    fn invalid_journal_of_another_matrix_is_kept_and_ignored() {
+        let results = tempfile::tempdir().unwrap();
+        let old = results.path().join("2026-01-02-host/matrix");
+        fs::create_dir_all(&old).unwrap();
+        fs::write(journal::path(&old), "no JSON\n").unwrap();
+        let folder = open(results.path(), header());
+        assert_eq!(folder.path, old.with_file_name("matrix-2"));
+        let [remark] = &folder.remarks[..] else { panic!("{:?}", folder.remarks) };
+        assert!(remark.contains("line 1 of") && remark.contains("is invalid"), "{remark}");
+        assert_eq!(fs::read_to_string(journal::path(&old)).unwrap(), "no JSON\n");
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl History {
     }
 }
 
-/// Says that a row or a cell is not tried again.
+/// Returns the message that a row or a cell is not tried again.
 pub(crate) fn describe_given_up(given_up: &GivenUp) -> String {
     let GivenUp { row, column, size } = given_up;
     match column {

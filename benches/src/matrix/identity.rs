@@ -1,7 +1,11 @@
-//! Whether two starts of a matrix measure the same thing: the same machine, kernel, programs and
-//! options.
+//! Compares two starts of a matrix: a matrix is continued only with the same machine, kernel,
+//! programs and options.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -45,13 +49,13 @@ impl MachineIdentity {
     }
 }
 
-/// What two starts must have in common, apart from the machine.
+/// Settings that two starts must have in common, apart from the machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Settings {
     /// `git describe` of the sources.
     pub(crate) commit: String,
-    /// CRC-32 of the programs that are measured and that measure: a modified work tree has one
-    /// commit, but many builds.
+    /// CRC-32 of the programs that are measured and that measure, and of the sources that are
+    /// compiled for each matrix: a modified work tree has one commit, but many builds.
     pub(crate) build: u32,
     /// Versions of the compared programs.
     pub(crate) versions: BTreeMap<String, String>,
@@ -98,14 +102,32 @@ impl Settings {
     }
 }
 
-/// Returns a checksum of programs.
-pub(crate) fn checksum(programs: &[&Path]) -> Result<u32> {
+/// Returns a checksum of programs and of the BPF sources in `peers`, which are compiled when the
+/// matrix starts.
+pub(crate) fn checksum(peers: &Path, programs: &[&Path]) -> Result<u32> {
+    // The sources include headers of the repository's folder `bpf`.
+    let headers = peers.join("../../bpf");
+    let mut files: Vec<PathBuf> = programs.iter().map(|program| program.to_path_buf()).collect();
+    files.extend(with_suffix(peers, ".bpf.c")?);
+    if headers.is_dir() {
+        files.extend(with_suffix(&headers, ".h")?);
+    }
     let mut hasher = crc32fast::Hasher::new();
-    for program in programs {
-        let bytes = fs::read(program).with_context(|| format!("reading {}", program.display()))?;
+    for file in files {
+        let bytes = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
         hasher.update(&bytes);
     }
     Ok(hasher.finalize())
+}
+
+/// Returns the files in a folder whose names end with a suffix, sorted.
+fn with_suffix(folder: &Path, suffix: &str) -> Result<Vec<PathBuf>> {
+    let list = || fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect();
+    let files: io::Result<Vec<PathBuf>> = list();
+    let mut files = files.with_context(|| format!("reading {}", folder.display()))?;
+    files.retain(|file| file.to_str().is_some_and(|name| name.ends_with(suffix)));
+    files.sort();
+    Ok(files)
 }
 
 #[cfg(test)]
@@ -132,11 +154,23 @@ mod tests {
     }
 
     #[test]
-    fn checksum_of_changed_program_differs() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "one").unwrap();
-        let before = checksum(&[file.path()]).unwrap();
-        fs::write(file.path(), "two").unwrap();
-        assert_ne!(checksum(&[file.path()]).unwrap(), before);
+    fn checksum_of_changed_program_source_or_header_differs() {
+        let root = tempfile::tempdir().unwrap();
+        let peers = root.path().join("benches/peers");
+        let program = root.path().join("program");
+        let sources = [peers.join("redirect.bpf.c"), root.path().join("bpf/classify.h")];
+        for file in sources.iter().chain([&program]) {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "one").unwrap();
+        }
+        let sum = || checksum(&peers, &[&program]).unwrap();
+        for file in sources.iter().chain([&program]) {
+            let before = sum();
+            fs::write(file, "two").unwrap();
+            assert_ne!(sum(), before, "{}", file.display());
+        }
+        let before = sum();
+        fs::write(peers.join("ring_twin.c"), "not part of the matrix").unwrap();
+        assert_eq!(sum(), before);
     }
 }

@@ -95,7 +95,7 @@ impl Outcome {
     }
 }
 
-/// What a journal contains.
+/// The contents of a journal.
 pub(crate) struct Contents {
     pub(crate) header: Header,
     pub(crate) records: Vec<Record>,

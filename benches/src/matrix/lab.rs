@@ -23,6 +23,8 @@ use crate::{
 /// The prepared cells of the selected rows and columns.
 pub(crate) struct Lab {
     common: Common,
+    /// Accept second windows that other programs disturb.
+    pub(crate) accept_disturbed: bool,
     /// By row and column.
     cells: HashMap<(String, String), Cell>,
     pub(crate) rows: Vec<results::Row>,
@@ -67,6 +69,7 @@ impl Lab {
             .collect();
         let mut lab = Self {
             common: common.clone(),
+            accept_disturbed: false,
             cells: HashMap::new(),
             rows: Vec::new(),
             columns: selected.iter().map(|column| column.describe()).collect(),
@@ -129,16 +132,20 @@ fn merge(cells: Vec<Unavailable>, columns: usize) -> Vec<Unavailable> {
 impl Measure for Lab {
     fn run(&mut self, name: &CellName, round: u32) -> Result<Run> {
         let (cell, size) = self.cell(name)?;
-        cell.run(&self.common, &size, round)
+        cell.run(&self.common, &size, round, self.accept_disturbed)
     }
 
-    fn session(&mut self, name: &CellName) -> Result<Box<dyn Session + '_>> {
+    fn session(&self, name: &CellName, latency: bool) -> Result<Box<dyn Session + '_>> {
         let (cell, size) = self.cell(name)?;
-        Ok(Box::new(cell.session(&self.common, &size)?))
+        Ok(Box::new(cell.session(&self.common, &size, latency)?))
     }
 }
 
 impl Session for cell::Session {
+    fn can_have_latency(&self) -> bool {
+        self.can_have_latency
+    }
+
     fn trial(&mut self, pps: u64, seconds: f64) -> Result<(TrialCounts, Option<Histogram>)> {
         let cell::Trial { sent, received, offered_pps, latency } =
             cell::Session::trial(self, pps, seconds)?;

@@ -1,5 +1,5 @@
-//! What the matrix needs from the code that measures cells. The tests measure cells that do not
-//! exist.
+//! The interface between the matrix and the code that measures cells. The tests implement it for
+//! cells that do not exist.
 
 use anyhow::Result;
 use xdpfwd_bench::results::Run;
@@ -13,14 +13,18 @@ pub(crate) trait Measure {
     /// Runs a cell once.
     fn run(&mut self, cell: &CellName, round: u32) -> Result<Run>;
 
-    /// Starts a cell for several trials.
-    fn session(&mut self, cell: &CellName) -> Result<Box<dyn Session + '_>>;
+    /// Starts a cell for several trials. `latency`: the trials measure latencies, if the path can
+    /// carry time stamps.
+    fn session(&self, cell: &CellName, latency: bool) -> Result<Box<dyn Session + '_>>;
 }
 
 /// A packet path that forwards until it is stopped.
 pub(crate) trait Session {
-    /// Sends at a rate in packets per second for a time in seconds. Returns the counts and, if the
-    /// path can carry time stamps, the latencies.
+    /// Returns whether packets of this path can carry time stamps.
+    fn can_have_latency(&self) -> bool;
+
+    /// Sends at a rate in packets per second for a time in seconds. Returns the counts and, in a
+    /// session with latency, the latencies.
     fn trial(&mut self, pps: u64, seconds: f64) -> Result<(TrialCounts, Option<Histogram>)>;
 
     fn stop(self: Box<Self>) -> Result<()>;

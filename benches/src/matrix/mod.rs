@@ -13,6 +13,7 @@ mod journal;
 mod lab;
 mod measure;
 mod options;
+mod paced;
 mod plan;
 mod progress;
 pub(crate) mod published;
@@ -26,8 +27,10 @@ mod table;
 mod tests;
 mod versions;
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, bail};
-use xdpfwd_bench::results::Results;
+use xdpfwd_bench::results::{Results, Run};
 use xdpfwd_xsk::clock;
 
 use crate::common::{Stop, note, print};
@@ -45,7 +48,8 @@ pub(crate) fn run(arguments: Arguments, stop: &Stop) -> Result<()> {
     if arguments.list {
         return print(&lab::list());
     }
-    let arguments = arguments.complete()?;
+    let generator = arguments.common.traffic.generator().used;
+    let arguments = arguments.complete(generator)?;
     let mut sizes = Vec::new();
     for name in &arguments.sizes {
         let size = FrameSize::parse(name)?.describe();
@@ -71,15 +75,21 @@ pub(crate) fn run(arguments: Arguments, stop: &Stop) -> Result<()> {
     };
     let durations = arguments.durations(&plan);
     lab.set_durations(durations.window, durations.warmup);
+    lab.accept_disturbed = arguments.accept_disturbed;
     let this_program = std::env::current_exe().context("cannot find this program")?;
     let settings = Settings {
         commit: machine.commit.clone(),
-        build: identity::checksum(&[&environment.xdpfwd, &this_program])?,
+        build: identity::checksum(&environment.sources, &[&environment.xdpfwd, &this_program])?,
         versions: versions::detect(&environment.xdpfwd),
         seconds: durations.window,
         warmup: durations.warmup,
         trial_seconds: durations.trial,
-        traffic: format!("core {}, {:?}", common.core, lab.common().traffic),
+        traffic: format!(
+            "core {}, {:?}, accept disturbed: {}",
+            common.core,
+            lab.common().traffic,
+            lab.accept_disturbed
+        ),
         generator: common.traffic.generator().used.name().to_owned(),
         plan,
     };
@@ -116,11 +126,25 @@ fn finish(
     Ok(results)
 }
 
-/// Fails if a run has failed.
+/// Fails if a run has failed, or if its counts contradict each other.
 fn check(results: &Results) -> Result<()> {
     let (runs, rates) = (results.failed.len(), results.failed_rates.len());
-    if runs + rates > 0 {
-        bail!("{runs} runs and {rates} searches for rates failed, see above");
+    let contradictions: Vec<&Run> =
+        results.runs.iter().filter(|run| table::contradiction(run).is_some()).collect();
+    if runs + rates + contradictions.len() == 0 {
+        return Ok(());
     }
-    Ok(())
+    let failed = results.failed.iter().map(|run| &run.row);
+    let failed_rates = results.failed_rates.iter().map(|rates| &rates.row);
+    let rows: BTreeSet<&str> = failed
+        .chain(failed_rates)
+        .chain(contradictions.iter().map(|run| &run.row))
+        .map(String::as_str)
+        .collect();
+    bail!(
+        "{runs} runs and {rates} searches for rates failed, and {} runs have counts that \
+         contradict each other, see above; remove the causes, and measure these rows again: --fresh --rows {}",
+        contradictions.len(),
+        rows.into_iter().collect::<Vec<_>>().join(",")
+    )
 }

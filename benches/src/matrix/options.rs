@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use clap::{Arg, Args};
 
 use super::{plan::Plan, rates};
-use crate::common::Common;
+use crate::common::{Common, GeneratorName, note, parse_seconds};
 
 /// Columns of the quick matrix, and of the rates.
 const MAIN_COLUMNS: [&str; 3] = ["none", "filter-1k-user", "aes-128-gcm"];
@@ -13,6 +13,8 @@ const RATE_SIZES: [&str; 2] = ["60", "imix"];
 /// Maximum durations in seconds, with a reserve below the 100 and 10 minutes that are promised.
 const FULL_SECONDS: f64 = 90.0 * 60.0;
 const QUICK_SECONDS: f64 = 8.5 * 60.0;
+/// Value of `--seconds`: as long as the total time allows.
+const AUTOMATIC: &str = "auto";
 /// Limits of a window, in seconds.
 const SHORTEST_WINDOW: f64 = 0.25;
 const LONGEST_WINDOW: f64 = 1.0;
@@ -37,8 +39,8 @@ const TRIAL_OVERHEAD: f64 = 0.3;
         arg.help("Write results to DIR/<date>-<host>/matrix, or …/matrix-quick")
     }),
     after_help = "\
-A run has two windows: in the first, the generator sends as fast as it can; in the second, slightly \
-more than the path forwards. Unfinished matrices with the same options, commit and machine are \
+A run has two windows: in the first, the generator sends as fast as it can; in the second, about \
+5 % more than the path forwards. Unfinished matrices with the same options, commit and machine are \
 continued, also on another day. Interrupt a matrix at any time: at most the run in progress is lost.
 
 Examples:
@@ -52,7 +54,8 @@ pub(crate) struct Arguments {
     /// Measure only these columns (security processing), separated by commas
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) columns: Vec<String>,
-    /// Frame lengths in memory, in bytes without FCS, or imix [default: 60,508,1514,imix]
+    /// Frame lengths in memory, in bytes without FCS, or imix [default: 60,508,1514,imix; with
+    /// --generator pktgen 60,508,1514]
     #[arg(long, value_name = "SIZES", value_delimiter = ',')]
     pub(crate) sizes: Vec<String>,
     /// Rounds; each runs every cell once [default: 5, or 3 with --quick]
@@ -62,8 +65,12 @@ pub(crate) struct Arguments {
     #[arg(long)]
     no_rates: bool,
     /// Seconds of each trial that confirms a rate, and of each measurement of latency
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.75)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.75, value_parser = parse_seconds)]
     trial_seconds: f64,
+    /// Accept second windows that other programs disturbed: shows whether rows work on a busy
+    /// machine; the figures are worthless
+    #[arg(long)]
+    pub(crate) accept_disturbed: bool,
     /// List rows and columns, and exit (no root)
     #[arg(long)]
     pub(crate) list: bool,
@@ -74,10 +81,14 @@ pub(crate) struct Arguments {
     pub(crate) common: Common,
 }
 
-/// Gives an option of the type `f64` the default NaN: [`Arguments::durations`] replaces it.
+/// Gives a duration the default `auto`, which becomes NaN: [`Arguments::durations`] replaces it.
 fn automatic(arg: Arg, help: &'static str) -> Arg {
-    arg.default_value("NaN")
+    arg.default_value(AUTOMATIC)
         .hide_default_value(true)
+        .value_parser(|text: &str| match text {
+            AUTOMATIC => Ok(f64::NAN),
+            text => parse_seconds(text),
+        })
         .help(format!("{help} [default: as long as the total time allows, at most 1]"))
 }
 
@@ -98,15 +109,22 @@ impl Arguments {
         if self.quick { "matrix-quick" } else { "matrix" }
     }
 
-    /// Adds the defaults that depend on `--quick`, and checks values.
-    pub(crate) fn complete(mut self) -> Result<Self> {
+    /// Adds the defaults that depend on `--quick` and on the generator, and checks values.
+    pub(crate) fn complete(mut self, generator: GeneratorName) -> Result<Self> {
         let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let can_send_imix = generator == GeneratorName::Live;
         if self.sizes.is_empty() {
-            self.sizes = if self.quick {
-                list(&["60", "1514"])
-            } else {
-                list(&["60", "508", "1514", "imix"])
+            self.sizes = match (self.quick, can_send_imix) {
+                (true, _) => list(&["60", "1514"]),
+                (false, true) => list(&["60", "508", "1514", "imix"]),
+                (false, false) => {
+                    note("measuring without imix: pktgen sends packets of one length");
+                    list(&["60", "508", "1514"])
+                }
             };
+        }
+        if !can_send_imix && self.sizes.iter().any(|size| size == "imix") {
+            bail!("cannot send imix with pktgen; use --sizes 60,508,1514 or --generator live");
         }
         if self.quick && self.columns.is_empty() {
             self.columns = list(&MAIN_COLUMNS);
@@ -140,7 +158,8 @@ impl Arguments {
     pub(crate) fn durations(&self, plan: &Plan) -> Durations {
         let (trial, warmup) = (self.trial_seconds, self.common.traffic.warmup);
         let trials = rates::limits(trial).seconds.into_iter().zip(USUAL_TRIALS);
-        let rates = RUN_OVERHEAD
+        // The search, then the latencies, each in a lab of its own.
+        let rates = 2.0 * RUN_OVERHEAD
             + trials.map(|(seconds, count)| count * (seconds + TRIAL_OVERHEAD)).sum::<f64>()
             + rates::LOADS.len() as f64 * (trial + TRIAL_OVERHEAD);
         let rate_cells = plan.rate_cells().len();
@@ -174,7 +193,7 @@ mod tests {
 
     fn parse(arguments: &[&str]) -> Arguments {
         let arguments = ["matrix"].iter().chain(arguments);
-        Cli::try_parse_from(arguments).unwrap().arguments.complete().unwrap()
+        Cli::try_parse_from(arguments).unwrap().arguments.complete(GeneratorName::Live).unwrap()
     }
 
     /// A plan with all cells of 11 rows and the given numbers of columns and sizes.
@@ -202,7 +221,7 @@ mod tests {
     #[test]
     fn durations_of_full_matrix_fit_into_100_minutes() {
         let arguments = parse(&[]);
-        // 11 × 8 cells: more than exist.
+        // 11 rows × 8 columns: about as many cells as exist.
         let plan = plan(&arguments, 8);
         assert_eq!(plan.rate_cells().len(), 11 * 3 * 2);
         let minutes = total_minutes(&arguments, &plan);
@@ -229,10 +248,33 @@ mod tests {
     fn seconds_option_replaces_the_automatic_window() {
         let arguments = parse(&["--quick", "--seconds", "2.5"]);
         assert_eq!(arguments.durations(&plan(&arguments, 3)).window, 2.5);
-        for invalid in [["--seconds", "0"], ["--rounds", "0"], ["--trial-seconds", "nan"]] {
+        for invalid in [["--seconds", "0"], ["--rounds", "0"], ["--trial-seconds", "0"]] {
             let arguments = Cli::try_parse_from(["matrix"].iter().chain(&invalid)).unwrap();
-            assert!(arguments.arguments.complete().is_err(), "{invalid:?}");
+            assert!(arguments.arguments.complete(GeneratorName::Live).is_err(), "{invalid:?}");
         }
+    }
+
+    #[test]
+    fn durations_that_are_not_numbers_of_seconds_are_rejected() {
+        for option in ["--seconds", "--warmup", "--trial-seconds"] {
+            for invalid in ["nan", "inf", "3601", "x"] {
+                let error = Cli::try_parse_from(["matrix", option, invalid]).err().unwrap();
+                let text = error.to_string();
+                assert!(text.contains("0 to 3600"), "{option} {invalid}: {text}");
+            }
+        }
+        assert!(parse(&["--seconds", "auto"]).common.traffic.seconds.is_nan());
+    }
+
+    #[test]
+    fn imix_is_left_out_or_refused_with_pktgen() {
+        let complete = |arguments: &[&str]| {
+            let arguments = ["matrix"].iter().chain(arguments);
+            Cli::try_parse_from(arguments).unwrap().arguments.complete(GeneratorName::Pktgen)
+        };
+        assert_eq!(complete(&[]).unwrap().sizes, ["60", "508", "1514"]);
+        let error = complete(&["--sizes", "60,imix"]).err().unwrap().to_string();
+        assert!(error.contains("--generator live"), "{error}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub(crate) struct CellName {
     pub(crate) size: String,
 }
 
-/// What is measured without interruption, and stored as a whole.
+/// A measurement that runs without interruption and is stored as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     /// One run of a cell. Rounds count from 0.

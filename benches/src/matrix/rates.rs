@@ -4,10 +4,10 @@ use anyhow::{Context as _, Result};
 use xdpfwd_bench::results::{Latency, Rate};
 use xdpfwd_lab::Histogram;
 
-use super::{measure::Measure, plan::CellName};
+use super::{measure::Session, plan::CellName};
 use crate::{
     common::Stop,
-    rate_search::{self, Limits},
+    rate_search::{self, Limits, TrialCounts},
 };
 
 /// Allowed shares of lost packets.
@@ -30,20 +30,45 @@ pub(crate) fn limits(trial_seconds: f64) -> Limits {
     }
 }
 
-/// Finds the rates of a cell, then measures latency at shares of the no-drop rate.
-pub(crate) fn measure(
-    measure: &mut dyn Measure,
+/// What to measure.
+pub(crate) struct Request<'a> {
+    pub(crate) limits: Limits,
+    /// Shares of packets that may be lost.
+    pub(crate) goals: &'a [f64],
+    /// Shares of the rate of the smallest goal at which latency is measured.
+    pub(crate) loads: &'a [f64],
+    /// Duration of each measurement of latency in seconds.
+    pub(crate) latency_seconds: f64,
+}
+
+impl Request<'_> {
+    /// Returns the request of a matrix. `trial_seconds` is the duration of the trials that confirm
+    /// a rate, and of the measurements of latency.
+    pub(crate) fn of_matrix(trial_seconds: f64) -> Self {
+        let limits = limits(trial_seconds);
+        Self { limits, goals: &GOALS, loads: &LOADS, latency_seconds: trial_seconds }
+    }
+}
+
+/// Finds the rates of a cell, then measures latency at shares of the lowest of them.
+///
+/// `start` starts the path; its argument is whether the trials measure latencies. The search runs
+/// without, since the sink's work for latencies would lower the rates, and not in all cells alike.
+pub(crate) fn measure<'a>(
+    start: &mut dyn FnMut(bool) -> Result<Box<dyn Session + 'a>>,
+    request: &Request<'_>,
     cell: &CellName,
-    trial_seconds: f64,
     stop: &Stop,
 ) -> Result<(Vec<Rate>, Vec<Latency>)> {
-    let mut session = measure.session(cell)?;
-    let found = rate_search::search(&limits(trial_seconds), &GOALS, |pps, seconds| {
+    let mut session = start(false)?;
+    let found = rate_search::search(&request.limits, request.goals, |pps, seconds| {
         stop.check()?;
         Ok(session.trial(pps as u64, seconds)?.0)
     })
     .context("searching for rates")?;
-    let no_drop_pps = found.iter().find(|rate| rate.allowed_loss == 0.0).and_then(|rate| rate.pps);
+    let can_have_latency = session.can_have_latency();
+    session.stop()?;
+    let lowest_pps = found.first().and_then(|rate| rate.pps);
     let rates = found
         .into_iter()
         .map(|rate| Rate {
@@ -54,32 +79,40 @@ pub(crate) fn measure(
             pps: rate.pps.unwrap_or(0.0),
             upper_pps: rate.upper_pps,
             trials: rate.trials,
+            is_complete: rate.is_complete,
         })
         .collect();
     let mut latencies = Vec::new();
-    for load in no_drop_pps.is_some().then_some(LOADS).into_iter().flatten() {
-        stop.check()?;
-        let pps = load * no_drop_pps.unwrap_or(0.0);
-        let (counts, histogram) = session
-            .trial(pps as u64, trial_seconds)
-            .with_context(|| format!("measuring latency at {} % load", 100.0 * load))?;
-        latencies.extend(
-            histogram.and_then(|histogram| latency(cell, load, counts.offered_pps, &histogram)),
-        );
+    if let Some(lowest_pps) = lowest_pps.filter(|_| can_have_latency) {
+        let mut session = start(true)?;
+        for &load in request.loads {
+            stop.check()?;
+            let (counts, histogram) = session
+                .trial((load * lowest_pps) as u64, request.latency_seconds)
+                .with_context(|| format!("measuring latency at {} % load", 100.0 * load))?;
+            latencies
+                .extend(histogram.and_then(|histogram| latency(cell, load, &counts, &histogram)));
+        }
+        session.stop()?;
     }
-    session.stop()?;
     Ok((rates, latencies))
 }
 
 /// Returns `None` if no packet arrived.
-fn latency(cell: &CellName, load: f64, offered_pps: f64, histogram: &Histogram) -> Option<Latency> {
+fn latency(
+    cell: &CellName,
+    load: f64,
+    counts: &TrialCounts,
+    histogram: &Histogram,
+) -> Option<Latency> {
     let nanoseconds = |q| histogram.quantile(q).map(|time| time.as_nanos() as f64);
     Some(Latency {
         row: cell.row.clone(),
         column: cell.column.clone(),
         size: cell.size.clone(),
         load,
-        offered_pps,
+        offered_pps: counts.offered_pps,
+        loss: Some(counts.loss()),
         p50_ns: nanoseconds(0.5)?,
         p99_ns: nanoseconds(0.99)?,
         p999_ns: nanoseconds(0.999)?,

@@ -75,7 +75,12 @@ fn files() -> String {
 - `latencies.csv`: latency at {loads} % of the rate without loss.
 - `report.html`, `report.md`: `xdpfwd-bench report` writes them from `matrix.json`.
 
-An empty field means that the value is not available. Cycles are those of the time-stamp counter.
+An empty field means that the value is not available. Cycles are those of the time-stamp counter,
+without time that the hypervisor took from a core.
+
+**All rates and latencies include the work of the sink**, which runs on the forwarding core and
+differs by row (`cycles_far_end`). With a NIC, another machine does this work. Compare `path_pps`
+or `cycles_total` to compare the paths alone.
 
 | column of `runs.csv` | unit | meaning |
 |---|---|---|
@@ -83,10 +88,12 @@ An empty field means that the value is not available. Cycles are those of the ti
 | `round` | | from 0 |
 | `offered_pps`, `forwarded_pps` | packets/s | sent by the generator, and received by the sink, while the generator sends as fast as it can |
 | `forwarded_gbps` | 10⁹ bit/s | `forwarded_pps` times the frame length at the generator, without FCS |
-| `paced_offered_pps`, `paced_forwarded_pps` | packets/s | the same while the generator sends slightly more than the path forwards; the figures below are from this window |
-| `cycles_total` | cycles/packet | sum of user, system call and softirq, of all cores, per forwarded packet |
+| `paced_offered_pps`, `paced_forwarded_pps` | packets/s | the same in the second window, for which the generator is asked to send about 5 % more than the path forwards (up to 10 % more for a process that would otherwise wait for packets); the figures below are from this window |
+| `paced_factor` | | the rate that the generator was asked for in the second window, divided by `forwarded_pps` |
+| `path_pps` | packets/s | rate of the forwarding core without the sink's work, calculated: clock of the time-stamp counter ÷ cycles of user, system call and softirq on this core |
+| `cycles_total` | cycles/packet | sum of user, system call and softirq, on the generator's and the forwarder's core, per forwarded packet |
 | `cycles_user`, `cycles_system_call`, `cycles_softirq` | cycles/packet | in user space; in system calls without softirqs; in softirqs of the forwarder's interfaces |
-| `cycles_far_end` | cycles/packet | in the sink's end of the veth: not part of forwarding |
+| `cycles_far_end` | cycles/packet | in the sink's end of the veth, on the forwarding core: not part of forwarding, but it lowers the rates |
 | `samples` | | number of samples behind the cycles |
 | `stage_cycles` | cycles/packet | of the security stages, as xdpfwd's ledger reports them |
 | `syscalls` | calls/packet | system calls of the forwarding process |
@@ -101,11 +108,13 @@ An empty field means that the value is not available. Cycles are those of the ti
 | `pps` | packets/s | highest offered rate within the allowed loss |
 | `upper_pps` | packets/s | lowest offered rate above the allowed loss; empty if the generator cannot send that fast |
 | `trials` | | trials of the search |
+| `is_complete` | | `false` if the search ran out of trials: `pps` and `upper_pps` may be far apart |
 
 | column of `latencies.csv` | unit | meaning |
 |---|---|---|
 | `load` | share | of the rate without loss |
 | `offered_pps` | packets/s | sent by the generator |
+| `loss` | share | packets that were lost meanwhile: they have no latency |
 | `p50_ns`, `p99_ns`, `p999_ns`, `max_ns` | ns | quantiles of the time from generator to sink |
 ",
         goals = goals.join(" and "),

@@ -48,11 +48,7 @@ impl Sampling {
         Ok(Self { sampler: result? })
     }
 
-    /// Returns the usage of both cores since the start.
-    pub(crate) fn usage(&self) -> Vec<CoreUsage> {
-        self.counts().cores
-    }
-
+    /// Returns the samples of both cores since the start.
     pub(crate) fn counts(&self) -> Sampled {
         self.sampler.counts()
     }
@@ -85,20 +81,94 @@ fn symbols() -> Result<Symbols, StartError> {
     Ok(SYMBOLS.get_or_init(|| symbols).clone())
 }
 
-/// Computes cycles per packet from the usage of both cores.
-pub(crate) fn cycles(usage: &[CoreUsage], packets: u64) -> Cycles {
-    let of = |account| {
-        let seconds: f64 = usage.iter().map(|core| core.account(account).as_secs_f64()).sum();
-        seconds * clock::cycles_per_second() / packets.max(1) as f64
-    };
+/// Cycles per packet of a window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Measured {
+    pub(crate) cycles: Cycles,
+    /// The part of [`Cycles::total`] that the forwarder's core had.
+    pub(crate) forwarding_core: f64,
+    /// Samples that the kernel discarded.
+    pub(crate) lost: u64,
+}
+
+/// Computes cycles per packet. `forwarding_core` is the number of the forwarder's core.
+///
+/// Time is the number of samples divided by their rate, not a share of the elapsed time: a core is
+/// not sampled while the hypervisor does not run it, so stolen time does not count.
+pub(crate) fn cycles(counts: &Sampled, forwarding_core: usize, packets: u64) -> Measured {
+    let per_sample =
+        clock::cycles_per_second() / counts.frequency_hz.max(1) as f64 / packets.max(1) as f64;
+    let on = |core: &CoreUsage, account| core.samples.account(account) as f64 * per_sample;
+    let of = |account| counts.cores.iter().map(|core| on(core, account)).sum();
     let accounts = [Account::User, Account::SystemCall, Account::Softirq, Account::FarEnd];
-    let samples =
-        usage.iter().flat_map(|core| accounts.map(|account| core.samples.account(account))).sum();
-    Cycles {
-        user: of(Account::User),
-        system_call: of(Account::SystemCall),
-        softirq: of(Account::Softirq),
-        far_end: of(Account::FarEnd),
-        samples,
+    let samples = counts
+        .cores
+        .iter()
+        .flat_map(|core| accounts.map(|account| core.samples.account(account)))
+        .sum();
+    let own = [Account::User, Account::SystemCall, Account::Softirq];
+    let forwarding = counts.cores.iter().filter(|core| core.core == forwarding_core);
+    Measured {
+        cycles: Cycles {
+            user: of(Account::User),
+            system_call: of(Account::SystemCall),
+            softirq: of(Account::Softirq),
+            far_end: of(Account::FarEnd),
+            samples,
+        },
+        forwarding_core: forwarding.flat_map(|core| own.map(|account| on(core, account))).sum(),
+        lost: counts.lost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use xdpfwd_perf::Group;
+
+    use super::*;
+
+    fn core(number: usize, counts: &[(Account, u64)]) -> CoreUsage {
+        let mut usage = CoreUsage::default();
+        usage.core = number;
+        for &(account, count) in counts {
+            (0..count).for_each(|_| usage.samples.add(account, Group::Other));
+        }
+        usage
+    }
+
+    /// The elapsed time of 10 s is twice the time of the samples: half of it was stolen.
+    #[test]
+    fn cycles_count_sampled_time_of_each_core_without_stolen_time() {
+        let cores = vec![
+            core(0, &[(Account::Softirq, 100), (Account::Other, 400)]),
+            core(
+                1,
+                &[
+                    (Account::User, 50),
+                    (Account::SystemCall, 150),
+                    (Account::FarEnd, 200),
+                    (Account::Idle, 100),
+                ],
+            ),
+        ];
+        let counts = Sampled {
+            cores,
+            elapsed: Duration::from_secs(10),
+            frequency_hz: 100,
+            samples: 1000,
+            lost: 3,
+            sample_cost: Duration::ZERO,
+        };
+        let measured = cycles(&counts, 1, 1000);
+        // One sample is 10 ms; there are 1000 packets.
+        let sample = clock::cycles_per_second() / 100.0 / 1000.0;
+        let is_near = |value: f64, samples: f64| (value / (samples * sample) - 1.0).abs() < 1e-9;
+        let Cycles { user, system_call, softirq, far_end, samples } = measured.cycles;
+        assert!(is_near(user, 50.0) && is_near(system_call, 150.0), "{measured:?}");
+        assert!(is_near(softirq, 100.0) && is_near(far_end, 200.0), "{measured:?}");
+        assert_eq!((samples, measured.lost), (500, 3));
+        assert!(is_near(measured.forwarding_core, 200.0), "{measured:?}");
     }
 }

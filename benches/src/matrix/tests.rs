@@ -72,7 +72,8 @@ fn matrix_with_failing_row_goes_on_and_records_failures() {
     let given_up: Vec<_> =
         results.given_up.iter().map(|row| (&*row.row, row.column.is_none(), &*row.size)).collect();
     assert_eq!(given_up, [("broken", true, "1514"), ("broken", true, "60")]);
-    assert!(check(&results).is_err());
+    let error = check(&results).unwrap_err().to_string();
+    assert!(error.ends_with("--fresh --rows broken"), "{error}");
     let readme = fs::read_to_string(folder_of(directory.path()).join("README.md")).unwrap();
     assert!(readme.contains("broken is not tried again with 60: its first 3 runs failed."));
 }
@@ -103,7 +104,32 @@ fn interrupted_matrix_keeps_its_results_and_continues() {
     assert_eq!(results.runs.len(), 24);
 }
 
+#[test]
+fn matrix_whose_counts_contradict_each_other_fails() {
+    let mut results = fake::results();
+    assert!(check(&results).is_ok());
+    results.runs[0].tool_transmitted = Some(results.runs[0].sink_received + 1);
+    let error = check(&results).unwrap_err().to_string();
+    assert!(error.contains("1 runs have counts that contradict each other"), "{error}");
+}
+
+#[test]
+fn rates_are_searched_without_latency_in_every_cell() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cells = FakeCells::new();
+    let plan = Plan { rounds: 1, ..plan(&["a", "esp"]) };
+    let results = measure(directory.path(), plan, &mut cells).unwrap();
+    // Packets of the second row cannot carry time stamps.
+    assert_eq!(*cells.sessions.borrow(), [false, true, false]);
+    let rows: Vec<&str> = results.latencies.iter().map(|latency| &*latency.row).collect();
+    assert_eq!(rows, ["a", "a", "a"]);
+    // The loads are below the capacity.
+    assert!(results.latencies.iter().all(|latency| latency.loss == Some(0.0)), "{results:?}");
+}
+
 const CHILD_DIRECTORY: &str = "MATRIX_TEST_DIRECTORY";
+/// The number of runs after which the child blocks, so that it never ends before it is killed.
+const CHILD_RUNS: &str = "MATRIX_TEST_RUNS";
 
 /// The process that [`killed_matrix_continues_after_its_last_run`] kills.
 #[test]
@@ -111,7 +137,9 @@ const CHILD_DIRECTORY: &str = "MATRIX_TEST_DIRECTORY";
 fn child_process_measures_slow_cells() {
     // `cargo test -- --ignored` runs this test on its own.
     let Some(directory) = std::env::var_os(CHILD_DIRECTORY).map(PathBuf::from) else { return };
-    let mut cells = FakeCells { duration: Duration::from_millis(20), ..FakeCells::new() };
+    let block_before = std::env::var(CHILD_RUNS).unwrap().parse().unwrap();
+    let duration = Duration::from_millis(20);
+    let mut cells = FakeCells { duration, block_before, ..FakeCells::new() };
     measure(&directory, plan(&["a", "b"]), &mut cells).unwrap();
 }
 
@@ -125,6 +153,7 @@ fn killed_matrix_continues_after_its_last_run() {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "matrix::tests::child_process_measures_slow_cells", "--ignored"])
             .env(CHILD_DIRECTORY, directory.path())
+            .env(CHILD_RUNS, (minimum - done + 2).to_string())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

@@ -27,7 +27,7 @@ use xdpfwd_lab::GeneratorKind;
 use xdpfwd_xsk::clock;
 
 use crate::{
-    common::{GeneratorUse, Stop, build_output, note, print},
+    common::{GeneratorUse, Stop, build_output, lock_scratch, note, print},
     forwarders::{Environment, check_config},
     lab_run::sum,
     matrix::{columns::Column, rows::xdpfwd::brief_reason},
@@ -114,6 +114,7 @@ impl<'a> NicBench<'a> {
         let output = build_output()?;
         let scratch = output.join("bench-scratch");
         fs::create_dir_all(&scratch).with_context(|| format!("creating {}", scratch.display()))?;
+        lock_scratch(&scratch)?;
         let xdpfwd = arguments.xdpfwd.clone().unwrap_or_else(|| output.join("xdpfwd"));
         let placement =
             arguments.fwd_in.clone().zip(arguments.fwd_out.clone()).map(|(input, output)| {
@@ -405,6 +406,8 @@ impl<'a> NicBench<'a> {
             forwarded_gbps: flood.forwarded_pps * f64::from(size) * 8.0 / 1e9,
             paced_offered_pps: paced.offered_pps,
             paced_forwarded_pps: paced.forwarded_pps,
+            paced_factor: Some(PACED),
+            path_pps: None,
             cycles: forwarded.and_then(|packets| cycles(&paced, packets)),
             stage_cycles: report["stages"][0]["cycles_per_packet"].as_f64(),
             syscalls: per_packet(paced.increase(|report| report["kernel"]["syscalls"].as_f64())),
@@ -499,6 +502,7 @@ impl<'a> NicBench<'a> {
                     pps,
                     upper_pps: rate.upper_pps,
                     trials: rate.trials,
+                    is_complete: rate.is_complete,
                 }),
                 None => self.remark(
                     cell,
@@ -534,6 +538,7 @@ impl<'a> NicBench<'a> {
                     size: size.to_string(),
                     load,
                     offered_pps: trial.offered_pps,
+                    loss: Some(1.0 - trial.received as f64 / trial.sent.max(1) as f64),
                     p50_ns: nanoseconds(0.5)?,
                     p99_ns: nanoseconds(0.99)?,
                     p999_ns: nanoseconds(0.999)?,

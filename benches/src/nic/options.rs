@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, path::PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::ports::parse_mac;
-use crate::common::GeneratorName;
+use crate::common::{GeneratorName, parse_seconds};
 
 /// Bytes of the frame check sequence, which is on the wire but not in memory.
 const FCS: u16 = 4;
@@ -62,10 +62,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(super) rounds: u32,
     /// Seconds measured in each run, and at each load of the latency
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 3.0, value_parser = parse_seconds)]
     pub(super) seconds: f64,
     /// Seconds of traffic before each run's measurement
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5, value_parser = parse_seconds)]
     pub(super) warmup: f64,
     /// Number of flows (UDP source ports)
     #[arg(long, value_name = "N", default_value_t = 1000)]
@@ -104,7 +104,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SHARES", value_delimiter = ',', default_values_t = [0.0, 0.005])]
     pub(super) allowed_loss: Vec<f64>,
     /// Seconds of the trials that decide about a rate (RFC 2544 asks for 60)
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = parse_seconds)]
     pub(super) trial_seconds: f64,
     /// Distance between the rate that is found and the lowest that fails, as a share of the latter
     #[arg(long, value_name = "SHARE", default_value_t = 0.02)]

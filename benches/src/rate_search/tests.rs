@@ -66,6 +66,7 @@ fn search_with_hard_limit_brackets_it_within_precision() {
             assert!(upper_pps - pps <= 0.02 * upper_pps, "{true_rate}: {rate:?}");
         }
         assert!(found[0].pps <= found[1].pps, "{found:?}");
+        assert!(found.iter().all(|rate| rate.is_complete), "{found:?}");
         assert!(device.trials.len() < 60, "{}", device.trials.len());
     }
 }
@@ -212,6 +213,65 @@ fn search_without_trials_for_the_last_phase_uses_the_phase_before() {
     let found = device.search(&Limits { max_trials: 8, ..limits() });
     assert_eq!(device.trials.len(), 8);
     assert!(found[0].pps.is_some_and(|pps| pps <= 2e6), "{found:?}");
+    assert!(found.iter().any(|rate| !rate.is_complete), "{found:?}");
+}
+
+/// Short trials pass at any rate, long trials only up to 1 Mpps.
+#[test]
+fn search_cut_off_by_trials_never_has_bounds_that_contradict_each_other() {
+    for max_trials in 1..60 {
+        let limits = Limits { max_trials, ..limits() };
+        let found = search(&limits, &GOALS, |pps, seconds| {
+            let offered_pps = pps.min(8e6);
+            let capacity = if seconds < 1.0 { 3e6 } else { 1e6 };
+            Ok(TrialCounts {
+                sent: (offered_pps * seconds) as u64,
+                offered_pps,
+                received: (offered_pps.min(capacity) * seconds) as u64,
+            })
+        });
+        for rate in found.unwrap() {
+            if let (Some(pps), Some(upper_pps)) = (rate.pps, rate.upper_pps) {
+                assert!(upper_pps >= pps, "{max_trials}: {rate:?}");
+                let is_precise = upper_pps - pps <= 0.0201 * upper_pps;
+                assert!(is_precise || !rate.is_complete, "{max_trials}: {rate:?}");
+            }
+        }
+    }
+}
+
+/// A generator that is always slow is not always disturbed: the rate is what it offered.
+#[test]
+fn search_with_generator_that_offers_less_brackets_what_was_offered() {
+    let mut device = Device::new(2e6);
+    let mut found = search(&limits(), &GOALS, |pps, seconds| {
+        Ok(device.trial(if pps < 8e6 { 0.92 * pps } else { pps }, seconds))
+    })
+    .unwrap();
+    for (rate, goal) in found.drain(..).zip(GOALS) {
+        let true_rate = 2e6 / (1.0 - goal);
+        let (pps, upper_pps) = (rate.pps.unwrap(), rate.upper_pps.unwrap());
+        assert!(rate.is_complete, "{rate:?}");
+        assert!(pps <= true_rate + 4.0 && true_rate - 4.0 <= upper_pps, "{rate:?}");
+        assert!(upper_pps - pps <= 0.02 * upper_pps, "{rate:?}");
+    }
+}
+
+/// A third of the trials offers only 0.92 of the rate, at which the device loses nothing.
+#[test]
+fn search_with_some_slow_trials_passes_no_rate_that_was_not_offered() {
+    let mut device = Device::new(2e6);
+    let mut random = Random::new(5);
+    let found = search(&limits(), &GOALS, |pps, seconds| {
+        let is_slow = pps < 8e6 && random.chance(0.33);
+        Ok(device.trial(if is_slow { 0.92 * pps } else { pps }, seconds))
+    })
+    .unwrap();
+    for (rate, goal) in found.iter().zip(GOALS) {
+        let true_rate = 2e6 / (1.0 - goal);
+        let (pps, upper_pps) = (rate.pps.unwrap(), rate.upper_pps.unwrap());
+        assert!(pps >= 0.98 * true_rate - 4.0 && upper_pps >= true_rate - 4.0, "{found:?}");
+    }
 }
 
 #[test]

@@ -43,9 +43,9 @@ struct Window {
     sampled: bool,
     packets: u64,
     seconds: f64,
-    /// CPU time of xdpfwd's workers, of the softirqs of their core and of the threads that measure: without the time for which
-    /// other threads or the hypervisor had the workers' core. The kernel updates it every few
-    /// milliseconds.
+    /// CPU time of xdpfwd's workers, of their core's ksoftirqd and of the threads that measure:
+    /// without the time for which other threads or the hypervisor had the workers' core. The kernel
+    /// updates it every few milliseconds.
     cpu_seconds: f64,
     /// Time for which the hypervisor did not run xdpfwd's core, in steps of 10 ms.
     stolen_seconds: f64,
@@ -171,7 +171,7 @@ impl WindowRun {
     }
 }
 
-/// What a window reads.
+/// The sources of a window's readings.
 struct Lab {
     sink: Sink,
     core: usize,

@@ -411,6 +411,8 @@ fn add_run(
         forwarded_gbps: forwarded_pps * bytes * 8.0 / 1e9,
         paced_offered_pps: forwarded_pps * 1.05,
         paced_forwarded_pps: forwarded_pps * 0.99,
+        paced_factor: Some(1.05),
+        path_pps: None,
         cycles: has_cycles.then_some(cycles),
         stage_cycles: path.6.then_some(stage_base[0] + stage_slope[0] * bytes),
         syscalls: path.5,
@@ -448,6 +450,7 @@ fn add_rates(results: &mut Results) {
                     pps: pps * share,
                     upper_pps: Some(pps * share * 1.02),
                     trials: 11,
+                    is_complete: true,
                 });
             }
             for (load, p50_ns) in [(0.1, 21_000.0), (0.5, 24_500.0), (0.9, 61_000.0)] {
@@ -458,6 +461,7 @@ fn add_rates(results: &mut Results) {
                     size,
                     load,
                     offered_pps: pps * 0.84 * load,
+                    loss: Some(0.0),
                     p50_ns,
                     p99_ns: p50_ns * 2.1,
                     p999_ns: p50_ns * 9.0,

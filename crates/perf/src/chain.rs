@@ -30,6 +30,10 @@ pub struct Core {
     /// packets leave through. Then that work is the far end's, whatever it interrupts: also for
     /// packets that the kernel forwards without a worker. The NAPI threads of ports do not count
     /// as softirqs here.
+    ///
+    /// Except for the release of the sender's socket buffers: with a NIC, the forwarder does this
+    /// work when the transmission completes, so it belongs to [`Account::Softirq`]. Without this
+    /// field, it stays with the far end, as in measurements that cannot look into softirqs.
     pub polls_other_end: bool,
 }
 
@@ -83,7 +87,9 @@ fn classify_functions(functions: &[Function], thread: Thread, core: Core) -> (Ac
     let is_far_end_of_worker = is_in_system_call
         && (has_role(inner, Role::VethPoll) || core.only_veths && is_overhead)
         && !is_receive_of_port;
-    let is_far_end = is_far_end_of_worker || core.polls_other_end && is_poll_of_other_end(inner);
+    let is_release = core.polls_other_end && has_role(inner, Role::FreesSent);
+    let is_far_end = !is_release
+        && (is_far_end_of_worker || core.polls_other_end && is_poll_of_other_end(inner));
     let account = if is_far_end {
         Account::FarEnd
     } else if core.has_worker || is_network {

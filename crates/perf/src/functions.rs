@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use crate::account::Group;
 
-/// What a kernel function says about the call chains that contain it.
+/// Properties of a kernel function that classify the call chains that contain it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Function {
     /// The group of chains in which this is the innermost function with a group.
@@ -34,6 +34,8 @@ pub(crate) enum Role {
     VethPoll,
     /// Delivers a packet to a socket, as the receive work of a port.
     PortReceive,
+    /// Frees a socket buffer of the sender, or completes its transmission.
+    FreesSent,
     /// A BPF program.
     Bpf,
     /// A BPF program of this crate's user: the receive work of a port.
@@ -51,7 +53,7 @@ pub(crate) enum Role {
 #[rustfmt::skip]
 const FUNCTIONS: &[Row] = {
     use Group::*;
-    use Role::{BpfCaller, IdleLoop, Interrupt, NapiThread, NetworkSoftirq, PortReceive, Softirq, SystemCall, VethPoll};
+    use Role::{BpfCaller, FreesSent, IdleLoop, Interrupt, NapiThread, NetworkSoftirq, PortReceive, Softirq, SystemCall, VethPoll};
     const NONE: Role = Role::None;
     &[
     // The context of the chain.
@@ -96,7 +98,7 @@ const FUNCTIONS: &[Row] = {
     ("__xsk_generic_xmit",          Some(AfXdpTransmit), NONE),
     ("xsk_build_skb*",              Some(AfXdpTransmit), NONE),
     ("xsk_skb_*",                   Some(AfXdpTransmit), NONE),
-    ("xsk_destruct_skb",            Some(AfXdpTransmit), NONE),
+    ("xsk_destruct_skb",            Some(AfXdpTransmit), FreesSent),
     ("xsk_consume_skb",             Some(AfXdpTransmit), NONE),
     ("xsk_cq_*",                    Some(AfXdpTransmit), NONE),
     ("xsk_tx_*",                    Some(AfXdpTransmit), NONE),
@@ -110,6 +112,7 @@ const FUNCTIONS: &[Row] = {
     ("packet_rcv*",                 Some(PacketSocket), PortReceive),
     ("tpacket_*",                   Some(PacketSocket), NONE),
     ("tpacket_rcv",                 Some(PacketSocket), PortReceive),
+    ("tpacket_destruct_skb",        Some(PacketSocket), FreesSent),
     ("__packet_*",                  Some(PacketSocket), NONE),
     ("prb_*",                       Some(PacketSocket), NONE),
     ("fanout_demux*",               Some(PacketSocket), NONE),
@@ -165,15 +168,15 @@ const FUNCTIONS: &[Row] = {
     ("napi_pp_put_page",            Some(SocketBuffers), NONE),
     ("__napi_build_skb",            Some(SocketBuffers), NONE),
     ("__napi_alloc_skb",            Some(SocketBuffers), NONE),
-    ("skb_defer_free_flush",        Some(SocketBuffers), NONE),
+    ("skb_defer_free_flush",        Some(SocketBuffers), FreesSent),
     ("__napi_kfree_skb*",           Some(SocketBuffers), NONE),
     ("__xdp_build_skb_*",           Some(SocketBuffers), NONE),
     ("xdp_build_skb_*",             Some(SocketBuffers), NONE),
     ("sock_alloc_send_*",           Some(SocketBuffers), NONE),
-    ("sock_wfree",                  Some(SocketBuffers), NONE),
+    ("sock_wfree",                  Some(SocketBuffers), FreesSent),
     ("sock_rfree",                  Some(SocketBuffers), NONE),
-    ("__sock_wfree",                Some(SocketBuffers), NONE),
-    ("skb_release_*",               Some(SocketBuffers), NONE),
+    ("__sock_wfree",                Some(SocketBuffers), FreesSent),
+    ("skb_release_*",               Some(SocketBuffers), FreesSent),
     ("skb_free_*",                  Some(SocketBuffers), NONE),
     ("skb_clone",                   Some(SocketBuffers), NONE),
     ("__skb_clone",                 Some(SocketBuffers), NONE),
@@ -191,7 +194,7 @@ const FUNCTIONS: &[Row] = {
     ("consume_skb",                 Some(SocketBuffers), NONE),
     ("__consume_stateless_skb",     Some(SocketBuffers), NONE),
     ("dev_kfree_skb*",              Some(SocketBuffers), NONE),
-    ("kfree_skbmem",                Some(SocketBuffers), NONE),
+    ("kfree_skbmem",                Some(SocketBuffers), FreesSent),
     ("__kfree_skb",                 Some(SocketBuffers), NONE),
     ("kmalloc_reserve",             Some(SocketBuffers), NONE),
     ("kmem_cache_*",                Some(SocketBuffers), NONE),

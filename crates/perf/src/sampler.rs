@@ -39,7 +39,7 @@ pub struct Sampler {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What a [`Sampler`] has counted.
+/// The counts of a [`Sampler`].
 #[derive(Clone, Debug)]
 pub struct Sampled {
     /// The usage of each core, in the order given at the start.

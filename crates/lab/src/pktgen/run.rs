@@ -240,7 +240,7 @@ pub(super) fn unsupported(feature: &str) -> Error {
     Error::Value {
         parameter: "traffic for pktgen",
         value: feature.into(),
-        accepted: "use GeneratorKind::Live".into(),
+        accepted: "use live frames for this traffic".into(),
     }
 }
 
