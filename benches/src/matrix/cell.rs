@@ -14,14 +14,15 @@ use super::{
     columns::{COLUMNS, Column},
     rows::{
         self,
-        row::{MTU, Prepared, Progress, Row, Running, Stopped},
+        row::{ConfiguredPath, FinalCounts, MTU, Progress, Row, RunningPath},
     },
     sampled::{self, Sampling},
 };
 use crate::{
     common::{Common, settle},
     forwarders::Environment,
-    rule_sets::passing,
+    obstacle::Obstacle,
+    passing::passing,
 };
 
 /// Rates of the second window, as multiples of the rate forwarded in the first. A process that
@@ -98,15 +99,15 @@ impl FrameSize {
 pub(crate) struct Cell {
     row: String,
     pub(crate) column: &'static Column,
-    path: Box<dyn Prepared>,
+    path: Box<dyn ConfiguredPath>,
 }
 
-/// Writes the configuration of a cell. Returns the reason if the cell cannot exist.
+/// Writes the configuration of a cell.
 pub(crate) fn prepare(
     row: &dyn Row,
     column: &'static Column,
     environment: &Environment,
-) -> Result<Cell, String> {
+) -> Result<Cell, Obstacle> {
     let path = row.prepare(column, environment)?;
     Ok(Cell { row: row.describe().name, column, path })
 }
@@ -232,7 +233,7 @@ impl Session {
 
 /// A path in a lab. The fields are dropped in this order.
 struct Lab {
-    running: Box<dyn Running>,
+    running: Box<dyn RunningPath>,
     sink: Sink,
     chain: Chain,
     traffic: Traffic,
@@ -273,7 +274,9 @@ impl Lab {
             .attach(chain.sink(), "sink0")?;
         let running = cell.path.start(&chain)?;
         let veth = VethDropCounts::read(&chain)?;
-        let traffic = common.traffic.prepare(size.of(cell.path.address(passing())));
+        let rules = cell.column.filter().map(|(rules, _)| rules);
+        let traffic = passing(rules, common.traffic.generator().kind())?;
+        let traffic = common.traffic.prepare(size.of(cell.path.address(traffic)));
         let (common, offered) = (common.clone(), Counters::default());
         Ok(Self { running, sink, chain, traffic, common, veth, offered })
     }
@@ -338,7 +341,7 @@ impl Lab {
 
 /// The end of a lab.
 struct End {
-    stopped: Stopped,
+    stopped: FinalCounts,
     seen: SinkCounters,
     offered: Counters,
     veth: VethDropCounts,
