@@ -20,7 +20,8 @@ use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic, Window};
 use crate::{
     common::{Common, Stop, note, print, settle},
     forwarders::Environment,
-    rule_sets::{PACKETS, RuleSet, passing},
+    obstacle::Obstacle,
+    rule_sets::{PACKETS, RuleSet},
     stats::Median,
     xdp_programs::{attach, compile_bpf, receive_in_thread},
 };
@@ -113,7 +114,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     common.traffic.require_live("pktgen cannot repeat a trace of different packets")?;
     let mut output = common.begin("drop")?;
     let environment = common.environment()?;
-    let bare = compile_bpf(&environment, "bare_drop").map_err(anyhow::Error::msg)?;
+    let bare = compile_bpf(&environment, "bare_drop").map_err(Obstacle::into_error)?;
     let rule_sets = arguments
         .rules
         .iter()
@@ -292,8 +293,8 @@ impl Measurement<'_> {
             &chain,
             &self.rule_set.config(self.environment, placement, verdict, "accept")?,
         )?;
-        let generator =
-            passing().core(self.common.traffic.generator_core).start(chain.gen_(), "gen0")?;
+        let traffic = self.rule_set.passing()?.core(self.common.traffic.generator_core);
+        let generator = traffic.start(chain.gen_(), "gen0")?;
         thread::sleep(self.common.warmup());
         let window = Window::measure(&generator, &sink, self.common.seconds())?;
         generator.stop()?;

@@ -275,10 +275,14 @@ pub(crate) fn routed(traffic: Traffic) -> Traffic {
     traffic.destination_mac(mac(2)).addresses([10, 77, 0, 1].into(), [10, 78, 0, 2].into())
 }
 
-/// Shell commands that make the forwarder's namespace a router, with a neighbor behind fwd1.
-pub(crate) const ROUTE: [&str; 3] = [
+/// Shell commands that make the forwarder's namespace a router, with a neighbor behind fwd1 that is
+/// the gateway for all addresses. Without the check of the reverse path, packets from any source may
+/// arrive on fwd0.
+pub(crate) const ROUTE: [&str; 5] = [
     "ip address add 10.77.0.254/24 dev fwd0 && ip address add 10.78.0.254/24 dev fwd1",
     "ip neighbour replace 10.78.0.2 lladdr 02:00:00:00:00:04 dev fwd1 nud permanent",
+    "ip route add default via 10.78.0.2 dev fwd1",
+    "for i in all fwd0; do echo 0 > /proc/sys/net/ipv4/conf/$i/rp_filter; done",
     "echo 1 > /proc/sys/net/ipv4/ip_forward",
 ];
 
@@ -373,18 +377,29 @@ pub(crate) fn brief(error: &anyhow::Error) -> String {
     (*informative.or(lines.last()).unwrap_or(&"no reason was printed")).to_owned()
 }
 
-/// Returns why xdpfwd rejects a configuration, if it does.
+/// Checks a configuration. Returns the reason if xdpfwd rejects it, or if the check fails.
 pub(crate) fn check_config(xdpfwd: &Path, config: &Path) -> Result<(), MissingReason> {
+    match rejection(xdpfwd, config) {
+        Ok(None) => Ok(()),
+        Ok(Some(reason)) => Err(reason),
+        Err(error) => Err(format!("{error:#}")),
+    }
+}
+
+/// Returns why xdpfwd rejects a configuration, if it does. Fails if xdpfwd cannot check it.
+pub(crate) fn rejection(xdpfwd: &Path, config: &Path) -> Result<Option<MissingReason>> {
     let output = Command::new(xdpfwd).arg("--config").arg(config).arg("--check").output();
-    let output = output
-        .map_err(|error| format!("cannot start {}: {error}; run: make build", xdpfwd.display()))?;
+    let output =
+        output.with_context(|| format!("cannot start {}; run: make build", xdpfwd.display()))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(None);
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
     let error = stderr.lines().find(|line| !line.contains("warning:"));
-    let error = error.unwrap_or("no reason was printed");
-    Err(error.trim_start_matches(&path_text(config)).to_owned())
+    let error = error.with_context(|| {
+        format!("{} --check ended with {} and no message", xdpfwd.display(), output.status)
+    })?;
+    Ok(Some(error.trim_start_matches(&path_text(config)).to_owned()))
 }
 
 /// Returns a configuration with which xdpfwd does the work of the bare loop: one core, MAC

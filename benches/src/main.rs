@@ -15,6 +15,8 @@ mod lab_run;
 mod latency;
 mod matrix;
 mod nic;
+mod obstacle;
+mod passing;
 mod paths;
 mod rate_search;
 mod report;

@@ -1,5 +1,4 @@
-//! Rule sets like ClassBench's, as files for xdpfwd, with packets that they drop, and the traffic
-//! that they let pass.
+//! Rule sets like ClassBench's, as files for xdpfwd, with packets that they drop.
 
 use std::{
     fs,
@@ -9,24 +8,19 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use xdpfwd_bench::classbench::{
-    Header, Locality, Ports, Prefix, Protocol, Rule5, Seed, generate, trace, write_rules,
+    Locality, Ports, Prefix, Protocol, Rule5, Seed, generate, trace, write_rules,
 };
 use xdpfwd_filter::{Rule, Verdict, parse_classbench};
 use xdpfwd_lab::{PacketTemplate, Traffic};
 
-use crate::{forwarders::Environment, lab_config::LabConfig};
+use crate::{
+    forwarders::Environment,
+    lab_config::LabConfig,
+    passing::{RANDOM_SEED, passing_flows, template},
+};
 
 /// Number of different packets: more flows than a flow cache holds.
 pub(crate) const PACKETS: usize = 200_000;
-
-/// Flows of [`passing`] traffic.
-const FLOWS: u32 = 1000;
-
-/// Returns the traffic that every rule set lets pass: UDP of 1000 flows, which no rule matches,
-/// except in the set of one rule, which matches everything.
-pub(crate) fn passing() -> Traffic {
-    Traffic::new().flows(FLOWS)
-}
 
 /// Rules, in a file.
 pub(crate) struct RuleSet {
@@ -51,9 +45,8 @@ impl RuleSet {
                 Seed::parse(seed, &text)?
             }
         };
-        let random_seed = 1;
         // Sets of 0 or 1 rules use the packets for 1000 rules.
-        let source = generate(&seed, if count < 2 { 1_000 } else { count }, random_seed);
+        let source = generate(&seed, if count < 2 { 1_000 } else { count }, RANDOM_SEED);
         let rules = match count {
             0 => vec![],
             // A single rule matches every packet, to show the minimum cost of a rule.
@@ -70,15 +63,20 @@ impl RuleSet {
     /// Returns [`PACKETS`] packets that match the rules.
     pub(crate) fn packets(&self) -> Arc<[PacketTemplate]> {
         let draw = || {
-            let (random_share, random_seed) = (0.0, 1);
+            let random_share = 0.0;
             let locality = Locality::Uniform;
-            let headers = trace(&self.source, PACKETS, locality, random_share, random_seed);
-            headers.iter().map(packet).collect()
+            let headers = trace(&self.source, PACKETS, locality, random_share, RANDOM_SEED);
+            headers.iter().map(template).collect()
         };
         Arc::clone(self.packets.get_or_init(draw))
     }
 
-    /// Returns the verdict of all rules with which [`passing`] traffic passes.
+    /// Returns traffic that no rule matches, except in the set of one rule.
+    pub(crate) fn passing(&self) -> Result<Traffic> {
+        Ok(Traffic::new().headers(passing_flows(&self.source)?))
+    }
+
+    /// Returns the verdict of all rules with which [`Self::passing`] traffic passes.
     pub(crate) fn verdict_for_passing(&self) -> &'static str {
         // A single rule matches every packet, so it must accept.
         if self.count == 1 { "accept" } else { "drop" }
@@ -131,49 +129,33 @@ const MATCHES_ALL: Rule5 = Rule5 {
     protocol: Protocol::ANY,
 };
 
-fn packet(header: &Header) -> PacketTemplate {
-    PacketTemplate {
-        source: header.source.into(),
-        destination: header.destination.into(),
-        source_port: header.source_port,
-        destination_port: header.destination_port,
-        protocol: header.protocol,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use xdpfwd_filter::{Addresses, Classifier, Key, L4};
-    use xdpfwd_lab::{DESTINATION_PORT, FIRST_FLOW_PORT, GEN_ADDRESS, SINK_ADDRESS};
 
     use super::*;
+    use crate::passing::{RULE_SEED, flows_for};
 
-    /// Returns the number of flows that match a rule.
-    fn matching_flows(count: usize, destination: std::net::Ipv4Addr) -> usize {
+    /// Returns the number of flows for the set that match one of its rules, and of all its flows.
+    fn matching_flows(count: u32) -> (usize, usize) {
         let scratch = tempfile::tempdir().unwrap();
-        let set = RuleSet::new("acl", count, scratch.path()).unwrap();
-        assert_eq!(set.rules.len(), count);
-        let rules = set.parsed(Verdict::Drop).unwrap();
-        let classifier = Classifier::new(&rules, 1);
-        let addresses =
-            Addresses::V4 { source: GEN_ADDRESS.into(), destination: destination.into() };
-        let ports = (0..FLOWS).map(|flow| L4::Ports {
-            source: FIRST_FLOW_PORT + u16::try_from(flow).unwrap(),
-            destination: DESTINATION_PORT,
-        });
-        ports
-            .filter(|&ports| classifier.first_match(&Key::new(addresses, 17, ports), 0).is_some())
-            .count()
+        let set = RuleSet::new(RULE_SEED, count as usize, scratch.path()).unwrap();
+        assert_eq!(set.rules.len(), count as usize);
+        let classifier = Classifier::new(&set.parsed(Verdict::Drop).unwrap(), 1);
+        let flows = flows_for(Some(count)).unwrap();
+        let matches = |flow: &&PacketTemplate| {
+            let (source, destination) = (flow.source.into(), flow.destination.into());
+            let ports = L4::Ports { source: flow.source_port, destination: flow.destination_port };
+            let key = Key::new(Addresses::V4 { source, destination }, flow.protocol, ports);
+            classifier.first_match(&key, 0).is_some()
+        };
+        (flows.iter().filter(matches).count(), flows.len())
     }
 
-    /// 10.78.0.2 is the destination of the traffic for routers.
     #[test]
-    fn passing_traffic_matches_only_the_set_of_one_rule() {
-        for destination in [SINK_ADDRESS, [10, 78, 0, 2].into()] {
-            assert_eq!(matching_flows(1, destination), FLOWS as usize);
-            for count in [1_000, 10_000] {
-                assert_eq!(matching_flows(count, destination), 0, "{count} rules");
-            }
-        }
+    fn flows_match_only_the_set_of_one_rule() {
+        assert_eq!(matching_flows(1), (1000, 1000));
+        assert_eq!(matching_flows(1_000), (0, 1000));
+        assert_eq!(matching_flows(10_000), (0, 1000));
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use libbpf_rs::Object;
 use nix::{
     sched::{CpuSet, sched_setaffinity},
@@ -20,12 +20,12 @@ use xdpfwd_bench::machine::tool_output;
 use xdpfwd_lab::Chain;
 use xdpfwd_xsk::{AttachMode, XdpLink, attach_xdp};
 
-use crate::forwarders::{Environment, MissingReason};
+use crate::{forwarders::Environment, obstacle::Obstacle};
 
 const THREAD_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Compiles `benches/peers/NAME.bpf.c`. Returns the object.
-pub(crate) fn compile_bpf(environment: &Environment, name: &str) -> Result<PathBuf, MissingReason> {
+pub(crate) fn compile_bpf(environment: &Environment, name: &str) -> Result<PathBuf, Obstacle> {
     let object = environment.scratch.join(format!("{name}.bpf.o"));
     let bpf = environment.sources.join("../../bpf");
     let output = Command::new("clang")
@@ -36,11 +36,16 @@ pub(crate) fn compile_bpf(environment: &Environment, name: &str) -> Result<PathB
         .arg(environment.sources.join(format!("{name}.bpf.c")))
         .arg("-o")
         .arg(&object)
-        .output()
-        .map_err(|error| format!("cannot start clang: {error}; run: make deps"))?;
+        .output();
+    let output = match output {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Obstacle::NotInstalled("clang is not installed; run: make deps".into()));
+        }
+        output => output.context("cannot start clang")?,
+    };
     if !output.status.success() {
         let reason = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("cannot compile {name}.bpf.c: {reason}"));
+        return Err(Obstacle::Failed(anyhow!("cannot compile {name}.bpf.c: {reason}")));
     }
     Ok(object)
 }

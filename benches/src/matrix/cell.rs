@@ -16,14 +16,15 @@ use super::{
     paced::{Attempts, Decision, SampleCounts},
     rows::{
         self,
-        row::{MTU, Prepared, Progress, Row, Running, Stopped},
+        row::{ConfiguredPath, FinalCounts, MTU, Progress, Row, RunningPath},
     },
     sampled::{self, Measured, Sampling},
 };
 use crate::{
     common::{Common, settle},
     forwarders::Environment,
-    rule_sets::passing,
+    obstacle::Obstacle,
+    passing::passing,
 };
 
 /// Returns all rows, in the order of tables.
@@ -93,15 +94,15 @@ impl FrameSize {
 pub(crate) struct Cell {
     row: String,
     pub(crate) column: &'static Column,
-    path: Box<dyn Prepared>,
+    path: Box<dyn ConfiguredPath>,
 }
 
-/// Writes the configuration of a cell. Returns the reason if the cell cannot exist.
+/// Writes the configuration of a cell.
 pub(crate) fn prepare(
     row: &dyn Row,
     column: &'static Column,
     environment: &Environment,
-) -> Result<Cell, String> {
+) -> Result<Cell, Obstacle> {
     let path = row.prepare(column, environment)?;
     Ok(Cell { row: row.describe().name, column, path })
 }
@@ -243,7 +244,7 @@ impl Session {
 
 /// A path in a lab. The fields are dropped in this order.
 struct Lab {
-    running: Box<dyn Running>,
+    running: Box<dyn RunningPath>,
     sink: Sink,
     chain: Chain,
     traffic: Traffic,
@@ -284,7 +285,9 @@ impl Lab {
             .attach(chain.sink(), "sink0")?;
         let running = cell.path.start(&chain)?;
         let veth = VethDropCounts::read(&chain)?;
-        let traffic = common.traffic.prepare(size.of(cell.path.address(passing())));
+        let rules = cell.column.filter().map(|(rules, _)| rules);
+        let traffic = passing(rules, common.traffic.generator().kind())?;
+        let traffic = common.traffic.prepare(size.of(cell.path.address(traffic)));
         let (common, offered) = (common.clone(), Counters::default());
         Ok(Self { running, sink, chain, traffic, common, veth, offered })
     }
@@ -353,7 +356,7 @@ impl Lab {
 
 /// The end of a lab.
 struct End {
-    stopped: Stopped,
+    stopped: FinalCounts,
     seen: SinkCounters,
     offered: Counters,
     veth: VethDropCounts,

@@ -9,7 +9,7 @@ pub(crate) struct Column {
     title: &'static str,
     /// Group of columns in charts, as in [`results::Column`].
     group: &'static str,
-    /// What happens to each packet, in this order.
+    /// The stages that process each packet, in this order.
     pub(crate) stages: &'static [Stage],
 }
 
@@ -18,7 +18,7 @@ pub(crate) struct Column {
 pub(crate) enum Stage {
     Filter {
         rules: u32,
-        place: Place,
+        placement: Placement,
     },
     /// A search for [`SIGNATURES`] byte patterns in the payload.
     Signatures,
@@ -30,7 +30,7 @@ pub(crate) enum Stage {
 
 /// Where a filter runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Placement {
     User,
     Kernel,
     /// Where the path forwards packets.
@@ -40,8 +40,8 @@ pub(crate) enum Place {
 /// Number of patterns of the column `signatures`.
 pub(crate) const SIGNATURES: usize = 1000;
 
-const fn filter(rules: u32, place: Place) -> Stage {
-    Stage::Filter { rules, place }
+const fn filter(rules: u32, placement: Placement) -> Stage {
+    Stage::Filter { rules, placement }
 }
 
 /// All columns, in the order of tables. A new column is a new entry.
@@ -51,37 +51,37 @@ pub(crate) const COLUMNS: [Column; 13] = [
         name: "filter-1-user",
         title: "filter, 1 rule, user space",
         group: "filter",
-        stages: &[filter(1, Place::User)],
+        stages: &[filter(1, Placement::User)],
     },
     Column {
         name: "filter-1k-user",
         title: "filter, 1,000 rules, user space",
         group: "filter",
-        stages: &[filter(1_000, Place::User)],
+        stages: &[filter(1_000, Placement::User)],
     },
     Column {
         name: "filter-10k-user",
         title: "filter, 10,000 rules, user space",
         group: "filter",
-        stages: &[filter(10_000, Place::User)],
+        stages: &[filter(10_000, Placement::User)],
     },
     Column {
         name: "filter-1-kernel",
         title: "filter, 1 rule, kernel",
         group: "filter",
-        stages: &[filter(1, Place::Kernel)],
+        stages: &[filter(1, Placement::Kernel)],
     },
     Column {
         name: "filter-1k-kernel",
         title: "filter, 1,000 rules, kernel",
         group: "filter",
-        stages: &[filter(1_000, Place::Kernel)],
+        stages: &[filter(1_000, Placement::Kernel)],
     },
     Column {
         name: "filter-10k-kernel",
         title: "filter, 10,000 rules, kernel",
         group: "filter",
-        stages: &[filter(10_000, Place::Kernel)],
+        stages: &[filter(10_000, Placement::Kernel)],
     },
     Column {
         name: "signatures",
@@ -111,7 +111,7 @@ pub(crate) const COLUMNS: [Column; 13] = [
         name: "filter-1k-aes-128",
         title: "filter, 1,000 rules, and ESP, AES-128-GCM",
         group: "both",
-        stages: &[filter(1_000, Place::OfPath), Stage::Seal("aes-128-gcm")],
+        stages: &[filter(1_000, Placement::OfPath), Stage::Seal("aes-128-gcm")],
     },
     Column {
         name: "memcpy",
@@ -132,10 +132,10 @@ impl Column {
         }
     }
 
-    /// Returns the number of rules and the place of the filter, if there is one.
-    pub(crate) fn filter(&self) -> Option<(u32, Place)> {
+    /// Returns the number of rules and the placement of the filter, if there is one.
+    pub(crate) fn filter(&self) -> Option<(u32, Placement)> {
         self.stages.iter().find_map(|stage| match *stage {
-            Stage::Filter { rules, place } => Some((rules, place)),
+            Stage::Filter { rules, placement } => Some((rules, placement)),
             _ => None,
         })
     }
@@ -146,11 +146,6 @@ impl Column {
             Stage::Seal(transform) => Some(transform),
             _ => None,
         })
-    }
-
-    /// Returns whether the column searches for signatures or copies packets.
-    pub(crate) fn needs_payload(&self) -> bool {
-        self.stages.iter().any(|stage| matches!(stage, Stage::Signatures | Stage::Memcpy))
     }
 }
 

@@ -87,11 +87,16 @@ impl Lab {
                         let key = (description.name.clone(), column.name.to_owned());
                         lab.cells.insert(key, cell);
                     }
-                    Err(reason) => unavailable.push(Unavailable {
-                        row: description.name.clone(),
-                        column: Some(column.name.to_owned()),
-                        reason,
-                    }),
+                    Err(obstacle) => {
+                        let reason = obstacle.into_reason().with_context(|| {
+                            format!("preparing {} with {}", description.name, column.name)
+                        })?;
+                        unavailable.push(Unavailable {
+                            row: description.name.clone(),
+                            column: Some(column.name.to_owned()),
+                            reason,
+                        });
+                    }
                 }
             }
             lab.unavailable.extend(merge(unavailable, selected.len()));

@@ -6,7 +6,8 @@
  *        0      14  Ethernet header
  *       14      20  IPv4 header without options, with a valid checksum
  *       34       8  UDP header: source port 1024 + flow, destination port 9 (discard), length,
- *                   checksum 0 ("none", RFC 768)
+ *                   checksum 0 ("none", RFC 768). Flows with headers of their own have other ports
+ *                   and addresses
  *       42       2  magic number, "LB"
  *       44       8  sequence number, big endian: number of the generator's run << 40 | frame of the
  *                   run, from 0
@@ -23,6 +24,8 @@ enum {
 	AT_IP_LENGTH = 16,
 	AT_IP_PROTOCOL = 23,
 	AT_IP_CHECKSUM = 24,
+	AT_IP_SOURCE = 26,
+	AT_IP_DESTINATION = 30,
 	AT_UDP_SOURCE = 34,
 	AT_UDP_DESTINATION = 36,
 	AT_UDP_LENGTH = 38,

@@ -32,7 +32,7 @@ struct config {
 	__u32 ifindex;
 	__u32 on_grant; // send at most `granted` frames in total
 	__u32 sizes;    // used entries of `lengths`; frame n has entry n mod sizes
-	__u32 unused;
+	__u32 has_headers; // flow n has the addresses and ports of entry n of `packets`
 	struct length lengths[MAX_SIZES];
 };
 
@@ -54,6 +54,41 @@ SEC(".data.state") struct state state = {};
 
 // Total frames that may be sent. User space writes it while the program runs.
 SEC(".data.grant") volatile __u64 granted = 0;
+
+// The header fields that differ between the packets of a flood, or between flows with headers of
+// their own. Written by src/traffic.rs.
+struct packet {
+	__u32 source, destination; // big endian, like the ports
+	__u16 source_port, destination_port;
+	__u16 protocol;
+	// For `generate`: the sum of the words of both addresses, less those of the frame. A one's
+	// complement sum, in the byte order of the frame.
+	__u16 sum_change;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct packet);
+} packets SEC(".maps");
+
+// Writes the addresses and ports of a flow, and updates the IPv4 checksum (RFC 1624). Returns false
+// if there is no such flow.
+static __always_inline bool write_header(void *data, __u32 flow)
+{
+	const struct packet *packet = bpf_map_lookup_elem(&packets, &flow);
+	__u32 sum;
+
+	if (!packet)
+		return false;
+	*(packet_u32 *)(data + AT_IP_SOURCE) = packet->source;
+	*(packet_u32 *)(data + AT_IP_DESTINATION) = packet->destination;
+	*(packet_u32 *)(data + AT_UDP_SOURCE) = packet->source_port | (__u32)packet->destination_port << 16;
+	sum = (__u16)~*(packet_u16 *)(data + AT_IP_CHECKSUM) + packet->sum_change;
+	*(packet_u16 *)(data + AT_IP_CHECKSUM) = ~((sum & 0xffff) + (sum >> 16));
+	return true;
+}
 
 SEC("xdp") int generate(struct xdp_md *ctx)
 {
@@ -111,7 +146,10 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 		if (state.size >= config.sizes)
 			state.size = 0;
 	}
-	*(packet_u16 *)(data + AT_UDP_SOURCE) = bpf_htons(FIRST_FLOW_PORT + state.flow);
+	if (!config.has_headers)
+		*(packet_u16 *)(data + AT_UDP_SOURCE) = bpf_htons(FIRST_FLOW_PORT + state.flow);
+	else if (!write_header(data, state.flow))
+		return XDP_ABORTED;
 	*(packet_u64 *)(data + AT_SEQUENCE) = bpf_cpu_to_be64(config.first_sequence + state.sent);
 	*(packet_u64 *)(data + AT_TIME) = bpf_cpu_to_be64(now);
 
@@ -122,20 +160,6 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 	state.last = now;
 	return bpf_redirect(config.ifindex, 0);
 }
-
-// The header fields that differ between the packets of a flood. Written by src/traffic.rs.
-struct packet {
-	__u32 source, destination; // big endian, like the ports
-	__u16 source_port, destination_port;
-	__u32 protocol;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct packet);
-} packets SEC(".maps");
 
 // The XDP program that receives a flood from `inject`.
 struct {
@@ -158,8 +182,8 @@ static __always_inline bool write_next(struct xdp_md *ctx)
 	if (!packet || data + MIN_FRAME > end)
 		return false;
 	*(__u8 *)(data + AT_IP_PROTOCOL) = packet->protocol;
-	*(packet_u32 *)(data + AT_IP + 12) = packet->source;
-	*(packet_u32 *)(data + AT_IP + 16) = packet->destination;
+	*(packet_u32 *)(data + AT_IP_SOURCE) = packet->source;
+	*(packet_u32 *)(data + AT_IP_DESTINATION) = packet->destination;
 	*(packet_u32 *)(data + AT_UDP_SOURCE) = packet->source_port | (__u32)packet->destination_port << 16;
 	*(__u8 *)(data + AT_UDP_SOURCE + 12) = 5 << 4; // TCP header length, used only by TCP
 	index++;

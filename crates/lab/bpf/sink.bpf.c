@@ -68,11 +68,14 @@ struct {
 	__type(value, __u64);
 } latency SEC(".maps");
 
+// A frame to the port discard with a damaged magic number is corrupt, not foreign. Flows with headers
+// of their own have other ports.
 static __always_inline int is_generator_frame(void *data, void *end)
 {
 	return data + MIN_FRAME <= end && *(packet_u16 *)(data + AT_ETHERTYPE) == bpf_htons(0x0800) &&
 	       *(__u8 *)(data + AT_IP) == 0x45 && *(__u8 *)(data + AT_IP_PROTOCOL) == 17 &&
-	       *(packet_u16 *)(data + AT_UDP_DESTINATION) == bpf_htons(DISCARD_PORT);
+	       (*(packet_u16 *)(data + AT_UDP_DESTINATION) == bpf_htons(DISCARD_PORT) ||
+		*(packet_u16 *)(data + AT_MAGIC) == bpf_htons(MAGIC));
 }
 
 static __always_inline int is_corrupt(void *data, void *end)

@@ -45,6 +45,8 @@ const RUN_SHIFT: u32 = 40;
 const BACKLOG_FRAMES: u64 = 256;
 /// Limits of the same lag as a time in nanoseconds, for very high and very low rates.
 const BACKLOG_NANOSECONDS: std::ops::RangeInclusive<u64> = 100_000..=20_000_000;
+/// The protocol number of UDP.
+const UDP: u8 = 17;
 /// Ends the generator's system call. Ignored by default, so a late signal is harmless.
 const WAKE_SIGNAL: Signal = Signal::SIGURG;
 
@@ -52,7 +54,8 @@ const WAKE_SIGNAL: Signal = Signal::SIGURG;
 /// possible.
 ///
 /// Frames are Ethernet/IPv4/UDP. Flows differ in the UDP source port (1024 + flow); the generator
-/// sends them in turn. Each frame carries a sequence number, its send time, and a fixed pattern.
+/// sends them in turn. With [`Self::headers`], each flow has its own addresses and ports. Each frame
+/// carries a sequence number, its send time, and a fixed pattern.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Traffic {
@@ -67,11 +70,12 @@ pub struct Traffic {
     destination: Ipv4Addr,
     on_grant: bool,
     packets: Option<Arc<[PacketTemplate]>>,
+    headers: Option<Arc<[PacketTemplate]>>,
     generator: GeneratorKind,
 }
 
-/// A packet of a [flood](Traffic::flood). For a protocol without ports, the port fields are the
-/// first four bytes after the IPv4 header.
+/// A packet of a [flood](Traffic::flood), or the [header](Traffic::headers) of a flow. For a protocol
+/// without ports, the port fields are the first four bytes after the IPv4 header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketTemplate {
     /// IPv4 source.
@@ -87,12 +91,28 @@ pub struct PacketTemplate {
 }
 
 impl PacketTemplate {
-    /// Returns the bytes of `struct packet` in bpf/generator.bpf.c.
-    fn bytes(&self) -> impl Iterator<Item = u8> + use<> {
-        let addresses = [self.source.octets(), self.destination.octets()].concat();
+    /// Returns the bytes of `struct packet` in bpf/generator.bpf.c, for a frame with these
+    /// addresses.
+    fn bytes(&self, replaced: [Ipv4Addr; 2]) -> impl Iterator<Item = u8> + use<> {
+        let own = [self.source, self.destination];
+        let mut sum: u32 =
+            words(own).sum::<u32>() + words(replaced).map(|word| !word & 0xffff).sum::<u32>();
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        let addresses = own.map(|address| address.octets()).concat();
         let ports = [self.source_port.to_be_bytes(), self.destination_port.to_be_bytes()].concat();
-        addresses.into_iter().chain(ports).chain(u32::from(self.protocol).to_ne_bytes())
+        let last = [u16::from(self.protocol), sum as u16].map(u16::to_ne_bytes).concat();
+        addresses.into_iter().chain(ports).chain(last)
     }
+}
+
+/// Returns the 16-bit words of addresses, in the byte order of a frame.
+fn words(addresses: [Ipv4Addr; 2]) -> impl Iterator<Item = u32> {
+    addresses.into_iter().flat_map(|address| {
+        let [a, b, c, d] = address.octets();
+        [[a, b], [c, d]].map(|word| u32::from(u16::from_ne_bytes(word)))
+    })
 }
 
 impl Default for Traffic {
@@ -117,6 +137,7 @@ impl Traffic {
             destination: SINK_ADDRESS,
             on_grant: false,
             packets: None,
+            headers: None,
             generator: GeneratorKind::Live,
         }
     }
@@ -131,6 +152,13 @@ impl Traffic {
     /// `rate` and `on_grant`.
     pub fn flood(mut self, packets: Arc<[PacketTemplate]>) -> Self {
         self.packets = Some(packets);
+        self
+    }
+
+    /// Sets a flow for each of these headers, with its addresses and ports, instead of the flows of
+    /// [`Self::flows`] and the addresses of [`Self::addresses`]. The protocol must be UDP (17).
+    pub fn headers(mut self, headers: Arc<[PacketTemplate]>) -> Self {
+        self.headers = Some(headers);
         self
     }
 
@@ -208,8 +236,8 @@ impl Traffic {
         self
     }
 
-    /// Sets what sends the frames. pktgen cannot send a [flood](Self::flood), frames [on
-    /// grant](Self::on_grant), or frames of several lengths.
+    /// Sets what sends the frames. pktgen cannot send a [flood](Self::flood), flows with
+    /// [headers](Self::headers), frames [on grant](Self::on_grant), or frames of several lengths.
     pub fn generator(mut self, kind: GeneratorKind) -> Self {
         self.generator = kind;
         self
@@ -219,6 +247,7 @@ impl Traffic {
     fn pktgen(&self) -> Result<Pktgen, Error> {
         for (is_set, feature) in [
             (self.packets.is_some(), "a flood"),
+            (self.headers.is_some(), "flows with headers of their own"),
             (self.on_grant, "frames on grant"),
             (self.sizes.is_mixed(), "frames of several lengths"),
         ] {
@@ -348,6 +377,17 @@ impl Traffic {
                 "use one size".into(),
             );
         }
+        if let Some(headers) = &self.headers
+            && (self.packets.is_some()
+                || headers.is_empty()
+                || headers.iter().any(|header| header.protocol != UDP))
+        {
+            return invalid(
+                "headers of flows",
+                format!("{} headers", headers.len()),
+                format!("use at least one, all with protocol {UDP}, and no flood"),
+            );
+        }
         if !(1..=MAX_FLOWS).contains(&self.flows) {
             return invalid(
                 "number of flows",
@@ -379,9 +419,10 @@ impl Traffic {
             config.extend(word.to_ne_bytes());
         }
         config.extend(&header[40..44]);
-        let flows = self.packets.as_ref().map_or(self.flows, |packets| packets.len() as u32);
-        let sizes = self.sizes.pattern();
-        for word in [flows, ifindex, u32::from(self.on_grant), sizes.len() as u32, 0] {
+        let templates = self.packets.as_ref().or(self.headers.as_ref());
+        let flows = templates.map_or(self.flows, |templates| templates.len() as u32);
+        let (sizes, has_headers) = (self.sizes.pattern(), u32::from(self.headers.is_some()));
+        for word in [flows, ifindex, u32::from(self.on_grant), sizes.len() as u32, has_headers] {
             config.extend(word.to_ne_bytes());
         }
         for number in 0..MAX_SIZES as u64 {
@@ -436,17 +477,17 @@ impl Sender {
             "looking up the generator's interface {}",
             self.interface
         )))?;
-        let packets: Vec<u8> = self
-            .traffic
-            .packets
+        let replaced = [self.traffic.source, self.traffic.destination];
+        let templates = self.traffic.packets.as_ref().or(self.traffic.headers.as_ref());
+        let packets: Vec<u8> = templates
             .iter()
             .flat_map(|all| all.iter())
-            .flat_map(PacketTemplate::bytes)
+            .flat_map(|template| template.bytes(replaced))
             .collect();
         let object = bpf::load_generator(&self.traffic.config(ifindex), &packets)?;
         let name = match self.receiver {
             Some(_) => "inject",
-            None if packets.is_empty() => "generate",
+            None if self.traffic.packets.is_none() => "generate",
             None => "flood",
         };
         if let Some(id) = self.receiver {
@@ -610,6 +651,14 @@ mod tests {
     use super::*;
     use crate::veth::MAX_MTU;
 
+    const HEADER: PacketTemplate = PacketTemplate {
+        source: Ipv4Addr::new(192, 0, 2, 1),
+        destination: Ipv4Addr::new(198, 51, 100, 2),
+        source_port: 1,
+        destination_port: 2,
+        protocol: UDP,
+    };
+
     #[test]
     fn traffic_config_has_size_of_c_struct() {
         assert_eq!(Traffic::new().config(1).len(), 5 * 8 + 4 * 8 + 6 * 4 + MAX_SIZES * 12);
@@ -631,9 +680,13 @@ mod tests {
             Traffic::new().flows(0),
             Traffic::new().flows(MAX_FLOWS + 1),
             Traffic::new().rate(0),
+            Traffic::new().headers(Arc::new([])),
+            Traffic::new().headers(Arc::new([PacketTemplate { protocol: 6, ..HEADER }])),
+            Traffic::new().headers(Arc::new([HEADER])).flood(Arc::new([HEADER])),
         ] {
             assert!(matches!(traffic.check(), Err(Error::Value { .. })), "{traffic:?}");
         }
+        assert!(Traffic::new().headers(Arc::new([HEADER])).check().is_ok());
         assert!(Traffic::new().size(MAX_MTU + 14).flows(MAX_FLOWS).rate(1).check().is_ok());
     }
 }

@@ -13,7 +13,8 @@ use std::{
 };
 
 use xdpfwd_lab::{
-    Chain, Error, Forwarder, Namespace, NamespaceGuard, Sink, SinkCounters, Traffic, Window, sweep,
+    Chain, Error, Forwarder, Namespace, NamespaceGuard, PacketTemplate, Sink, SinkCounters,
+    Traffic, Window, sweep,
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_xdpfwd-lab");
@@ -127,8 +128,9 @@ fn slow_traffic_arrives_intact_and_in_order() {
 }
 
 /// Captures `count` frames that fwd0 receives while `send` runs. Returns of each frame: its
-/// length, the lengths in its IPv4 and UDP headers, and its sequence number in the run.
-fn capture(chain: &Chain, count: u64, send: impl FnOnce()) -> Vec<[u64; 4]> {
+/// length, the lengths in its IPv4 and UDP headers, its sequence number in the run, both addresses,
+/// and both ports.
+fn capture(chain: &Chain, count: u64, send: impl FnOnce()) -> Vec<[u64; 6]> {
     const CAPTURE: &str = "\
 import socket, struct, sys
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # ETH_P_ALL: before the bridge
@@ -140,7 +142,8 @@ for _ in range(int(sys.argv[1])):
     f = s.recv(65535)
     ip, = struct.unpack_from('!H', f, 16)
     udp, = struct.unpack_from('!H', f, 38)
-    print(len(f), ip, udp, struct.unpack_from('!Q', f, 44)[0] & (1 << 40) - 1)";
+    sequence = struct.unpack_from('!Q', f, 44)[0] & (1 << 40) - 1
+    print(len(f), ip, udp, sequence, *struct.unpack_from('!QL', f, 26))";
     let mut python = Forwarder::spawn(chain.fwd(), &["python3", "-c", CAPTURE, &count.to_string()])
         .expect("start python3 (Debian: apt-get install python3)");
     python.wait_for_line(Duration::from_secs(20), |line| line == "ready").expect("open a socket");
@@ -152,7 +155,7 @@ for _ in range(int(sys.argv[1])):
     python.wait_for_line(Duration::from_secs(20), is_last).expect("the last frame");
     let lines = python.stdout();
     let frames = lines.iter().filter(|line| *line != "ready");
-    frames.map(|line| parse(line).try_into().expect("four numbers")).collect()
+    frames.map(|line| parse(line).try_into().expect("six numbers")).collect()
 }
 
 #[test]
@@ -181,13 +184,48 @@ fn imix_has_seven_four_and_one_of_twelve_frames_with_valid_lengths() {
     // The generator may be slower if it is preempted, but not faster.
     assert!(sent.pps() < 1.05 * rate as f64, "{sent:?}");
 
-    for (number, [length, ip, udp, sequence]) in (0..).zip(&frames) {
+    for (number, [length, ip, udp, sequence, ..]) in (0..).zip(&frames) {
         assert_eq!((*sequence, *ip, *udp), (number, length - 14, length - 34), "frame {number}");
     }
     for twelve in frames.chunks_exact(12) {
         let count = |length| twelve.iter().filter(|frame| frame[0] == length).count();
         assert_eq!([60, 590, 1514].map(count), [7, 4, 1], "{twelve:?}");
     }
+}
+
+#[test]
+fn flows_with_headers_have_their_addresses_and_ports_in_turn() {
+    let chain = chain_with_bridge(1700);
+    let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
+    // Sums of the address words with and without a carry, and the port that the sink expects of
+    // other flows.
+    let header = |source: [u8; 4], destination: [u8; 4], destination_port| PacketTemplate {
+        source: source.into(),
+        destination: destination.into(),
+        source_port: 53,
+        destination_port,
+        protocol: 17,
+    };
+    let headers = [
+        header([0, 0, 0, 1], [0, 0, 0, 0], 80),
+        header([255, 255, 255, 254], [255, 255, 255, 255], 65535),
+        header([192, 0, 2, 1], [198, 51, 100, 7], 9),
+    ];
+    let count = 600;
+    let traffic = Traffic::imix().headers(headers.into()).rate(2_000).count(count);
+    let frames = capture(&chain, count, || {
+        let generator = traffic.start(chain.gen_(), "gen0").expect("start the generator");
+        generator.finish(Duration::from_secs(60)).expect("send all frames");
+    });
+    for (number, [.., addresses, ports]) in frames.iter().enumerate() {
+        let header = headers[number % headers.len()];
+        let expected = [header.source, header.destination].map(|a| u64::from(u32::from(a)));
+        assert_eq!(*addresses, expected[0] << 32 | expected[1], "frame {number}");
+        assert_eq!(*ports, 53 << 16 | u64::from(header.destination_port), "frame {number}");
+    }
+    // The sink checks lengths and checksums.
+    let seen = wait_for_counters(&sink, |seen| seen.arrived.packets == count);
+    assert!(seen.is_clean() && seen.foreign == 0, "{seen:?}");
 }
 
 #[test]
@@ -322,8 +360,10 @@ fn check_counts_duplicate_and_reordered_frames() {
 #[test]
 fn sink_counts_other_frames_as_foreign() {
     let chain = chain_with_bridge(1500);
+    // Flows with headers of their own have other ports, and the generator's magic number.
     let mut other_port = Traffic::new().frame(0, 0).bytes();
     other_port[37] = 53;
+    other_port[42] = 0;
     let mut arp = Traffic::new().frame(0, 0).bytes();
     arp[12..14].copy_from_slice(&[0x08, 0x06]);
     let short = Traffic::new().frame(0, 0).bytes()[..30].to_vec();

@@ -4,11 +4,12 @@ use xdpfwd_bench::results;
 
 use super::{kernel, nftables};
 use crate::{
-    forwarders::{Environment, ForwarderKind, MissingReason},
+    forwarders::{Environment, ForwarderKind},
     matrix::{
         columns::Column,
-        rows::row::{Prepared, Row},
+        rows::row::{ConfiguredPath, Row},
     },
+    obstacle::Obstacle,
 };
 
 pub(super) struct Bridge;
@@ -32,15 +33,14 @@ impl Row for Bridge {
         &self,
         column: &'static Column,
         environment: &Environment,
-    ) -> Result<Box<dyn Prepared>, MissingReason> {
+    ) -> Result<Box<dyn ConfiguredPath>, Obstacle> {
         if column.transform().is_some() {
-            return Err("a bridge does not encapsulate IP packets".into());
+            let reason = "a bridge does not encapsulate IP packets";
+            return Err(Obstacle::CannotExist(reason.into()));
         }
-        if let Some(reason) = kernel::needs_user_space(column) {
-            return Err(reason);
-        }
+        kernel::check_stages(column, nftables::NO_SEARCH)?;
         let kind = ForwarderKind::Bridge;
-        let forwarder = kind.prepare(environment, 1)?;
+        let forwarder = kind.prepare(environment, 1).map_err(Obstacle::NotInstalled)?;
         let filter =
             column.filter().map(|(rules, _)| nftables::filter(environment, "bridge", rules));
         let stages = filter.transpose()?.into_iter().collect();

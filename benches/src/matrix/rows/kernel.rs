@@ -1,25 +1,30 @@
-//! What the paths through the kernel have in common.
+//! Common code of the paths through the kernel.
 
 use anyhow::{Context as _, Result};
 use xdpfwd_lab::{Chain, Traffic};
 
 use crate::{
-    forwarders::{ForwarderKind, MissingReason, PreparedForwarder, set_up},
+    forwarders::{ForwarderKind, PreparedForwarder, set_up},
     matrix::{
-        columns::{Column, Place, Stage},
-        rows::row::{Prepared, Running, Stopped},
+        columns::{Column, Placement, Stage},
+        rows::row::{ConfiguredPath, FinalCounts, RunningPath},
     },
+    obstacle::Obstacle,
 };
 
-/// Returns why a path through the kernel cannot have a column, if that is because packets do not
-/// reach user space.
-pub(super) fn needs_user_space(column: &Column) -> Option<MissingReason> {
-    let is_in_user_space =
-        |stage: &Stage| matches!(stage, Stage::Filter { place: Place::User, .. });
-    if column.stages.iter().any(is_in_user_space) {
-        return Some("packets do not reach user space".into());
+/// Fails for columns whose stages exist only in user space. `search` says why the path does not
+/// search for signatures.
+pub(super) fn check_stages(column: &Column, search: &str) -> Result<(), Obstacle> {
+    for stage in column.stages {
+        let reason = match stage {
+            Stage::Filter { placement: Placement::User, .. } => "packets do not reach user space",
+            Stage::Signatures => search,
+            Stage::Memcpy => "a control of paths through user space",
+            Stage::Filter { .. } | Stage::Seal(_) => continue,
+        };
+        return Err(Obstacle::CannotExist(reason.into()));
     }
-    column.needs_payload().then(|| "the application never sees the bytes".into())
+    Ok(())
 }
 
 /// A path of the kernel that shell commands set up.
@@ -31,7 +36,7 @@ pub(super) struct PreparedKernel {
     pub(super) encapsulates: bool,
 }
 
-impl Prepared for PreparedKernel {
+impl ConfiguredPath for PreparedKernel {
     fn commands(&self) -> String {
         let mut lines = vec![self.forwarder.command_lines()];
         lines.extend(self.stages.iter().cloned());
@@ -46,7 +51,7 @@ impl Prepared for PreparedKernel {
         self.encapsulates
     }
 
-    fn start(&self, chain: &Chain) -> Result<Box<dyn Running>> {
+    fn start(&self, chain: &Chain) -> Result<Box<dyn RunningPath>> {
         self.forwarder.start(chain)?;
         self.stages.iter().try_for_each(|line| set_up(chain, line))?;
         Ok(Box::new(RunningKernel))
@@ -56,7 +61,7 @@ impl Prepared for PreparedKernel {
 /// A path of the kernel; it ends with the lab.
 pub(super) struct RunningKernel;
 
-impl Running for RunningKernel {
+impl RunningPath for RunningKernel {
     fn pid(&self) -> Option<u32> {
         None
     }
@@ -65,8 +70,8 @@ impl Running for RunningKernel {
         Ok(())
     }
 
-    fn stop(self: Box<Self>, chain: &Chain) -> Result<Stopped> {
-        Ok(Stopped { transmitted: Some(transmitted(chain)?), report: None })
+    fn stop(self: Box<Self>, chain: &Chain) -> Result<FinalCounts> {
+        Ok(FinalCounts { transmitted: Some(transmitted(chain)?), report: None })
     }
 }
 

@@ -56,7 +56,8 @@ mod tests {
                         assert!(!cell.commands().is_empty(), "{name}, {}", column.name);
                         assert_eq!(cell.encapsulates(), column.transform().is_some());
                     }
-                    Err(reason) => {
+                    Err(obstacle) => {
+                        let reason = obstacle.into_reason().unwrap();
                         let has_space = reason.contains(' ');
                         assert!(has_space && !reason.contains('\n'), "{name}: {reason}");
                         assert!(!reason.starts_with("n/a"), "{name}: {reason}");

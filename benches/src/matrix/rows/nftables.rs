@@ -2,13 +2,21 @@
 
 use std::{fmt::Write as _, fs, process::Command};
 
+use anyhow::Context as _;
 use xdpfwd_bench::classbench::{Ports, Prefix, Rule5};
 
 use super::rule_set::rule_set;
-use crate::forwarders::{Environment, MissingReason, find};
+use crate::{
+    forwarders::{Environment, find},
+    obstacle::Obstacle,
+};
 
 /// Remark of rows with such filters.
-pub(super) const REMARK: &str = "nftables compares its rules with a packet one after the other.";
+pub(super) const REMARK: &str = "nftables compares its rules with a packet one after the other; \
+                                  sets or verdict maps would be much cheaper.";
+
+/// The reason why these rows have no search for signatures.
+pub(super) const NO_SEARCH: &str = "nftables does not search payloads";
 
 /// Writes a ruleset for the hook `forward` of a family (`ip`, `bridge`), and lets nftables check it.
 /// Returns the command that loads it.
@@ -16,19 +24,19 @@ pub(super) fn filter(
     environment: &Environment,
     family: &str,
     rules: u32,
-) -> Result<String, MissingReason> {
-    let set = rule_set(environment, rules).map_err(|error| format!("{error:#}"))?;
-    let nft = find("nft", "nftables")?;
+) -> Result<String, Obstacle> {
+    let set = rule_set(environment, rules)?;
+    let nft = find("nft", "nftables").map_err(Obstacle::NotInstalled)?;
     let file = environment.scratch.join(format!("matrix-{family}-{rules}.nft"));
     let text = ruleset(family, &set.rules, set.verdict_for_passing());
-    fs::write(&file, text).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
+    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     let output = Command::new(&nft).args(["--check", "--file"]).arg(&file).output();
-    let output = output.map_err(|error| format!("cannot start {nft}: {error}"))?;
+    let output = output.with_context(|| format!("cannot start {nft}"))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let error = stderr.lines().find_map(|line| line.split_once("Error: "));
         let error = error.map_or("no reason was printed", |(_, error)| error);
-        return Err(format!("nftables rejects the rules: {error}"));
+        return Err(Obstacle::CannotExist(format!("nftables rejects the rules: {error}")));
     }
     Ok(format!("{nft} --file {}", file.display()))
 }

@@ -1,12 +1,13 @@
-//! What the matrix needs to know about a packet path.
+//! A packet path, as the matrix sees it.
 
 use anyhow::Result;
 use xdpfwd_bench::results;
 use xdpfwd_lab::{Chain, Report, Traffic};
 
 use crate::{
-    forwarders::{Environment, MissingReason},
+    forwarders::Environment,
     matrix::{columns::Column, system_calls::SystemCallCounter},
+    obstacle::Obstacle,
 };
 
 /// A packet path.
@@ -14,17 +15,16 @@ pub(crate) trait Row: Send + Sync {
     /// Returns the row in the format of results.
     fn describe(&self) -> results::Row;
 
-    /// Writes the configuration of a cell. Returns the reason if the cell cannot exist, as short
-    /// as possible.
+    /// Writes the configuration of a cell.
     fn prepare(
         &self,
         column: &'static Column,
         environment: &Environment,
-    ) -> Result<Box<dyn Prepared>, MissingReason>;
+    ) -> Result<Box<dyn ConfiguredPath>, Obstacle>;
 }
 
 /// A configured path, ready to be started in any number of labs.
-pub(crate) trait Prepared: Send + Sync {
+pub(crate) trait ConfiguredPath: Send + Sync {
     /// Returns the commands that configure and start the path, one per line.
     fn commands(&self) -> String;
 
@@ -39,18 +39,18 @@ pub(crate) trait Prepared: Send + Sync {
     }
 
     /// Starts the path in a lab, and waits until it forwards.
-    fn start(&self, chain: &Chain) -> Result<Box<dyn Running>>;
+    fn start(&self, chain: &Chain) -> Result<Box<dyn RunningPath>>;
 }
 
 /// A path that forwards packets from fwd0 to fwd1.
-pub(crate) trait Running {
+pub(crate) trait RunningPath {
     /// Returns the forwarding process, unless the kernel forwards.
     fn pid(&self) -> Option<u32>;
 
     /// Fails if the forwarding process has ended.
     fn check(&mut self) -> Result<()>;
 
-    /// Returns what the forwarder reports about itself so far.
+    /// Returns the counts that the forwarder has reported so far, if it reports any.
     fn progress(&self) -> Result<Option<Progress>> {
         Ok(None)
     }
@@ -61,15 +61,15 @@ pub(crate) trait Running {
     }
 
     /// Stops forwarding.
-    fn stop(self: Box<Self>, chain: &Chain) -> Result<Stopped>;
+    fn stop(self: Box<Self>, chain: &Chain) -> Result<FinalCounts>;
 }
 
-/// What a forwarder reports while it runs.
+/// The counts that a forwarder reports while it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Progress {
     pub(crate) transmitted: f64,
     pub(crate) syscalls: f64,
-    /// Cycles of all stages.
+    /// Cycles of the stages of the column.
     pub(crate) stage_cycles: f64,
 }
 
@@ -84,9 +84,9 @@ impl Progress {
     }
 }
 
-/// What is known about a path after it has stopped.
+/// The counts of a path that has stopped.
 #[derive(Debug, Default)]
-pub(crate) struct Stopped {
+pub(crate) struct FinalCounts {
     /// Packets that the forwarder, or the kernel, counted as transmitted on fwd1.
     pub(crate) transmitted: Option<u64>,
     /// The final report, if the forwarder was xdpfwd.

@@ -7,12 +7,13 @@ use xdpfwd_bench::results;
 use xdpfwd_lab::Chain;
 
 use crate::{
-    forwarders::{Environment, ForwarderKind, MissingReason, PreparedForwarder, RunningForwarder},
+    forwarders::{Environment, ForwarderKind, PreparedForwarder, RunningForwarder},
     matrix::{
-        columns::Column,
-        rows::row::{Prepared, Row, Running, Stopped},
+        columns::{Column, Placement, Stage},
+        rows::row::{ConfiguredPath, FinalCounts, Row, RunningPath},
         system_calls::SystemCallCounter,
     },
+    obstacle::Obstacle,
     xdp_programs::compile_bpf,
 };
 
@@ -36,11 +37,18 @@ impl Row for Testpmd {
         &self,
         column: &'static Column,
         environment: &Environment,
-    ) -> Result<Box<dyn Prepared>, MissingReason> {
-        if !column.stages.is_empty() {
-            return Err("testpmd has no such stage".into());
+    ) -> Result<Box<dyn ConfiguredPath>, Obstacle> {
+        if let Some(stage) = column.stages.first() {
+            let reason = match stage {
+                Stage::Filter { placement: Placement::Kernel, .. } => {
+                    "the XDP program of net_af_xdp has no filter"
+                }
+                _ => "testpmd has no such stage",
+            };
+            return Err(Obstacle::CannotExist(reason.into()));
         }
-        let forwarder = ForwarderKind::Testpmd { busy_poll: true }.prepare(environment, 1)?;
+        let forwarder = ForwarderKind::Testpmd { busy_poll: true }.prepare(environment, 1);
+        let forwarder = forwarder.map_err(Obstacle::NotInstalled)?;
         let counter = compile_bpf(environment, "system_calls")?;
         Ok(Box::new(PreparedTestpmd { forwarder, counter }))
     }
@@ -52,12 +60,12 @@ struct PreparedTestpmd {
     counter: PathBuf,
 }
 
-impl Prepared for PreparedTestpmd {
+impl ConfiguredPath for PreparedTestpmd {
     fn commands(&self) -> String {
         self.forwarder.command_lines()
     }
 
-    fn start(&self, chain: &Chain) -> Result<Box<dyn Running>> {
+    fn start(&self, chain: &Chain) -> Result<Box<dyn RunningPath>> {
         Ok(Box::new(RunningTestpmd {
             running: self.forwarder.start(chain)?,
             counter: self.counter.clone(),
@@ -70,7 +78,7 @@ struct RunningTestpmd {
     counter: PathBuf,
 }
 
-impl Running for RunningTestpmd {
+impl RunningPath for RunningTestpmd {
     fn pid(&self) -> Option<u32> {
         self.running.forwarder.as_ref().map(xdpfwd_lab::Forwarder::pid)
     }
@@ -83,10 +91,10 @@ impl Running for RunningTestpmd {
         self.pid().map(|pid| SystemCallCounter::start(&self.counter, pid)).transpose()
     }
 
-    fn stop(mut self: Box<Self>, _chain: &Chain) -> Result<Stopped> {
+    fn stop(mut self: Box<Self>, _chain: &Chain) -> Result<FinalCounts> {
         let forwarder = self.running.forwarder.as_mut().context("testpmd was not started")?;
         forwarder.stop(STOP_DEADLINE)?;
-        Ok(Stopped { transmitted: transmitted(&forwarder.stdout()), report: None })
+        Ok(FinalCounts { transmitted: transmitted(&forwarder.stdout()), report: None })
     }
 }
 

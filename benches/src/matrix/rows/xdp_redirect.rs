@@ -2,20 +2,22 @@
 //! xdpfwd's XDP program.
 
 use anyhow::{Context as _, Result};
-use libbpf_rs::{MapCore as _, MapFlags, Object, ObjectBuilder};
+use libbpf_rs::{MapCore as _, MapFlags, Object, ObjectBuilder, OpenObject};
 use nix::net::if_::if_nametoindex;
 use xdpfwd_bench::results;
 use xdpfwd_filter::{Classifier, Rule, Verdict};
 use xdpfwd_lab::{Chain, Traffic};
+use xdpfwd_pipeline::XdpTables;
 use xdpfwd_xsk::XdpLink;
 
 use super::{kernel, rule_set::rule_set};
 use crate::{
-    forwarders::{Environment, MissingReason, ROUTE, brief, routed, set_up},
+    forwarders::{Environment, ROUTE, brief, routed, set_up},
     matrix::{
         columns::Column,
-        rows::row::{Prepared, Row, Running, Stopped},
+        rows::row::{ConfiguredPath, FinalCounts, Row, RunningPath},
     },
+    obstacle::Obstacle,
     xdp_programs::{attach, compile_bpf, receive_in_thread},
 };
 
@@ -54,18 +56,19 @@ impl Row for XdpRedirect {
         &self,
         column: &'static Column,
         environment: &Environment,
-    ) -> Result<Box<dyn Prepared>, MissingReason> {
+    ) -> Result<Box<dyn ConfiguredPath>, Obstacle> {
         if column.transform().is_some() {
-            return Err("XDP programs have no AEAD function".into());
+            return Err(Obstacle::CannotExist("XDP programs have no AEAD function".into()));
         }
-        if let Some(reason) = kernel::needs_user_space(column) {
-            return Err(reason);
-        }
+        kernel::check_stages(column, "the XDP program does not search payloads")?;
         let rules = column.filter().map(|(rules, _)| rules);
         let file = compile_bpf(environment, "redirect")?;
-        let object = load(self.program(rules), &file, rules, environment);
-        let object = object
-            .map_err(|error| format!("the kernel rejects the XDP program: {}", brief(&error)))?;
+        let (object, tables) = open(self.program(rules), &file, rules, environment)?;
+        let object = object.load().map_err(|error| {
+            let error = brief(&error.into());
+            Obstacle::CannotExist(format!("the kernel rejects the XDP program: {error}"))
+        })?;
+        xdpfwd_engine::fill_tables(&object, &tables).context("cannot load the filter's tables")?;
         let core = environment.core;
         Ok(Box::new(PreparedRedirect { row: *self, rules, object, core }))
     }
@@ -83,13 +86,13 @@ impl XdpRedirect {
     }
 }
 
-/// Loads a program with these rules.
-fn load(
+/// Opens a program with these rules. Returns it with the contents of its tables.
+fn open(
     name: &str,
     file: &std::path::Path,
     rules: Option<u32>,
     environment: &Environment,
-) -> Result<Object> {
+) -> Result<(OpenObject, XdpTables)> {
     let (mut parsed, mut drops): (Vec<Rule>, bool) = (vec![], false);
     if let Some(rules) = rules {
         let set = rule_set(environment, rules)?;
@@ -103,9 +106,7 @@ fn load(
     let config = config.as_mut().context("redirect.bpf.c has no map .rodata.config")?;
     config.set_initial_value(&u32::from(drops).to_ne_bytes())?;
     xdpfwd_engine::prepare_tables(&mut open, &tables)?;
-    let object = open.load()?;
-    xdpfwd_engine::fill_tables(&object, &tables)?;
-    Ok(object)
+    Ok((open, tables))
 }
 
 struct PreparedRedirect {
@@ -116,7 +117,7 @@ struct PreparedRedirect {
     core: usize,
 }
 
-impl Prepared for PreparedRedirect {
+impl ConfiguredPath for PreparedRedirect {
     fn commands(&self) -> String {
         let mut lines: Vec<String> = vec![];
         if self.row.fib {
@@ -136,7 +137,7 @@ impl Prepared for PreparedRedirect {
         if self.row.fib { routed(traffic) } else { traffic }
     }
 
-    fn start(&self, chain: &Chain) -> Result<Box<dyn Running>> {
+    fn start(&self, chain: &Chain) -> Result<Box<dyn RunningPath>> {
         if self.row.fib {
             ROUTE.iter().try_for_each(|line| set_up(chain, line))?;
         }
@@ -165,7 +166,7 @@ struct RunningRedirect {
     _link: XdpLink,
 }
 
-impl Running for RunningRedirect {
+impl RunningPath for RunningRedirect {
     fn pid(&self) -> Option<u32> {
         None
     }
@@ -174,7 +175,7 @@ impl Running for RunningRedirect {
         Ok(())
     }
 
-    fn stop(self: Box<Self>, chain: &Chain) -> Result<Stopped> {
-        Ok(Stopped { transmitted: Some(kernel::transmitted(chain)?), report: None })
+    fn stop(self: Box<Self>, chain: &Chain) -> Result<FinalCounts> {
+        Ok(FinalCounts { transmitted: Some(kernel::transmitted(chain)?), report: None })
     }
 }

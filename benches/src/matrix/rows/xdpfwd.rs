@@ -11,21 +11,24 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 use xdpfwd_bench::{classbench::Random, results};
 use xdpfwd_ipsec::Transform;
-use xdpfwd_lab::{Chain, Forwarder, Report};
+use xdpfwd_lab::{Chain, Forwarder, MIN_SIZE, Report, Traffic};
 use xdpfwd_stages::esp::{key_file, state_file::StateFile};
 
 use super::rule_set::rule_set;
 use crate::{
-    forwarders::{Environment, MissingReason, check_config},
+    forwarders::{Environment, MissingReason, rejection},
     lab_config::LabConfig,
     lab_run::{last_report, sum},
     matrix::{
-        columns::{Column, Place, SIGNATURES, Stage},
-        rows::row::{MTU, Prepared, Progress, Row, Running, Stopped},
+        columns::{Column, Placement, SIGNATURES, Stage},
+        rows::row::{ConfiguredPath, FinalCounts, MTU, Progress, Row, RunningPath},
     },
+    obstacle::Obstacle,
     paths::{PATHS, PacketPath, Step},
 };
 
+/// Bytes of a signature.
+const SIGNATURE_LENGTH: usize = 12;
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -76,17 +79,22 @@ impl Row for XdpfwdRow {
         &self,
         column: &'static Column,
         environment: &Environment,
-    ) -> Result<Box<dyn Prepared>, MissingReason> {
+    ) -> Result<Box<dyn ConfiguredPath>, Obstacle> {
         if let Some(reason) = self.path.unsupported_by_lab() {
-            return Err(reason.into());
+            return Err(Obstacle::CannotExist(reason.into()));
         }
-        let config =
-            self.write_config(column, environment).map_err(|error| format!("{error:#}"))?;
-        check_config(&environment.xdpfwd, &config).map_err(|reason| brief_reason(&reason))?;
+        let config = self.write_config(column, environment)?;
+        if let Some(reason) = rejection(&environment.xdpfwd, &config)? {
+            return Err(Obstacle::CannotExist(brief_reason(&reason)));
+        }
         let xdpfwd = environment.xdpfwd.clone();
         Ok(Box::new(PreparedXdpfwd { xdpfwd, config, column }))
     }
 }
+
+/// The last stage of all columns: testpmd and the XDP programs change MAC addresses, too.
+const MAC_SWAP: &str = "swap";
+const MAC_SWAP_STAGE: &str = "[stage.swap]\nkind = \"mac-swap\"\n";
 
 const PACKET_REMARK: &str = "The kernel also processes every packet.";
 
@@ -96,6 +104,8 @@ impl XdpfwdRow {
             .stages
             .iter()
             .map(|&wanted| stage(wanted, esp_files(name(self.path), column.name), environment));
+        // Only the first stage of a path can run in the kernel.
+        let stages = stages.chain([Ok((MAC_SWAP, MAC_SWAP_STAGE.to_owned()))]);
         let (names, tables): (Vec<_>, Vec<_>) =
             stages.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         let file = format!("matrix-{}-{}.toml", name(self.path), column.name);
@@ -114,10 +124,10 @@ pub(crate) fn stage(
     environment: &Environment,
 ) -> Result<(&'static str, String)> {
     Ok(match stage {
-        Stage::Filter { rules, place } => {
+        Stage::Filter { rules, placement } => {
             let rules = rule_set(environment, rules)?;
-            let place = if place == Place::Kernel { "kernel" } else { "user" };
-            ("fw", rules.stage(place, rules.verdict_for_passing(), "accept"))
+            let placement = if placement == Placement::Kernel { "kernel" } else { "user" };
+            ("fw", rules.stage(placement, rules.verdict_for_passing(), "accept"))
         }
         Stage::Signatures => {
             let file = signatures(environment)?.display().to_string();
@@ -172,17 +182,35 @@ fn create_esp_files(scratch: &Path, names: &[String; 2], transform: &str) -> Res
     Ok(())
 }
 
-/// Writes the signatures: words of twelve letters, which the generator's payload does not contain.
+/// Writes the signatures.
 fn signatures(environment: &Environment) -> Result<PathBuf> {
     let file = environment.scratch.join("matrix.signatures");
-    let mut random = Random::new(1);
-    let mut text = String::new();
-    for _ in 0..SIGNATURES {
-        let word: String = (0..12).map(|_| char::from(b'a' + (random.below(26) as u8))).collect();
-        let _ = writeln!(text, "drop text \"{word}\"");
-    }
+    let text = signature_lines();
     fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
     Ok(file)
+}
+
+/// Returns the signatures, none of which matches a payload of the generator. Nine in ten are words
+/// of letters. Of the others, the first 1 to 11 bytes occur in the payload's fixed pattern, so that
+/// a search also follows partial matches. If all did, nearly every byte would read another part of
+/// the automaton.
+fn signature_lines() -> String {
+    let pattern = &Traffic::new().size(1514).frame(0, 0).bytes()[usize::from(MIN_SIZE)..];
+    let mut random = Random::new(1);
+    let mut text = String::new();
+    for number in 0..SIGNATURES {
+        let mut bytes: Vec<u8> =
+            (0..SIGNATURE_LENGTH).map(|_| b'a' + random.below(26) as u8).collect();
+        if number % 10 == 0 {
+            let start = random.below(pattern.len() - SIGNATURE_LENGTH);
+            let length = 1 + number / 10 % (SIGNATURE_LENGTH - 1);
+            bytes[..length].copy_from_slice(&pattern[start..start + length]);
+            bytes[length] = !pattern[start + length];
+        }
+        let digits = bytes.iter().fold(String::new(), |digits, byte| format!("{digits}{byte:02x}"));
+        let _ = writeln!(text, "drop hex \"{digits}\"");
+    }
+    text
 }
 
 struct PreparedXdpfwd {
@@ -201,7 +229,7 @@ impl PreparedXdpfwd {
     }
 }
 
-impl Prepared for PreparedXdpfwd {
+impl ConfiguredPath for PreparedXdpfwd {
     fn commands(&self) -> String {
         self.command().join(" ")
     }
@@ -210,7 +238,7 @@ impl Prepared for PreparedXdpfwd {
         self.column.transform().is_some()
     }
 
-    fn start(&self, chain: &Chain) -> Result<Box<dyn Running>> {
+    fn start(&self, chain: &Chain) -> Result<Box<dyn RunningPath>> {
         if let Some(transform) = self.column.transform() {
             let [folder, stem] = [self.config.parent(), self.config.file_stem().map(Path::new)];
             let stem = stem.context("no file name")?.display();
@@ -227,7 +255,7 @@ struct RunningXdpfwd {
     forwarder: Forwarder,
 }
 
-impl Running for RunningXdpfwd {
+impl RunningPath for RunningXdpfwd {
     fn pid(&self) -> Option<u32> {
         Some(self.forwarder.pid())
     }
@@ -240,11 +268,11 @@ impl Running for RunningXdpfwd {
         Ok(Some(progress(&last_report(&self.forwarder, "interval")?)))
     }
 
-    fn stop(mut self: Box<Self>, _chain: &Chain) -> Result<Stopped> {
+    fn stop(mut self: Box<Self>, _chain: &Chain) -> Result<FinalCounts> {
         self.forwarder.stop(STOP_DEADLINE)?;
         let report: Report = serde_json::from_value(last_report(&self.forwarder, "final")?)?;
         let transmitted = report.port("fwd1").map(|port| port.tx_packets);
-        Ok(Stopped { transmitted, report: Some(report) })
+        Ok(FinalCounts { transmitted, report: Some(report) })
     }
 }
 
@@ -254,6 +282,9 @@ fn progress(report: &Value) -> Progress {
         transmitted: number(sum(&report["ports"], |port| port["tx_packets"].as_f64())),
         syscalls: number(report["kernel"]["syscalls"].as_f64()),
         stage_cycles: number(sum(&report["stages"], |stage| {
+            if stage["name"] == MAC_SWAP {
+                return Some(0.0);
+            }
             Some(stage["packets"].as_f64()? * stage["cycles_per_packet"].as_f64()?)
         })),
     }
@@ -262,22 +293,46 @@ fn progress(report: &Value) -> Progress {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use xdpfwd_filter::{Addresses, Key, L4, Scanner, parse_signature};
 
     use super::*;
 
     #[test]
-    fn progress_adds_up_ports_and_stages() {
+    fn progress_adds_up_ports_and_stages_of_the_column() {
         let report = json!({
             "ports": [{"tx_packets": 0}, {"tx_packets": 50}],
             "kernel": {"syscalls": 7},
             "stages": [
-                {"packets": 50, "cycles_per_packet": 20.0},
-                {"packets": 50, "cycles_per_packet": 100.0},
-                {"packets": 0, "cycles_per_packet": null},
+                {"name": "fw", "packets": 50, "cycles_per_packet": 20.0},
+                {"name": "seal", "packets": 50, "cycles_per_packet": 100.0},
+                {"name": "memcpy", "packets": 0, "cycles_per_packet": null},
+                {"name": "swap", "packets": 50, "cycles_per_packet": 7.0},
             ],
         });
         let expected = Progress { transmitted: 50.0, syscalls: 7.0, stage_cycles: 6000.0 };
         assert_eq!(progress(&report), expected);
+    }
+
+    #[test]
+    fn signatures_match_no_payload_but_some_begin_like_it() {
+        let signatures: Vec<_> = (signature_lines().lines())
+            .map(|line| parse_signature(line).unwrap().unwrap())
+            .collect();
+        assert_eq!(signatures.len(), SIGNATURES);
+        let frame = Traffic::new().size(1514).frame(0, 0).bytes();
+        // The UDP payload.
+        let payload = &frame[42..];
+        let scanner = Scanner::new(&signatures, 1).unwrap();
+        let addresses = Addresses::V4 { source: 1, destination: 2 };
+        let key = Key::new(addresses, 17, L4::Ports { source: 3, destination: 4 });
+        assert_eq!(scanner.scan(&key, payload, &mut scanner.hits()).count(), 0);
+        let begins = |length: usize| {
+            let is_in_payload = |bytes: &[u8]| payload.windows(length).any(|part| part == bytes);
+            signatures.iter().filter(|signature| is_in_payload(&signature.bytes[..length])).count()
+        };
+        // Of 100 signatures, 1 to 11 bytes, and of 54, at least 6.
+        let begins = [6, SIGNATURE_LENGTH].map(begins);
+        assert!((50..60).contains(&begins[0]) && begins[1] == 0, "{begins:?}");
     }
 
     #[test]

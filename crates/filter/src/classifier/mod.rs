@@ -129,6 +129,20 @@ impl Classifier {
         self.v4.prune.is_some() || self.v6.prune.is_some()
     }
 
+    /// Returns the number of tuples that a lookup of the key searches if no rule matches; 1 if the
+    /// rules are compared one by one.
+    pub fn candidate_tuples(&self, key: &Key) -> u32 {
+        let last_words = key.last_words();
+        match key.addresses {
+            Addresses::V4 { source, destination } => {
+                self.v4.candidate_tuples(&pack_v4(source, destination, last_words))
+            }
+            Addresses::V6 { source, destination } => {
+                self.v6.candidate_tuples(&pack_v6(source, destination, last_words))
+            }
+        }
+    }
+
     /// Returns an upper bound of how many rules one packet is compared with, apart from hash
     /// collisions.
     pub(crate) fn max_compared(&self) -> usize {

@@ -170,6 +170,11 @@ impl<const N: usize> Space<N> {
         self.tuples.push(Tuple { mask, best_rule, seed, shape });
     }
 
+    /// Returns the number of tuples that can contain a matching rule.
+    pub(super) fn candidate_tuples(&self, key: &Packed<N>) -> u32 {
+        self.prune.as_ref().map_or(1, |prune| prune.tuples(key).count_ones())
+    }
+
     /// Returns the first matching rule whose number is at least `from`.
     #[inline]
     pub(super) fn first_match(&self, key: &Packed<N>, from: u32) -> Option<u32> {

@@ -408,3 +408,21 @@ fn matches_of_overlapping_rules_compare_each_rule_once() {
         assert!(comparisons <= 2 * count as usize, "{count} rules, {comparisons} comparisons");
     }
 }
+
+#[test]
+fn candidate_tuples_depend_on_addresses_that_rules_cover() {
+    // Up to eight rules have no tuples.
+    let rules = (0..20).map(|n| format!("drop src 10.0.{n}.0/24 proto udp dport {}", 1000 + n));
+    let rules: Vec<Rule> = rules.map(|line| crate::parse_rule(&line).unwrap().unwrap()).collect();
+    let candidates = |rules: &[Rule], source, dport| {
+        let addresses = Addresses::V4 { source, destination: 1 };
+        let ports = L4::Ports { source: 1, destination: dport };
+        Classifier::new(rules, 1).candidate_tuples(&Key::new(addresses, 17, ports))
+    };
+    assert!(candidates(&rules, 10 << 24 | 3 << 8, 1003) >= 1);
+    // No rule for this port matches, but rules of the same tuple have the port or the address.
+    assert!(candidates(&rules, 10 << 24 | 3 << 8, 1004) >= 1);
+    assert_eq!(candidates(&rules, 10 << 24 | 25 << 8, 1003), 0, "no rule has this source");
+    assert_eq!(candidates(&rules, 10 << 24 | 3 << 8, 9), 0, "no rule has this port");
+    assert_eq!(candidates(&rules[..2], 192 << 24, 9), 1, "compared one by one");
+}
