@@ -1,6 +1,6 @@
 //! `dpdk-testpmd` on net_af_xdp.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use xdpfwd_bench::results;
@@ -8,6 +8,7 @@ use xdpfwd_lab::Chain;
 
 use crate::{
     forwarders::{Environment, ForwarderKind, MissingReason, PreparedForwarder, RunningForwarder},
+    launch::STOP_DEADLINE,
     matrix::{
         columns::Column,
         rows::row::{Prepared, Row, Running, Stopped},
@@ -15,8 +16,6 @@ use crate::{
     },
     xdp_programs::compile_bpf,
 };
-
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 pub(super) struct Testpmd;
 

@@ -4,7 +4,6 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -19,15 +18,13 @@ use crate::{
     forwarders::{Environment, MissingReason, check_config},
     lab_config::LabConfig,
     lab_run::{last_report, sum},
+    launch::{REPORT_INTERVAL, STOP_DEADLINE, start_xdpfwd, xdpfwd_command},
     matrix::{
         columns::{Column, Place, SIGNATURES, Stage},
         rows::row::{MTU, Prepared, Progress, Row, Running, Stopped},
     },
     paths::{PATHS, PacketPath, Step},
 };
-
-const READY_DEADLINE: Duration = Duration::from_secs(60);
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 struct XdpfwdRow {
     path: &'static PacketPath,
@@ -193,11 +190,7 @@ struct PreparedXdpfwd {
 
 impl PreparedXdpfwd {
     fn command(&self) -> Vec<String> {
-        let (program, config) = (self.xdpfwd.display(), self.config.display());
-        let options = ["--json", "--interval", "0.1"].map(str::to_owned);
-        let mut command = vec![program.to_string(), "--config".to_owned(), config.to_string()];
-        command.extend(options);
-        command
+        xdpfwd_command(&self.xdpfwd, &self.config, REPORT_INTERVAL)
     }
 }
 
@@ -217,8 +210,7 @@ impl Prepared for PreparedXdpfwd {
             let names = ["key", "state"].map(|kind| format!("{stem}.{kind}"));
             create_esp_files(folder.context("no folder")?, &names, transform)?;
         }
-        let mut forwarder = Forwarder::spawn(chain.fwd(), &self.command())?;
-        forwarder.wait_for_line(READY_DEADLINE, |line| line.contains(r#""type":"interval""#))?;
+        let forwarder = start_xdpfwd(chain, &self.xdpfwd, &self.config, REPORT_INTERVAL)?;
         Ok(Box::new(RunningXdpfwd { forwarder }))
     }
 }
