@@ -100,7 +100,7 @@ pub(crate) fn write_results(directory: &Path, results: &Results) -> Result<()> {
 }
 
 /// Replaces a file as a whole, so that a killed process leaves either the old or the new one.
-fn replace(directory: &Path, name: &str, contents: &[u8]) -> Result<()> {
+pub(crate) fn replace(directory: &Path, name: &str, contents: &[u8]) -> Result<()> {
     let path: PathBuf = directory.join(name);
     let write = || {
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
