@@ -175,7 +175,8 @@ mod tests {
     /// Returns the words of the line of the cell.
     fn words(results: &Results) -> Vec<String> {
         let text = text(results);
-        let line = text.lines().find(|line| line.starts_with("  path  ") && line.contains('%'));
+        let line =
+            text.lines().find(|line| line.starts_with("  path  ") && !line.contains("column"));
         line.unwrap().split_whitespace().map(str::to_owned).collect()
     }
 
