@@ -205,7 +205,7 @@ fn killed_matrix_continues_and_measures_rates_and_latency() {
         let rates: Vec<_> = results.rates.iter().filter(|rate| rate.column == column).collect();
         let goals: Vec<_> = rates.iter().map(|rate| rate.allowed_loss).collect();
         assert_eq!(goals, [0.0, 0.005], "{rates:?}");
-        assert!(rates[0].pps <= rates[1].pps && rates.iter().all(|rate| rate.trials > 0));
+        assert!(rates.iter().all(|rate| rate.trials > 0), "{rates:?}");
     }
     // ESP encrypts the send time. On a busy machine, each rate may lose packets.
     let no_drop = |column: &str| {
