@@ -209,6 +209,22 @@ matrix-quick: bench-build ## the same with two frame lengths and three columns, 
 	@$(call say_sudo,network namespaces and XDP)
 	$(SUDO) "$(RELEASE)/xdpfwd-bench" matrix --quick $(MATRIX_ARGUMENTS)
 
+# Ports of the generator, the sink and, unless something else forwards, the forwarder.
+TX ?=
+RX ?=
+FWD_IN ?=
+FWD_OUT ?=
+NIC_OPTIONS ?=
+
+.PHONY: nic-ports
+nic-ports:
+	@test -n "$(TX)" -a -n "$(RX)" || { echo "Set TX and RX to the interfaces of generator and sink; see docs/line-rate.md." >&2; exit 1; }
+
+.PHONY: bench-nic
+bench-nic: nic-ports bench-build ## measure cells of the matrix between real ports: docs/line-rate.md (TX=eth1 RX=eth4 FWD_IN=eth2 FWD_OUT=eth3 NIC_OPTIONS="--check")
+	@$(call say_sudo,XDP)
+	$(SUDO) "$(RELEASE)/xdpfwd-bench" nic --tx $(TX) --rx $(RX) $(if $(FWD_IN)$(FWD_OUT),--fwd-in $(FWD_IN) --fwd-out $(FWD_OUT),--forwarder none) $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS) $(NIC_OPTIONS)
+
 MATRIX_ARGUMENTS = $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS) $(if $(ONLY),--rows $(ONLY)) $(MATRIX_OPTIONS)
 
 .PHONY: bench-build

@@ -12,11 +12,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use xdpfwd_lab::{Chain, Forwarder, Traffic, mac};
 
-use crate::lab_config::LabConfig;
+use crate::{
+    lab_config::LabConfig,
+    launch::{READY_DEADLINE, STOP_DEADLINE, wait_until_ready},
+};
 
-/// testpmd needs some seconds to allocate its memory.
-const READY_DEADLINE: Duration = Duration::from_secs(30);
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// Maximum time until a forwarder that cannot start has ended.
 const FAILURE_TIME: Duration = Duration::from_millis(500);
 
@@ -325,10 +325,7 @@ impl PreparedForwarder {
         let mut forwarder = Forwarder::spawn(chain.fwd(), command)?;
         forwarder.wait_for_xdp(chain.fwd(), self.kind.xdp_interfaces(), READY_DEADLINE)?;
         match self.kind {
-            ForwarderKind::Xdpfwd { .. } => drop(
-                forwarder
-                    .wait_for_line(READY_DEADLINE, |line| line.contains(r#""type":"interval""#))?,
-            ),
+            ForwarderKind::Xdpfwd { .. } => wait_until_ready(&mut forwarder)?,
             ForwarderKind::Testpmd { .. } => drop(
                 forwarder.wait_for_line(READY_DEADLINE, |line| line.contains("NIC statistics"))?,
             ),

@@ -1,7 +1,7 @@
 //! One run of xdpfwd in the lab: its reports at both ends of a measured window, and an account of
 //! every frame.
 
-use std::{collections::BTreeMap, path::Path, thread, time::Duration};
+use std::{collections::BTreeMap, path::Path, thread};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -12,10 +12,10 @@ use xdpfwd_lab::{
 };
 use xdpfwd_xsk::clock;
 
-use crate::common::{Common, settle};
-
-pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(30);
-pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(10);
+use crate::{
+    common::{Common, settle},
+    launch::{REPORT_INTERVAL, STOP_DEADLINE, start_xdpfwd},
+};
 
 /// The results of a run.
 pub(crate) struct LabRun {
@@ -40,11 +40,7 @@ impl LabRun {
     ) -> Result<Self> {
         let chain = Chain::builder().build()?;
         let sink = Sink::attach(chain.sink(), "sink0")?;
-        let (program, config) = (xdpfwd.display().to_string(), config.display().to_string());
-        let command =
-            [&*program, "--config", &config, "--json", "--interval", "0.1"].map(str::to_owned);
-        let mut forwarder = Forwarder::spawn(chain.fwd(), &command)?;
-        forwarder.wait_for_line(READY_DEADLINE, |line| line.contains(r#""type":"interval""#))?;
+        let mut forwarder = start_xdpfwd(&chain, xdpfwd, config, REPORT_INTERVAL)?;
         let veth = VethDropCounts::read(&chain)?;
         let core = common.traffic.generator_core;
         let traffic = common.traffic.prepare(traffic.clone());

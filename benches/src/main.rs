@@ -13,6 +13,7 @@ mod instructions;
 mod lab_config;
 mod lab_run;
 mod latency;
+mod launch;
 mod matrix;
 mod nic;
 mod obstacle;

@@ -75,6 +75,10 @@ pub struct NicSetup {
     pub missing_preparations: Vec<Preparation>,
     /// Remarks about single measurements.
     pub notes: Vec<String>,
+    /// The allowed loss of the rates of which the loads of latencies are shares; `None` without
+    /// rates. In a matrix, it is 0.
+    #[serde(default)]
+    pub latency_allowed_loss: Option<f64>,
 }
 
 /// A network interface.

@@ -59,7 +59,7 @@ impl Thread {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::mpsc, thread};
+    use std::{sync::mpsc, thread, time::Instant};
 
     use super::*;
 
@@ -69,14 +69,19 @@ mod tests {
         let work = move || while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {};
         let worker = thread::Builder::new().name("worker-test".into()).spawn(work).unwrap();
         let find = || Thread::find(std::process::id(), &["worker-t"]).unwrap();
+        let start = Instant::now();
+        let wait = || {
+            assert!(start.elapsed() < Duration::from_secs(30), "no thread, or no CPU time");
+            thread::yield_now();
+        };
         // The new thread gives itself its name.
         while find().is_empty() {
-            thread::yield_now();
+            wait();
         }
         let [thread] = find()[..] else { panic!("expected one thread") };
         let before = thread.cpu_time().unwrap();
         while thread.cpu_time().unwrap() <= before {
-            thread::yield_now();
+            wait();
         }
         drop(stop);
         worker.join().unwrap();

@@ -62,7 +62,8 @@ fn nic_measures_forwarding_between_igb_ports() {
     assert!(igb.pcie.as_ref().is_some_and(|pcie| pcie.contains("GT/s")), "{igb:?}");
     assert!(igb.firmware.is_some(), "{igb:?}");
     assert_eq!(results.rates.len(), 4, "{:?}", results.rates);
-    assert_eq!(results.latencies.len(), 6, "{:?}", results.latencies);
+    let lowest = results.rates.iter().filter(|rate| rate.allowed_loss == 0.1 && rate.pps > 0.0);
+    assert_eq!(results.latencies.len(), 3 * lowest.count(), "{:?}", results.rates);
     assert!(results.latencies.iter().all(|latency| latency.p50_ns > 0.0));
 }
 

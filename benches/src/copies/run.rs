@@ -11,7 +11,7 @@ use xdpfwd_xsk::clock;
 use crate::{
     common::Common,
     forwarders::Environment,
-    lab_run::{READY_DEADLINE, STOP_DEADLINE},
+    launch::{STOP_DEADLINE, start_xdpfwd},
     matrix::sampled::Sampling,
     stats::lower_quartile,
     threads::Thread,
@@ -118,11 +118,7 @@ impl CopyLab<'_> {
 
     fn start(&self, config: &Path) -> Result<(Chain, Forwarder)> {
         let chain = Chain::builder().mtu(self.mtu()).build()?;
-        let (program, config) =
-            (self.environment.xdpfwd.display().to_string(), config.display().to_string());
-        let command = [&*program, "--config", &config, "--json", "--interval", "1"];
-        let mut forwarder = Forwarder::spawn(chain.fwd(), &command)?;
-        forwarder.wait_for_line(READY_DEADLINE, |line| line.contains(r#""type":"interval""#))?;
+        let forwarder = start_xdpfwd(&chain, &self.environment.xdpfwd, config, "1")?;
         Ok((chain, forwarder))
     }
 

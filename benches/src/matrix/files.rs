@@ -101,7 +101,7 @@ pub(crate) fn write_results(directory: &Path, results: &Results) -> Result<()> {
 
 /// Replaces a file as a whole: a killed process or a crash of the machine leaves either the old or
 /// the new one. The new one is on the disk when this returns, since the journal is deleted next.
-fn replace(directory: &Path, name: &str, contents: &[u8]) -> Result<()> {
+pub(crate) fn replace(directory: &Path, name: &str, contents: &[u8]) -> Result<()> {
     let path: PathBuf = directory.join(name);
     let write = || {
         let mut file = tempfile::NamedTempFile::new_in(directory)?;

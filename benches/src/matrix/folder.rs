@@ -138,9 +138,9 @@ fn folders(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-/// Returns `<day>/<kind>`, or the first of `<kind>-2`, `<kind>-3`, … without results: a matrix
-/// never replaces another.
-fn unused(day: &Path, kind: &str) -> Result<PathBuf> {
+/// Returns `<day>/<kind>`, or the first of `<kind>-2`, `<kind>-3`, … without results: no
+/// measurement replaces another.
+pub(crate) fn unused(day: &Path, kind: &str) -> Result<PathBuf> {
     let names = std::iter::once(kind.to_owned()).chain((2..).map(|n| format!("{kind}-{n}")));
     for path in names.map(|name| day.join(name)) {
         if !path.join(RESULTS_FILE).exists() && matches!(journal::read(&path), Ok(None)) {

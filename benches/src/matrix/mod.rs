@@ -4,9 +4,9 @@ pub(crate) mod cell;
 pub(crate) mod columns;
 mod execute;
 #[cfg(test)]
-mod fake;
-mod files;
-mod folder;
+pub(crate) mod fake;
+pub(crate) mod files;
+pub(crate) mod folder;
 mod history;
 mod identity;
 mod journal;

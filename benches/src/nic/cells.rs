@@ -1,6 +1,6 @@
 //! The paths and columns of the matrix between any two interfaces: their configuration files.
 
-use std::{fmt::Write as _, fs, path::PathBuf};
+use std::{fmt::Write as _, fs, net::Ipv4Addr, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -14,6 +14,9 @@ use crate::{
 };
 
 pub(super) use crate::matrix::rows::{row::MTU as ESP_MTU, xdpfwd::describe};
+
+/// Source and destination of the tunnel in columns with ESP.
+pub(super) const TUNNEL: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];
 
 /// Returns the path of xdpfwd with this name in the matrix.
 pub(super) fn find_path(wanted: &str) -> Result<&'static PacketPath> {
@@ -31,6 +34,22 @@ pub(super) fn find_column(wanted: &str) -> Result<&'static Column> {
     })
 }
 
+/// Returns the length in memory with which a frame of `bytes` leaves the forwarder.
+pub(super) fn outgoing_bytes(column: &Column, bytes: u16) -> u16 {
+    const ETHERNET: u16 = 14;
+    // Outer IPv4 header, ESP header, IV; padding to a multiple of 4 with its length and the next
+    // header; ICV. All AEAD transforms have these lengths.
+    const BEFORE: u16 = 20 + 8 + 8;
+    const AFTER: u16 = 16;
+    match column.transform() {
+        None => bytes,
+        Some(_) => {
+            let packet = bytes.saturating_sub(ETHERNET);
+            ETHERNET + BEFORE + (packet + 2).next_multiple_of(4) + AFTER
+        }
+    }
+}
+
 /// A path with a column.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cell {
@@ -40,7 +59,7 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    /// Returns whether the sink cannot recognise the frames, nor read their send time.
+    /// Returns whether the frames at the sink are ESP, without a readable send time.
     pub(super) fn encrypts(&self) -> bool {
         self.column.transform().is_some()
     }
@@ -107,6 +126,15 @@ mod tests {
     }
 
     #[test]
+    fn esp_makes_frames_longer_by_its_headers_padding_and_icv() {
+        let length = |column, bytes| outgoing_bytes(find_column(column).unwrap(), bytes);
+        assert_eq!([60, 1514].map(|bytes| length("filter-1k-user", bytes)), [60, 1514]);
+        // 46 + 2 and 47 + 2 bytes are padded to 48 and 52.
+        assert_eq!([60, 61].map(|bytes| length("aes-128-gcm", bytes)), [114, 118]);
+        assert_eq!(length("filter-1k-aes-128", 1514), 14 + 36 + 1504 + 16);
+    }
+
+    #[test]
     fn configuration_of_each_cell_is_valid_toml_with_its_files() {
         let scratch = tempfile::tempdir().unwrap();
         let environment = Environment {
@@ -127,6 +155,10 @@ mod tests {
             assert_eq!(config["port"][1]["queues"].as_integer(), Some(2), "{config}");
             for stage in stages {
                 let stage = &config["stage"][stage.as_str().unwrap()];
+                if let Some(sa) = stage.get("sa") {
+                    let ends = ["source", "destination"].map(|end| sa[0][end].as_str().unwrap());
+                    assert_eq!(ends, TUNNEL.map(|address| address.to_string()), "{stage}");
+                }
                 for key in ["rules", "signatures", "state_file"] {
                     let file = stage.get(key).and_then(toml::Value::as_str);
                     assert!(file.is_none_or(|file| scratch.path().join(file).exists()), "{stage}");

@@ -1,6 +1,12 @@
 //! The network interfaces of a measurement: description, limits, checks.
 
-use std::{fs, path::Path, process::Command, thread, time::Duration, time::Instant};
+use std::{
+    fs, io,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -42,8 +48,13 @@ pub(super) fn describe(role: &str, interface: &str) -> Result<NicPort> {
     })
 }
 
-/// Fails if one of the interfaces carries a default route, or is given twice.
-pub(super) fn check_safe(ports: &[NicPort]) -> Result<()> {
+/// Fails if an interface is given twice, is part of another interface, or carries a default route
+/// or, without `force`, an address that other hosts reach.
+///
+/// # Errors
+///
+/// Also if the use of an interface cannot be determined.
+pub(super) fn check_safe(ports: &[NicPort], force: bool) -> Result<()> {
     for (index, port) in ports.iter().enumerate() {
         if let Some(other) = ports[..index].iter().find(|other| other.interface == port.interface) {
             bail!(
@@ -53,30 +64,85 @@ pub(super) fn check_safe(ports: &[NicPort]) -> Result<()> {
                 port.role
             );
         }
+    }
+    for port in ports {
+        let interface = &port.interface;
+        if let Some(upper) = upper_interfaces(interface)?.first() {
+            bail!(
+                "`{interface}` is a lower interface of `{upper}` (a bridge, bond, VLAN or \
+                 macvlan), whose traffic would pass the XDP programs of the measurement; use \
+                 interfaces that carry nothing else"
+            );
+        }
         for family in ["-4", "-6"] {
-            let output = Command::new("ip")
-                .args(["-json", family, "route", "show", "default"])
-                .output()
-                .context("cannot start `ip`; run: apt-get install iproute2")?;
-            if carries_default_route(&output.stdout, &port.interface) {
+            let routes = query(&[family, "route", "show", "table", "all"])?;
+            if routes.iter().any(|route| is_default_route(route, interface)) {
                 bail!(
-                    "`{}` carries the default route: the measurement could cut off this machine; \
-                     use interfaces that carry nothing else",
-                    port.interface
+                    "`{interface}` carries a default route: the measurement could cut off this \
+                     machine; use interfaces that carry nothing else"
                 );
             }
+        }
+        let addresses = query(&["address", "show", "dev", interface])?;
+        if let Some(address) = global_address(&addresses)
+            && !force
+        {
+            bail!(
+                "`{interface}` has the address {address}: its connections, such as an SSH session, \
+                 could break; use interfaces that carry nothing else, or --force"
+            );
         }
     }
     Ok(())
 }
 
-/// Returns whether a route leads to the interface. `routes` is the output of `ip -json route`.
-fn carries_default_route(routes: &[u8], interface: &str) -> bool {
-    let routes: Value = serde_json::from_slice(routes).unwrap_or_default();
-    let hops = |route: &Value| route["nexthops"].as_array().cloned().unwrap_or_default();
-    routes.as_array().into_iter().flatten().any(|route| {
-        route["dev"] == interface || hops(route).iter().any(|hop| hop["dev"] == interface)
+/// Returns the interfaces on top of this one, such as bridges, bonds and VLANs.
+fn upper_interfaces(interface: &str) -> Result<Vec<String>> {
+    let folder = Path::new("/sys/class/net").join(interface);
+    let entries = fs::read_dir(&folder)
+        .and_then(|entries| entries.collect::<io::Result<Vec<_>>>())
+        .with_context(|| format!("reading {}", folder.display()))?;
+    let names = entries
+        .iter()
+        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("upper_").map(str::to_owned));
+    Ok(names.collect())
+}
+
+/// Runs `ip -json`. Returns the elements of the list that it prints.
+fn query(arguments: &[&str]) -> Result<Vec<Value>> {
+    let command = format!("ip -json {}", arguments.join(" "));
+    let output = Command::new("ip")
+        .arg("-json")
+        .args(arguments)
+        .output()
+        .context("cannot start `ip`; run: apt-get install iproute2")?;
+    if !output.status.success() {
+        bail!("`{command}` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    parse_list(&output.stdout).with_context(|| {
+        format!("`{command}` printed no list in JSON; install a newer iproute2 (4.18 or later)")
     })
+}
+
+/// Parses the output of `ip -json`. Some versions print nothing instead of an empty list of routes.
+fn parse_list(output: &[u8]) -> serde_json::Result<Vec<Value>> {
+    match output.trim_ascii() {
+        b"" => Ok(Vec::new()),
+        list => serde_json::from_slice(list),
+    }
+}
+
+/// Returns whether a route of `ip -json route` is a default route through the interface.
+fn is_default_route(route: &Value, interface: &str) -> bool {
+    let mut hops = route["nexthops"].as_array().into_iter().flatten();
+    let is_through = |hop: &Value| hop["dev"] == interface;
+    route["dst"] == "default" && (is_through(route) || hops.any(is_through))
+}
+
+/// Returns an address that other hosts reach. `interfaces` is the output of `ip -json address`.
+fn global_address(interfaces: &[Value]) -> Option<&str> {
+    let addresses = interfaces.iter().flat_map(|interface| interface["addr_info"].as_array());
+    addresses.flatten().find(|address| address["scope"] == "global")?["local"].as_str()
 }
 
 /// Returns the packets per second of a link that carries only frames of this length in memory.
@@ -126,7 +192,7 @@ pub(super) fn parse_mac(text: &str) -> Result<[u8; 6], String> {
         text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
     bytes
         .and_then(|bytes| bytes.try_into().ok())
-        .ok_or_else(|| format!("`{text}` is no MAC address; use a form like 02:00:00:00:00:01"))
+        .ok_or_else(|| format!("`{text}` is not a MAC address; use a form like 02:00:00:00:00:01"))
 }
 
 /// Returns what should be changed on an interface of the generator or the sink. `mtu` is the
@@ -173,6 +239,8 @@ fn uses_flow_control(output: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -183,13 +251,38 @@ mod tests {
 
     #[test]
     fn default_route_is_found_in_single_and_multipath_routes() {
-        let single = br#"[{"dst":"default","gateway":"10.0.0.1","dev":"eth0"}]"#;
-        assert!(carries_default_route(single, "eth0"));
-        assert!(!carries_default_route(single, "eth1"));
-        let multipath = br#"[{"dst":"default","nexthops":[{"dev":"eth1"},{"dev":"eth2"}]}]"#;
-        assert!(carries_default_route(multipath, "eth2"));
-        assert!(!carries_default_route(b"[]", "eth0"));
-        assert!(!carries_default_route(b"", "eth0"));
+        let single = json!({"dst": "default", "gateway": "10.0.0.1", "dev": "eth0"});
+        assert!(is_default_route(&single, "eth0"));
+        assert!(!is_default_route(&single, "eth1"));
+        let hops = json!([{"dev": "eth1"}, {"dev": "eth2"}]);
+        let multipath = json!({"dst": "default", "nexthops": hops, "table": "77"});
+        assert!(is_default_route(&multipath, "eth2"));
+        assert!(!is_default_route(&json!({"dst": "10.0.0.0/8", "dev": "eth0"}), "eth0"));
+    }
+
+    #[test]
+    fn output_of_ip_that_is_no_list_is_an_error() {
+        assert_eq!(parse_list(b"[ ]\n").unwrap(), [] as [Value; 0]);
+        assert_eq!(parse_list(b"").unwrap(), [] as [Value; 0]);
+        for output in ["default via 10.0.0.1 dev eth0", "[{]", "{}"] {
+            assert!(parse_list(output.as_bytes()).is_err(), "{output}");
+        }
+    }
+
+    #[test]
+    fn failed_query_is_an_error() {
+        let error = query(&["address", "show", "dev", "no-such-if"]).unwrap_err().to_string();
+        assert!(error.contains("address show dev no-such-if` failed: "), "{error}");
+    }
+
+    #[test]
+    fn only_addresses_of_global_scope_are_found() {
+        let interface = |addresses: Value| [json!({"ifname": "eth1", "addr_info": addresses})];
+        let link = json!({"local": "fe80::1", "scope": "link"});
+        let global = json!({"local": "192.0.2.1", "scope": "global"});
+        assert_eq!(global_address(&interface(json!([link, global]))), Some("192.0.2.1"));
+        assert_eq!(global_address(&interface(json!([link]))), None);
+        assert_eq!(global_address(&[]), None);
     }
 
     #[test]
@@ -211,7 +304,7 @@ mod tests {
     #[test]
     fn same_interface_for_two_roles_is_rejected() {
         let port = |role| describe(role, "lo").unwrap();
-        let error = check_safe(&[port("tx"), port("rx")]).unwrap_err().to_string();
+        let error = check_safe(&[port("tx"), port("rx")], true).unwrap_err().to_string();
         assert!(error.contains("given for tx and for rx"), "{error}");
         assert!(describe("tx", "no-such-if").unwrap_err().to_string().contains("no-such-if"));
     }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use xdpfwd_bench::results::Preparation;
 
-/// What `xdpfwd doctor` says about a configuration.
+/// What `xdpfwd doctor` reports about a configuration.
 #[derive(Debug, PartialEq)]
 pub(super) enum Examination {
     /// The machine can run it, after these preparations.

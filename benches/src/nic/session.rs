@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::Value;
 use xdpfwd_bench::results::NicPort;
 use xdpfwd_lab::{
@@ -16,13 +16,15 @@ use xdpfwd_lab::{
 };
 
 use super::{
-    cells::{Cell, Placement},
+    cells::{Cell, Placement, TUNNEL},
     ports::{statistic, wait_for_carriers},
 };
-use crate::common::settle;
+use crate::{
+    common::settle,
+    lab_run::last_report,
+    launch::{REPORT_INTERVAL, STOP_DEADLINE, wait_until_ready, xdpfwd_command},
+};
 
-const READY_DEADLINE: Duration = Duration::from_secs(30);
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// Drivers reset their queues for some time after a program is attached.
 const FORWARDING_DEADLINE: Duration = Duration::from_secs(20);
 /// Packets per second of the test whether packets arrive.
@@ -98,7 +100,8 @@ impl Window {
 }
 
 impl<'a> Session<'a> {
-    /// Starts the forwarder, if it is to be started here (`local`), and waits until frames of `size` bytes arrive.
+    /// Starts the forwarder, if it is to be started here (`local`), and waits until frames of `size`
+    /// bytes arrive.
     pub(super) fn start(
         setup: &'a Setup,
         local: Option<(Cell, &Placement)>,
@@ -107,27 +110,21 @@ impl<'a> Session<'a> {
     ) -> Result<Self> {
         let encrypts = local.is_some_and(|(cell, _)| cell.encrypts());
         let tx_program = Sink::builder().attach_here(&setup.tx)?;
-        let sink = Sink::builder()
-            .anything(setup.anything || encrypts)
-            .latency(latency && !encrypts)
-            .attach_here(&setup.rx)?;
+        let mut sink = Sink::builder().anything(setup.anything);
+        if encrypts {
+            let [source, destination] = TUNNEL;
+            sink = sink.esp(source, destination);
+        }
+        let sink = sink.latency(latency && !encrypts).attach_here(&setup.rx)?;
         let mut command = String::new();
         let forwarder = match local {
             None => None,
             Some((cell, placement)) => {
                 let config = placement.config(&cell)?;
-                let words = [
-                    setup.xdpfwd.display().to_string(),
-                    "--config".to_owned(),
-                    config.display().to_string(),
-                    "--json".to_owned(),
-                    "--interval".to_owned(),
-                    "0.1".to_owned(),
-                ];
+                let words = xdpfwd_command(&setup.xdpfwd, &config, REPORT_INTERVAL);
                 command = words.join(" ");
                 let mut forwarder = Forwarder::spawn_here(&words)?;
-                forwarder
-                    .wait_for_line(READY_DEADLINE, |line| line.contains(r#""type":"interval""#))?;
+                wait_until_ready(&mut forwarder)?;
                 Some(forwarder)
             }
         };
@@ -147,10 +144,12 @@ impl<'a> Session<'a> {
             let trial = self.trial(TEST_RATE, 0.2)?;
             if trial.received > 0 && trial.received * 10 >= trial.sent * 9 {
                 let counted = Instant::now();
-                while read()? - before < trial.sent && counted.elapsed() < STATISTICS_TIME {
+                while read()?.saturating_sub(before) < trial.sent
+                    && counted.elapsed() < STATISTICS_TIME
+                {
                     thread::sleep(Duration::from_millis(20));
                 }
-                let increase = read()? - before;
+                let increase = read()?.saturating_sub(before);
                 self.has_tx_count = increase >= trial.sent && increase < trial.sent * 2;
                 return Ok(());
             }
@@ -229,8 +228,8 @@ impl<'a> Session<'a> {
         // The share of frames that left the interface.
         let share = trial.sent as f64 / (trial.sent + trial.unsent).max(1) as f64;
         Ok(Window {
-            offered_pps: share * (sent_later.packets - sent.packets) as f64 / seconds,
-            forwarded_pps: (arrived_later - arrived) as f64 / seconds,
+            offered_pps: share * sent_later.packets.saturating_sub(sent.packets) as f64 / seconds,
+            forwarded_pps: arrived_later.saturating_sub(arrived) as f64 / seconds,
             first,
             last,
             trial,
@@ -249,7 +248,9 @@ impl<'a> Session<'a> {
         // Frames that the generator's interface dropped never reached the forwarder.
         if self.has_tx_count {
             let mut last_change = Instant::now();
-            while after.tx - before.tx < passed && last_change.elapsed() < STATISTICS_TIME {
+            while after.tx.saturating_sub(before.tx) < passed
+                && last_change.elapsed() < STATISTICS_TIME
+            {
                 thread::sleep(Duration::from_millis(20));
                 let now = self.counts()?;
                 if now.tx != after.tx {
@@ -258,9 +259,9 @@ impl<'a> Session<'a> {
                 after = now;
             }
         }
-        let received = after.arrived - before.arrived;
+        let received = after.arrived.saturating_sub(before.arrived);
         let sent = match self.has_tx_count {
-            true => passed.min(after.tx - before.tx).max(received.min(passed)),
+            true => passed.min(after.tx.saturating_sub(before.tx)).max(received.min(passed)),
             false => passed,
         };
         Ok(Trial {
@@ -268,7 +269,7 @@ impl<'a> Session<'a> {
             unsent: passed - sent,
             offered_pps: offered * sent as f64 / passed.max(1) as f64,
             received,
-            sink_lost: after.sink_lost - before.sink_lost,
+            sink_lost: after.sink_lost.saturating_sub(before.sink_lost),
             latency: after.latency.since(&before.latency),
         })
     }
@@ -287,8 +288,7 @@ impl<'a> Session<'a> {
     /// Returns the last report of xdpfwd; null with another forwarder.
     fn report(&self) -> Result<Value> {
         let Some(forwarder) = &self.forwarder else { return Ok(Value::Null) };
-        let line = forwarder.last_line(|line| line.contains(r#""type":"interval""#));
-        Ok(serde_json::from_str(&line.context("xdpfwd printed no report")?)?)
+        last_report(forwarder, "interval")
     }
 
     /// Stops the forwarder. Returns its final report, and the number of frames at the sink.
@@ -296,8 +296,7 @@ impl<'a> Session<'a> {
         let mut report = Value::Null;
         if let Some(forwarder) = &mut self.forwarder {
             forwarder.stop(STOP_DEADLINE)?;
-            let line = forwarder.last_line(|line| line.contains(r#""type":"final""#));
-            report = serde_json::from_str(&line.context("xdpfwd printed no final report")?)?;
+            report = last_report(forwarder, "final")?;
         }
         Ok((report, self.sink.seen()?.arrived.packets))
     }

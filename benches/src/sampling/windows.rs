@@ -9,14 +9,14 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use xdpfwd_bench::machine::stolen_seconds;
-use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
+use xdpfwd_lab::{Chain, Sink, Traffic};
 use xdpfwd_perf::{Core, FREQUENCY_HZ, RunTimeStatistics, Sampler, Symbols};
 
 use super::options::Arguments;
 use crate::{
     common::Stop,
     forwarders::Environment,
-    lab_run::{READY_DEADLINE, STOP_DEADLINE},
+    launch::{STOP_DEADLINE, start_xdpfwd},
     stats::Median,
     threads::Thread,
 };
@@ -78,11 +78,7 @@ impl WindowRun {
         let common = &arguments.common;
         let chain = Chain::builder().build()?;
         let sink = Sink::attach(chain.sink(), "sink0")?;
-        let (program, config) =
-            (environment.xdpfwd.display().to_string(), config.display().to_string());
-        let command = [&*program, "--config", &config, "--json", "--interval", "1"];
-        let mut forwarder = Forwarder::spawn(chain.fwd(), &command)?;
-        forwarder.wait_for_line(READY_DEADLINE, |line| line.contains(r#""type":"interval""#))?;
+        let mut forwarder = start_xdpfwd(&chain, &environment.xdpfwd, config, "1")?;
         let traffic = Traffic::new().size(arguments.size).core(environment.generator);
         let generator = traffic.start(chain.gen_(), "gen0")?;
         thread::sleep(common.warmup());

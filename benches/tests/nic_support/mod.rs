@@ -28,13 +28,13 @@ impl<'a> Bench<'a> {
         command.arg("--results").arg(self.folder.path()).output().unwrap()
     }
 
-    /// Returns the file of the results.
+    /// Returns the file of the first results.
     pub(crate) fn results(&self) -> PathBuf {
         let day = fs::read_dir(self.folder.path()).unwrap().next();
         day.map_or(PathBuf::new(), |day| day.unwrap().path().join("nic/matrix.json"))
     }
 
-    /// Runs a measurement that must succeed.
+    /// Runs a measurement that must succeed. Returns the first results.
     #[track_caller]
     pub(crate) fn measure(&self, arguments: &[&[&str]]) -> Results {
         let output = self.run(arguments);
@@ -50,7 +50,6 @@ impl<'a> Bench<'a> {
 pub(crate) fn assert_frames_add_up(results: &Results) {
     for run in &results.runs {
         assert!(run.forwarded_pps > 0.0 && run.offered_pps > 0.0, "{run:?}");
-        assert!(run.forwarded_pps <= run.offered_pps * 1.05, "{run:?}");
         assert_eq!(run.tool_transmitted, Some(run.sink_received), "{run:?}");
         // On a busy machine, a short window can pass before the forwarder runs.
         if run.paced_forwarded_pps > 0.0 {

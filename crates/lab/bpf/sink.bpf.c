@@ -13,6 +13,9 @@ struct config {
 	__u32 check;    // verify the contents of the generator's frames
 	__u32 anything; // count and drop all frames, not only the generator's
 	__u32 latency;  // record latencies, from the send time in each counted frame
+	__u32 esp;      // count and drop ESP between the addresses instead of the generator's frames
+	__u32 source;   // IPv4 addresses in network byte order
+	__u32 destination;
 };
 
 SEC(".rodata.config") const volatile struct config config;
@@ -76,6 +79,21 @@ static __always_inline int is_generator_frame(void *data, void *end)
 	       *(__u8 *)(data + AT_IP) == 0x45 && *(__u8 *)(data + AT_IP_PROTOCOL) == 17 &&
 	       (*(packet_u16 *)(data + AT_UDP_DESTINATION) == bpf_htons(DISCARD_PORT) ||
 		*(packet_u16 *)(data + AT_MAGIC) == bpf_htons(MAGIC));
+}
+
+static __always_inline int is_esp_frame(void *data, void *end)
+{
+	return data + AT_UDP_SOURCE <= end && *(packet_u16 *)(data + AT_ETHERTYPE) == bpf_htons(0x0800) &&
+	       *(__u8 *)(data + AT_IP_PROTOCOL) == 50 &&
+	       *(packet_u32 *)(data + AT_IP_SOURCE) == config.source &&
+	       *(packet_u32 *)(data + AT_IP_DESTINATION) == config.destination;
+}
+
+static __always_inline int is_counted(void *data, void *end)
+{
+	if (config.anything)
+		return 1;
+	return config.esp ? is_esp_frame(data, end) : is_generator_frame(data, end);
 }
 
 static __always_inline int is_corrupt(void *data, void *end)
@@ -162,7 +180,7 @@ SEC("xdp") int sink(struct xdp_md *ctx)
 
 	if (!c)
 		return XDP_ABORTED;
-	if (!config.anything && !is_generator_frame(data, end)) {
+	if (!is_counted(data, end)) {
 		c->foreign++;
 		return XDP_PASS;
 	}

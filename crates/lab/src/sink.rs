@@ -1,5 +1,7 @@
 //! The sink: counts the arriving frames and optionally verifies them.
 
+use std::net::Ipv4Addr;
+
 use libbpf_rs::{Link, MapHandle, Object};
 use nix::net::if_::if_nametoindex;
 
@@ -19,7 +21,7 @@ pub struct Sink {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SinkCounters {
     /// The generator's frames, including corrupt, duplicate and reordered ones; all frames with
-    /// [`SinkBuilder::anything`].
+    /// [`SinkBuilder::anything`], those of the tunnel with [`SinkBuilder::esp`].
     pub arrived: Counters,
     /// Other frames, such as ARP, which are passed to the kernel.
     pub foreign: u64,
@@ -56,6 +58,7 @@ pub struct SinkBuilder {
     check: bool,
     anything: bool,
     latency: bool,
+    esp: Option<[Ipv4Addr; 2]>,
 }
 
 impl SinkBuilder {
@@ -70,6 +73,14 @@ impl SinkBuilder {
     /// recognition.
     pub fn anything(mut self, on: bool) -> Self {
         self.anything = on;
+        self
+    }
+
+    /// Counts and drops ESP over IPv4 from `source` to `destination` instead of the generator's
+    /// frames, for a forwarder that encrypts. Such frames have neither contents to check nor a send
+    /// time.
+    pub fn esp(mut self, source: Ipv4Addr, destination: Ipv4Addr) -> Self {
+        self.esp = Some([source, destination]);
         self
     }
 
@@ -113,6 +124,10 @@ impl SinkBuilder {
         let mut config = Vec::from(u32::from(self.check).to_ne_bytes());
         config.extend(u32::from(self.anything).to_ne_bytes());
         config.extend(u32::from(self.latency).to_ne_bytes());
+        config.extend(u32::from(self.esp.is_some()).to_ne_bytes());
+        for address in self.esp.unwrap_or([Ipv4Addr::UNSPECIFIED; 2]) {
+            config.extend(address.octets());
+        }
         let object = bpf::load_sink(&config)?;
         let link = object
             .progs_mut()

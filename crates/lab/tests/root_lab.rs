@@ -372,6 +372,30 @@ fn sink_counts_other_frames_as_foreign() {
 }
 
 #[test]
+fn sink_for_esp_counts_only_esp_between_its_addresses() {
+    let chain = chain_with_bridge(1500);
+    let sink = Sink::builder()
+        .esp([192, 0, 2, 1].into(), [192, 0, 2, 2].into())
+        .attach(chain.sink(), "sink0")
+        .expect("attach the sink");
+    let frame = |protocol: u8, source: [u8; 4], destination: [u8; 4]| {
+        let mut frame = Traffic::new().frame(0, 0).bytes();
+        frame[23] = protocol;
+        frame[26..30].copy_from_slice(&source);
+        frame[30..34].copy_from_slice(&destination);
+        frame
+    };
+    let (here, there) = ([192, 0, 2, 1], [192, 0, 2, 2]);
+    let esp = frame(50, here, there);
+    let mut arp = esp.clone();
+    arp[12..14].copy_from_slice(&[0x08, 0x06]);
+    let frames = [esp, arp, frame(17, here, there), frame(50, there, here), frame(6, here, there)];
+    send(&chain, &frames);
+    let seen = wait_for_counters(&sink, |seen| seen.arrived.packets + seen.foreign == 5);
+    assert_eq!((seen.arrived.packets, seen.foreign), (1, 4), "{seen:?}");
+}
+
+#[test]
 fn traffic_with_count_stops_after_last_frame() {
     let chain = chain_with_bridge(1500);
     let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");

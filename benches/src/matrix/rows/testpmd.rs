@@ -1,6 +1,6 @@
 //! `dpdk-testpmd` on net_af_xdp.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use xdpfwd_bench::results;
@@ -8,6 +8,7 @@ use xdpfwd_lab::Chain;
 
 use crate::{
     forwarders::{Environment, ForwarderKind, PreparedForwarder, RunningForwarder},
+    launch::STOP_DEADLINE,
     matrix::{
         columns::{Column, Placement, Stage},
         rows::row::{ConfiguredPath, FinalCounts, Row, RunningPath},
@@ -16,8 +17,6 @@ use crate::{
     obstacle::Obstacle,
     xdp_programs::compile_bpf,
 };
-
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 pub(super) struct Testpmd;
 

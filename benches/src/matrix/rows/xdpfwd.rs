@@ -4,7 +4,6 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -19,6 +18,7 @@ use crate::{
     forwarders::{Environment, MissingReason, rejection},
     lab_config::LabConfig,
     lab_run::{last_report, sum},
+    launch::{REPORT_INTERVAL, STOP_DEADLINE, start_xdpfwd, xdpfwd_command},
     matrix::{
         columns::{Column, Placement, SIGNATURES, Stage},
         rows::row::{ConfiguredPath, FinalCounts, MTU, Progress, Row, RunningPath},
@@ -29,8 +29,6 @@ use crate::{
 
 /// Bytes of a signature.
 const SIGNATURE_LENGTH: usize = 12;
-const READY_DEADLINE: Duration = Duration::from_secs(60);
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 struct XdpfwdRow {
     path: &'static PacketPath,
@@ -93,7 +91,7 @@ impl Row for XdpfwdRow {
 }
 
 /// The last stage of all columns: testpmd and the XDP programs change MAC addresses, too.
-const MAC_SWAP: &str = "swap";
+pub(crate) const MAC_SWAP: &str = "swap";
 const MAC_SWAP_STAGE: &str = "[stage.swap]\nkind = \"mac-swap\"\n";
 
 const PACKET_REMARK: &str = "The kernel also processes every packet.";
@@ -221,11 +219,7 @@ struct PreparedXdpfwd {
 
 impl PreparedXdpfwd {
     fn command(&self) -> Vec<String> {
-        let (program, config) = (self.xdpfwd.display(), self.config.display());
-        let options = ["--json", "--interval", "0.1"].map(str::to_owned);
-        let mut command = vec![program.to_string(), "--config".to_owned(), config.to_string()];
-        command.extend(options);
-        command
+        xdpfwd_command(&self.xdpfwd, &self.config, REPORT_INTERVAL)
     }
 }
 
@@ -245,8 +239,7 @@ impl ConfiguredPath for PreparedXdpfwd {
             let names = ["key", "state"].map(|kind| format!("{stem}.{kind}"));
             create_esp_files(folder.context("no folder")?, &names, transform)?;
         }
-        let mut forwarder = Forwarder::spawn(chain.fwd(), &self.command())?;
-        forwarder.wait_for_line(READY_DEADLINE, |line| line.contains(r#""type":"interval""#))?;
+        let forwarder = start_xdpfwd(chain, &self.xdpfwd, &self.config, REPORT_INTERVAL)?;
         Ok(Box::new(RunningXdpfwd { forwarder }))
     }
 }
