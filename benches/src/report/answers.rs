@@ -356,8 +356,8 @@ impl<'a> Context<'a> {
             format!("Adds least in {}", least.placement.name())
         };
         let sentence = format!(
-            "A filter of {rules} adds least at {size_name} **{least_text}**; the lowest total is \
-             **{lowest_text}**{only}."
+            "At {size_name}, a filter of {rules} **adds least** {least_text}; the **lowest total** is \
+             {lowest_text}{only}."
         );
         let answer = Answer {
             question,
