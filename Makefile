@@ -38,7 +38,7 @@ FEATURE_PACKAGES := m4 libipsec-mb-dev
 # Independent programs with which the tests compare xdpfwd.
 TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy python3-cryptography tmux tshark
 # Packages that only `make test-long` needs.
-TEST_LONG_PACKAGES := linux-perf chromium
+TEST_LONG_PACKAGES := linux-perf chromium poppler-utils
 # Packages for the emulated machine. `xdpfwd-vm prepare` installs QEMU, which must support igb.
 VM_PACKAGES := busybox-static cpio xz-utils kmod
 

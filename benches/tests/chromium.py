@@ -11,6 +11,7 @@ import base64
 import json
 import os
 import pathlib
+import select
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,10 @@ OPEN_ALL = """(() => {
     all[all.length - 1].click();
   });
 })()"""
+
+
+# Chromium answers within this time in seconds, also on a busy machine.
+TIMEOUT = 120
 
 
 class Browser:
@@ -74,6 +79,8 @@ class Browser:
 
     def read(self):
         while b"\0" not in self.buffer:
+            if not select.select([self.answers], [], [], TIMEOUT)[0]:
+                sys.exit(f"Chromium did not answer within {TIMEOUT} s")
             part = os.read(self.answers, 1 << 20)
             if not part:
                 sys.exit("Chromium ended before it answered")

@@ -35,10 +35,13 @@ pub(super) fn none(columns: &[Column]) -> Option<usize> {
     columns.iter().position(|column| column.group == "none")
 }
 
-/// Returns the column of AES: AES-128-GCM, or else the first AEAD.
+/// Returns the column of AES: AES-128-GCM, or else the first other AES.
 pub(super) fn aes(columns: &[Column]) -> Option<usize> {
-    let named = |name: &str| columns.iter().position(|column| column.name == name);
-    named("aes-128-gcm").or_else(|| columns.iter().position(|column| column.group == "aead"))
+    let is_aes = |column: &Column| column.group == "aead" && column.name.starts_with("aes-");
+    columns
+        .iter()
+        .position(|column| column.name == "aes-128-gcm")
+        .or_else(|| columns.iter().position(is_aes))
 }
 
 /// Returns the columns with only a filter of the largest number of rules, and that number.

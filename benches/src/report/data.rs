@@ -8,6 +8,12 @@ use super::columns;
 use super::format;
 use crate::stats::Median;
 
+/// Cycles from fewer samples of the processor in a run are marked: their standard error by counting
+/// alone is more than 10 %.
+pub(super) const MIN_SAMPLES: u64 = 100;
+
+const GIVEN_UP: &str = "not tried again";
+
 /// Position of a cell: indices into the rows, columns and sizes of the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
@@ -36,7 +42,7 @@ impl Account {
     }
 
     /// Returns the name of the account in a sentence.
-    pub(super) fn payer(self) -> &'static str {
+    pub(super) fn description(self) -> &'static str {
         match self {
             Self::User => "instructions in user space",
             Self::SystemCall => "system calls",
@@ -59,9 +65,16 @@ pub(super) struct CellCycles {
     pub(super) total: Median,
     accounts: [Median; 3],
     pub(super) far_end: Median,
+    /// The fewest samples of a run.
+    pub(super) samples: u64,
 }
 
 impl CellCycles {
+    /// Returns whether the cycles come from too few samples to rely on.
+    pub(super) fn has_few_samples(&self) -> bool {
+        self.samples < MIN_SAMPLES
+    }
+
     pub(super) fn account(&self, account: Account) -> &Median {
         &self.accounts[account as usize]
     }
@@ -84,7 +97,7 @@ pub(super) enum State<'a> {
     Measured(&'a Cell),
     /// With the reason.
     Unavailable(&'a str),
-    /// With the error of the first run.
+    /// With the error of the first run, or [`GIVEN_UP`].
     Failed(&'a str),
     NotRun,
 }
@@ -93,6 +106,9 @@ pub(super) enum State<'a> {
 pub(super) struct Added {
     pub(super) total: f64,
     pub(super) accounts: [f64; 3],
+    /// The smallest and the largest difference of values in the intervals of both cells.
+    pub(super) low: f64,
+    pub(super) high: f64,
     /// Whether the intervals of both cells are apart. False if one of them has a single run, and
     /// thus no interval.
     pub(super) is_distinct: bool,
@@ -181,7 +197,15 @@ impl Data {
         let failed = self.results.failed.iter().find(|failure| {
             failure.row == *row && failure.column == *column && failure.size == *size
         });
-        failed.map_or(State::NotRun, |failure| State::Failed(&failure.error))
+        if let Some(failure) = failed {
+            return State::Failed(&failure.error);
+        }
+        let is_given_up = self.results.given_up.iter().any(|entry| {
+            entry.row == *row
+                && entry.column.as_ref().is_none_or(|name| name == column)
+                && entry.size == *size
+        });
+        if is_given_up { State::Failed(GIVEN_UP) } else { State::NotRun }
     }
 
     /// Returns what a column adds to its path: the difference of the medians.
@@ -193,6 +217,8 @@ impl Data {
             total: with.total.median - without.total.median,
             accounts: Account::ALL
                 .map(|account| with.account(account).median - without.account(account).median),
+            low: with.total.low - without.total.high,
+            high: with.total.high - without.total.low,
             is_distinct: with.total.n > 1
                 && without.total.n > 1
                 && (with.total.low > without.total.high || with.total.high < without.total.low),
@@ -215,6 +241,23 @@ impl Data {
             .filter_map(|cell| Some((cell, cell.cycles.as_ref()?.total.median)))
             .min_by(|a, b| a.1.total_cmp(&b.1))
             .map(|(cell, _)| cell)
+    }
+
+    /// Returns the cells whose cycles cannot be told from those of `best`: the intervals overlap.
+    pub(super) fn ties<'a>(
+        &'a self,
+        best: &Cell,
+        candidates: impl Iterator<Item = &'a Cell>,
+    ) -> Vec<&'a Cell> {
+        let Some(cycles) = &best.cycles else { return Vec::new() };
+        candidates
+            .filter(|cell| cell.key != best.key)
+            .filter(|cell| {
+                cell.cycles.as_ref().is_some_and(|other| {
+                    other.total.low <= cycles.total.high && cycles.total.low <= other.total.high
+                })
+            })
+            .collect()
     }
 
     /// Returns the sizes with frames of one length, from the shortest.
@@ -282,7 +325,7 @@ impl Data {
     pub(super) fn describe(&self, cell: &Cell) -> String {
         let Key { row, column, size } = cell.key;
         let mut text = format!(
-            "{} · {} · {}\n{} Mpps {}, {} Gbit/s",
+            "{} · {} · {}\n{} Mpps {}, {} Gbit/s of received frames",
             self.rows()[row].title,
             self.columns()[column].title,
             self.size_name(size),
@@ -300,8 +343,13 @@ impl Data {
                 let median = cycles.account(account).median;
                 text += &format!("\n  {}: {}", account.name(), format::integer(median));
             }
-            text +=
-                &format!("\n  far end, not included: {}", format::integer(cycles.far_end.median));
+            if self.results.nic.is_none() {
+                let far_end = format::integer(cycles.far_end.median);
+                text += &format!("\n  far end, not included: {far_end}");
+            }
+            if cycles.has_few_samples() {
+                text += &format!("\n  only {} samples: unreliable", cycles.samples);
+            }
         } else {
             text += "\ncycles: not sampled";
         }
@@ -341,6 +389,10 @@ fn cell(key: Key, all: &[Run], runs: Vec<usize>) -> Option<Cell> {
                 account(|cycles| cycles.softirq)?,
             ],
             far_end: account(|cycles| cycles.far_end)?,
+            samples: runs
+                .iter()
+                .filter_map(|&run| Some(all[run].cycles.as_ref()?.samples))
+                .min()?,
         })
     })();
     Some(Cell {

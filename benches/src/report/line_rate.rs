@@ -1,16 +1,14 @@
 //! Line rates of Ethernet, and the number of cores that they need.
 
+use xdpfwd_lab::WIRE_OVERHEAD;
+
 /// Line rates in the report: name, and bits per second.
 pub(super) const LINE_RATES: [(&str, f64); 4] =
     [("10 GbE", 10e9), ("25 GbE", 25e9), ("40 GbE", 40e9), ("100 GbE", 100e9)];
 
-/// Bytes that a frame takes on the wire in addition to its length in memory: frame check sequence
-/// (4), preamble and start (8), gap between frames (12).
-const WIRE_OVERHEAD: f64 = 24.0;
-
 /// Returns the packets per second of a line rate with frames of this length in memory.
 pub(super) fn packets_per_second(bits_per_second: f64, bytes: f64) -> f64 {
-    bits_per_second / ((bytes + WIRE_OVERHEAD) * 8.0)
+    bits_per_second / ((bytes + WIRE_OVERHEAD as f64) * 8.0)
 }
 
 /// Returns the number of cores that forward this many packets, if all share the work equally.

@@ -1,8 +1,9 @@
 //! `report`: writes the results of a matrix as a page and as a summary in Markdown.
 //!
-//! `data` holds the medians of all cells, `model` predicts cells, `summary` answers the questions at
-//! the top of the page. Each file in `sections` is a section of the page; `charts` draws them.
+//! `data` holds the medians of all cells, `model` predicts cells, `answers` answers the questions at
+//! the top of the page, and `setup` explains what was measured. Each file in `sections` is a section of the page; `charts` draws them.
 
+mod answers;
 mod charts;
 mod columns;
 mod context;
@@ -13,6 +14,7 @@ mod load;
 mod model;
 mod page;
 mod sections;
+mod setup;
 mod summary;
 mod widgets;
 

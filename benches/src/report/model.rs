@@ -51,9 +51,39 @@ enum Group {
     Kernel(usize, usize),
 }
 
+/// Why a cell is held out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeldOut {
+    /// The combination of its path and its column was fitted, but at other lengths.
+    Length,
+    /// No cell of its combination of path and column was fitted.
+    Combination,
+}
+
+impl HeldOut {
+    const ALL: [Self; 2] = [Self::Length, Self::Combination];
+
+    /// Returns what the model predicts in such a cell.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Length => "other lengths",
+            Self::Combination => "other combinations",
+        }
+    }
+}
+
+/// Errors over the held-out cells of a kind.
+pub(super) struct Errors {
+    pub(super) kind: HeldOut,
+    pub(super) cells: usize,
+    pub(super) median: f64,
+    pub(super) largest: f64,
+}
+
 /// A held-out cell.
 pub(super) struct Check {
     pub(super) key: Key,
+    pub(super) kind: HeldOut,
     pub(super) measured: f64,
     pub(super) predicted: f64,
 }
@@ -75,6 +105,8 @@ pub(super) struct Model {
     /// Held-out cells, from the smallest error.
     pub(super) checks: Vec<Check>,
     pub(super) fitted_cells: usize,
+    /// Number of held-out cells that the model makes no prediction for.
+    pub(super) unpredicted_cells: usize,
     /// The size of which all cells are held out.
     pub(super) held_out_size: Option<usize>,
     /// Combinations of row and column of which all cells are held out.
@@ -134,6 +166,7 @@ impl Model {
             groups,
             checks: Vec::new(),
             fitted_cells: fitted.len(),
+            unpredicted_cells: 0,
             held_out_size,
             held_out_combinations,
             median_error_without_stages: None,
@@ -142,9 +175,16 @@ impl Model {
             .iter()
             .filter_map(|&Observation { key, bytes, cycles }| {
                 let predicted = model.predict(key.row, key.column, bytes)?;
-                Some(Check { key, measured: cycles, predicted })
+                let combination = (key.row, key.column);
+                let kind = if model.held_out_combinations.contains(&combination) {
+                    HeldOut::Combination
+                } else {
+                    HeldOut::Length
+                };
+                Some(Check { key, kind, measured: cycles, predicted })
             })
             .collect();
+        model.unpredicted_cells = held.len() - model.checks.len();
         model.checks.sort_by(|a, b| a.error().total_cmp(&b.error()));
         model.median_error_without_stages = Median::of(
             model.checks.iter().filter(|check| check.key.column != none).filter_map(|check| {
@@ -178,9 +218,25 @@ impl Model {
         self.stages.get(&Group::User(column))
     }
 
-    /// Returns the median relative error over held-out cells.
-    pub(super) fn median_error(&self) -> Option<f64> {
-        Median::of(self.checks.iter().map(Check::error)).map(|median| median.median)
+    /// Returns the relative errors over held-out cells by kind, for the kinds that have any.
+    pub(super) fn errors(&self) -> Vec<Errors> {
+        HeldOut::ALL
+            .into_iter()
+            .filter_map(|kind| {
+                let errors: Vec<f64> = self
+                    .checks
+                    .iter()
+                    .filter(|check| check.kind == kind)
+                    .map(Check::error)
+                    .collect();
+                Some(Errors {
+                    kind,
+                    cells: errors.len(),
+                    median: Median::of(errors.iter().copied())?.median,
+                    largest: errors.iter().copied().fold(0.0, f64::max),
+                })
+            })
+            .collect()
     }
 }
 

@@ -5,6 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::context::Report;
 use super::format;
 use super::sections::{self, SECTIONS};
+use super::{setup, widgets};
 
 const TITLE: &str = "What security costs on every packet path";
 const STYLE: &str = include_str!("style.css");
@@ -28,7 +29,10 @@ pub(super) fn html(report: &Report) -> Markup {
                 title { (TITLE) " · xdpfwd" }
                 // Without an icon, a browser asks the server for one.
                 link rel="icon" href="data:,";
-                style { (PreEscaped(STYLE)) }
+                style {
+                    (PreEscaped(STYLE))
+                    (PreEscaped(widgets::tab_style(report.data.sizes().len())))
+                }
             }
             body {
                 header {
@@ -68,7 +72,24 @@ pub(super) fn markdown(report: &Report) -> String {
             text += &format!("\n## {}\n\n{}\n", section.title, content.trim_end());
         }
     }
-    text
+    escape(&text)
+}
+
+/// Escapes characters that Markdown would read as HTML, outside code blocks.
+fn escape(text: &str) -> String {
+    let mut is_code = false;
+    let mut escaped = String::new();
+    for line in text.lines() {
+        let is_fence = line.starts_with("```");
+        is_code ^= is_fence;
+        if is_code || is_fence {
+            escaped += line;
+        } else {
+            escaped += &line.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        }
+        escaped.push('\n');
+    }
+    escaped
 }
 
 /// Returns what was measured, where and when.
@@ -76,14 +97,26 @@ fn subtitle(report: &Report) -> String {
     let results = &report.data.results;
     let kernel: Vec<&str> = results.machine.kernel.split_whitespace().take(2).collect();
     format!(
-        "{}: {} of {} s on {} ({}, {}). Cycles are those of all cores per forwarded packet, \
-         without the far end of the virtual cable.{}",
+        "{}: {} of {} s on {} ({}, {}). {}{}",
         results.machine.date,
         format::count(results.rounds as usize, "round"),
         results.seconds,
         results.machine.host,
         results.machine.cpu,
         kernel.join(" "),
+        setup::cycles(&report.data),
         if results.finished.is_none() { " The matrix is not complete." } else { "" }
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markdown_text_is_escaped_and_code_is_not() {
+        let text = "a <b> & c\n```sh\nx <y >z\n```\n<d>\n";
+        let expected = "a &lt;b&gt; &amp; c\n```sh\nx <y >z\n```\n&lt;d&gt;\n";
+        assert_eq!(escape(text), expected);
+    }
 }

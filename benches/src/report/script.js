@@ -21,5 +21,15 @@
     if (target) target.scrollIntoView();
   };
   addEventListener("hashchange", open);
+
+  // Prints also what is closed, except the raw values: they would fill hundreds of pages.
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("section:not(#raw) details:not([open])")];
+    for (const part of opened) part.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const part of opened) part.open = false;
+  });
   open();
 })();

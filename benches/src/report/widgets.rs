@@ -11,7 +11,7 @@ use super::format;
 /// Returns panels of which one is visible, with a button for each. Print shows all.
 pub(super) fn tabs(name: &str, panels: &[(String, Markup)]) -> Markup {
     html! {
-        div.tabs {
+        div.tabs role="group" aria-label="Frame length" {
             @for (index, (label, _)) in panels.iter().enumerate() {
                 @let id = format!("{name}-{index}");
                 input type="radio" name=(name) id=(id) checked[index == 0];
@@ -24,6 +24,16 @@ pub(super) fn tabs(name: &str, panels: &[(String, Markup)]) -> Markup {
             }
         }
     }
+}
+
+/// Returns the style that shows the panel of the selected tab, for this many tabs.
+pub(super) fn tab_style(tabs: usize) -> String {
+    let selectors: Vec<String> = (1..=tabs)
+        .map(|tab| {
+            format!(".tabs > input:nth-of-type({tab}):checked ~ .panels > .tab:nth-child({tab})")
+        })
+        .collect();
+    format!("{} {{ display: block; }}", selectors.join(",\n"))
 }
 
 /// Returns a table in a box that scrolls sideways on narrow screens. The first column is a heading.
@@ -40,6 +50,16 @@ pub(super) fn table(headings: &[String], rows: &[(Markup, Vec<Markup>)]) -> Mark
             }
         }
     }
+}
+
+/// Returns the rows of a table of text: the first cell is the heading.
+pub(super) fn cells(rows: &[Vec<String>]) -> Vec<(Markup, Vec<Markup>)> {
+    let cell = |text: &String| html! { (text) };
+    rows.iter()
+        .map(|row| {
+            (row.first().map(cell).unwrap_or_default(), row.iter().skip(1).map(cell).collect())
+        })
+        .collect()
 }
 
 /// Returns a number that leads to its raw values.

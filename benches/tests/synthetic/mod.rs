@@ -250,6 +250,7 @@ fn unavailable(path: &PathData, stage: &StageData) -> Option<&'static str> {
             Some("this kernel has no ESP (CONFIG_INET_ESP)")
         }
         _ if name == "testpmd" => Some("testpmd has no such stage"),
+        _ if name.starts_with("xdp-") && in_kernel => None,
         _ if place == "kernel" => Some("the application never sees the bytes"),
         _ if is_xdpfwd && in_kernel && name.starts_with("packet") => {
             Some("packet sockets have no XDP program")

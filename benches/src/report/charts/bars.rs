@@ -20,13 +20,14 @@ pub(crate) struct Bar {
     pub(crate) source: Source,
 }
 
-/// Draws bars over an axis from zero to `highest`.
-pub(crate) fn draw(bars: &[Bar], highest: f64, axis: &str) -> Markup {
+/// Draws bars over an axis from zero to `highest`. `name` is the title of the panel.
+pub(crate) fn draw(name: &str, bars: &[Bar], highest: f64, axis: &str) -> Markup {
     let scale = Scale::linear(highest, 2.0, WIDTH - END);
     let bottom = bars.len() as f64 * ROW + 4.0;
     let height = bottom + 38.0;
     html! {
-        svg viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-label=(axis) {
+        svg viewBox=(format!("0 0 {WIDTH} {height}")) role="group"
+            aria-label=(format!("{name}: {axis}")) {
             @for (tick, text) in scale.ticks() {
                 @let x = at(scale.at(tick));
                 line.grid x1=(x) x2=(x) y1="0" y2=(at(bottom)) {}

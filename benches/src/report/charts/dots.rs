@@ -15,8 +15,10 @@ pub(crate) struct Track {
     pub(crate) dots: Vec<(usize, f64, Source)>,
 }
 
-/// Draws tracks. `references` are vertical lines: value and text.
+/// Draws tracks, without values that a logarithmic axis cannot show. `name` is the title of the
+/// panel. `references` are vertical lines: value and text.
 pub(crate) fn draw(
+    name: &str,
     tracks: &[Track],
     references: &[(f64, &str)],
     (low, high): (f64, f64),
@@ -26,7 +28,8 @@ pub(crate) fn draw(
     let bottom = TOP + tracks.len() as f64 * ROW + 4.0;
     let height = bottom + 38.0;
     html! {
-        svg viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-label=(axis) {
+        svg viewBox=(format!("0 0 {WIDTH} {height}")) role="group"
+            aria-label=(format!("{name}: {axis}")) {
             @for (tick, text) in scale.ticks() {
                 @let x = at(scale.at(tick));
                 line.grid x1=(x) x2=(x) y1=(TOP) y2=(at(bottom)) {}
@@ -42,12 +45,15 @@ pub(crate) fn draw(
             }
             @for (index, track) in tracks.iter().enumerate() {
                 @let y = TOP + index as f64 * ROW + 26.0;
-                @let ends = track.dots.iter().map(|dot| scale.at(dot.1));
+                @let dots = || track.dots.iter().filter(|dot| dot.1 > 0.0);
+                @let ends = dots().map(|dot| scale.at(dot.1));
                 text.label x="2" y=(at(y - 12.0)) { (track.label) }
-                line.track x1=(at(ends.clone().fold(WIDTH, f64::min))) y1=(at(y)) y2=(at(y))
-                    x2=(at(ends.fold(0.0, f64::max))) {}
+                @if dots().next().is_some() {
+                    line.track x1=(at(ends.clone().fold(WIDTH, f64::min))) y1=(at(y)) y2=(at(y))
+                        x2=(at(ends.fold(0.0, f64::max))) {}
+                }
                 // The first series comes last, so that it is on top.
-                @for (series, value, source) in track.dots.iter().rev() {
+                @for (series, value, source) in dots().rev() {
                     (source.wrap(&marker(*series, scale.at(*value), y, false)))
                 }
             }

@@ -46,17 +46,23 @@ impl Axis<'_> {
         }
     }
 
+    fn can_show(&self, value: f64) -> bool {
+        !self.is_log || value > 0.0
+    }
+
     fn ticks(&self, scale: &Scale) -> Vec<(f64, String)> {
         if self.ticks.is_empty() { scale.ticks().collect() } else { self.ticks.clone() }
     }
 }
 
-/// Draws series over two axes.
-pub(crate) fn draw(series: &[Series], x_axis: &Axis, y_axis: &Axis) -> Markup {
+/// Draws series over two axes, without values that a logarithmic axis cannot show. `name` is the
+/// title of the panel.
+pub(crate) fn draw(name: &str, series: &[Series], x_axis: &Axis, y_axis: &Axis) -> Markup {
     let (x_scale, y_scale) = (x_axis.scale(LEFT, RIGHT), y_axis.scale(BOTTOM, TOP));
-    let label = format!("{} over {}", y_axis.label, x_axis.label);
+    let label = format!("{name}: {} over {}", y_axis.label, x_axis.label);
+    let is_drawn = |x: f64, y: f64| x_axis.can_show(x) && y_axis.can_show(y);
     html! {
-        svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(label) {
+        svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="group" aria-label=(label) {
             @for (tick, text) in y_axis.ticks(&y_scale) {
                 @let y = y_scale.at(tick);
                 line.grid x1=(LEFT) x2=(RIGHT) y1=(at(y)) y2=(at(y)) {}
@@ -69,12 +75,13 @@ pub(crate) fn draw(series: &[Series], x_axis: &Axis, y_axis: &Axis) -> Markup {
             }
             @for series in series {
                 @let points: Vec<String> = series.line.iter()
+                    .filter(|(x, y)| is_drawn(*x, *y))
                     .map(|(x, y)| format!("{:.1},{:.1}", x_scale.at(*x), y_scale.at(*y)))
                     .collect();
                 polyline class=(format!("line s{}", series.style % 6)) points=(points.join(" ")) {}
             }
             @for series in series {
-                @for dot in &series.dots {
+                @for dot in series.dots.iter().filter(|dot| is_drawn(dot.x, dot.y)) {
                     @let mark = marker(
                         series.style, x_scale.at(dot.x), y_scale.at(dot.y), dot.is_hollow
                     );

@@ -32,6 +32,16 @@ impl Source {
     }
 }
 
+/// Returns the smallest and the largest of the positive values: the ends of a logarithmic axis.
+/// Without any, both are 1.
+pub(super) fn positive_range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    values
+        .filter(|value| *value > 0.0 && value.is_finite())
+        .map(|value| (value, value))
+        .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+        .unwrap_or((1.0, 1.0))
+}
+
 /// Returns a panel: a title above a chart.
 pub(super) fn panel(title: &str, chart: &Markup) -> Markup {
     html! {
@@ -77,4 +87,16 @@ fn marker(style: usize, x: f64, y: f64, hollow: bool) -> Markup {
 /// Returns a coordinate as text.
 fn at(value: f64) -> String {
     format!("{value:.1}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positive_range_ignores_values_that_a_logarithm_does_not_have() {
+        let values = [0.0, 3.0, -5.0, f64::NAN, 0.5, f64::INFINITY];
+        assert_eq!(positive_range(values.into_iter()), (0.5, 3.0));
+        assert_eq!(positive_range([0.0, -1.0].into_iter()), (1.0, 1.0));
+    }
 }

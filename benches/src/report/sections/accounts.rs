@@ -8,6 +8,7 @@ use super::super::columns;
 use super::super::context::{Report, Section};
 use super::super::data::{Account, Data, Key, State};
 use super::super::format::{integer, join, percent};
+use super::super::setup;
 use super::super::widgets;
 
 pub(super) const SECTION: Section =
@@ -26,15 +27,17 @@ fn content(report: &Report) -> Option<Markup> {
         (widgets::account_legend())
         (widgets::tabs("accounts", &panels))
         p.note {
-            "Cycles per forwarded packet. Not included: the far end of the virtual cable, where "
-            "the sink receives, because it is not part of forwarding (hover for its cycles). The "
-            "number at the end of a bar is the median of the totals; the segments are medians by "
+            (setup::cycles(data)) " "
+            @if !setup::is_nic(data) {
+                "There, the sink receives, which is not part of forwarding (hover for its cycles). "
+            }
+            "The number at the end of a bar is the median of the totals; the segments are medians by "
             "account. A bar that ends with » is longer than the axis."
         }
     })
 }
 
-/// States which account is the largest on the cheapest and on the dearest path.
+/// States which account is the largest on the path with the fewest and on that with the most cycles.
 fn finding(data: &Data) -> Option<String> {
     let size = data.smallest_size();
     let none = columns::none(data.columns())?;
@@ -49,7 +52,7 @@ fn finding(data: &Data) -> Option<String> {
         let share = cycles.account(largest).median / cycles.total.median;
         parts.push(format!(
             "{} take {} of the {} cycles on {}",
-            largest.payer(),
+            largest.description(),
             percent(share),
             integer(cycles.total.median),
             data.rows()[row].title
@@ -78,10 +81,8 @@ fn charts(data: &Data, size: usize) -> Markup {
             @for column in columns {
                 @let bars: Vec<Bar> = data.rows_by_cost(size).into_iter()
                     .map(|row| bar(data, Key { row, column, size }, axis)).collect();
-                (panel(
-                    &data.columns()[column].title,
-                    &bars::draw(&bars, axis, "cycles per packet"),
-                ))
+                @let title = &data.columns()[column].title;
+                (panel(title, &bars::draw(title, &bars, axis, "cycles per packet")))
             }
         }
     }
@@ -126,9 +127,11 @@ fn shorten(text: &str) -> String {
 fn text(report: &Report) -> Option<String> {
     let data = &report.data;
     let mut text = format!("{}\n", finding(data)?);
-    let headings =
-        ["path", "security", "user", "system call", "softirq", "all", "far end (not included)"]
-            .map(str::to_owned);
+    let mut headings: Vec<String> =
+        ["path", "security", "user", "system call", "softirq", "all"].map(str::to_owned).to_vec();
+    if !setup::is_nic(data) {
+        headings.push("far end (not included)".to_owned());
+    }
     for size in [data.smallest_size(), data.largest_size()] {
         let mut rows = Vec::new();
         for row in data.rows_by_cost(size) {
@@ -139,7 +142,9 @@ fn text(report: &Report) -> Option<String> {
                     vec![data.rows()[row].title.clone(), data.columns()[column].title.clone()];
                 cells.extend(Account::ALL.map(|a| integer(cycles.account(a).median)));
                 cells.push(integer(cycles.total.median));
-                cells.push(integer(cycles.far_end.median));
+                if !setup::is_nic(data) {
+                    cells.push(integer(cycles.far_end.median));
+                }
                 rows.push(cells);
             }
         }

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::super::charts::dots::{self, Track};
-use super::super::charts::{Source, legend, panel};
+use super::super::charts::{Source, legend, panel, positive_range};
 use super::super::columns;
 use super::super::context::{Report, Section};
 use super::super::data::Key;
@@ -11,6 +11,7 @@ use super::super::data::{Data, State};
 use super::super::format::{integer, percent, short};
 use super::super::line_rate::{LINE_RATES, cores, packets_per_second};
 use super::super::model::Model;
+use super::super::setup;
 use super::super::widgets;
 
 pub(super) const SECTION: Section =
@@ -30,10 +31,8 @@ fn content(report: &Report) -> Option<Markup> {
         (legend(&columns::legend(data.columns(), &shown)))
         div.panels-grid {
             @for size in 0..data.sizes().len() {
-                (panel(
-                    &format!("{rate}, {}", data.size_name(size)),
-                    &chart(report, model, size, &shown)
-                ))
+                @let title = format!("{rate}, {}", data.size_name(size));
+                (panel(&title, &chart(report, model, size, &shown, &title)))
             }
         }
         @for (index, row) in rows.into_iter().enumerate() {
@@ -56,17 +55,26 @@ fn content(report: &Report) -> Option<Markup> {
 fn assumptions(data: &Data) -> Vec<String> {
     vec![
         "Cores and queues scale perfectly: no shared caches, locks or memory bandwidth.".to_owned(),
-        "No NIC, PCIe bus or driver limits the rate. The lab's interfaces are veth pairs, whose \
-         work is counted instead of a driver's."
-            .to_owned(),
+        if setup::is_nic(data) {
+            "No NIC and no PCIe bus limits the rate.".to_owned()
+        } else {
+            "No NIC, PCIe bus or driver limits the rate. The lab's interfaces are veth pairs, \
+             whose work is counted instead of a driver's."
+                .to_owned()
+        },
+        format!("One direction only: {}.", setup::direction(data)),
         "Softirqs of the receiving core are part of the cycles, so these are all cores of a \
          machine, not only those of the forwarding process."
             .to_owned(),
-        format!(
-            "The cycles were measured in copy mode or in the kernel, on {}; zero-copy needs \
-             fewer.",
-            data.results.machine.cpu
-        ),
+        if setup::is_nic(data) {
+            format!("The cycles were measured on {}.", data.results.machine.cpu)
+        } else {
+            format!(
+                "The cycles were measured in copy mode or in the kernel, on {}; zero-copy needs \
+                 fewer.",
+                data.results.machine.cpu
+            )
+        },
     ]
 }
 
@@ -166,7 +174,7 @@ fn source(data: &Data, model: &Model, key: Key, bits: f64) -> Source {
     Source { title, anchor }
 }
 
-fn chart(report: &Report, model: &Model, size: usize, columns: &[usize]) -> Markup {
+fn chart(report: &Report, model: &Model, size: usize, columns: &[usize], title: &str) -> Markup {
     let data = &report.data;
     let tracks: Vec<Track> = data
         .rows_by_cost(data.smallest_size())
@@ -186,8 +194,7 @@ fn chart(report: &Report, model: &Model, size: usize, columns: &[usize]) -> Mark
         .filter(|track| !track.dots.is_empty())
         .collect();
     let values = || tracks.iter().flat_map(|track| track.dots.iter().map(|dot| dot.1));
-    let range = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
-    dots::draw(&tracks, &[], range, "cores")
+    dots::draw(title, &tracks, &[], positive_range(values()), "cores")
 }
 
 fn headings(data: &Data) -> Vec<String> {

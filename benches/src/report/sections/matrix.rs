@@ -3,8 +3,9 @@
 use maud::{Markup, html};
 
 use super::super::context::{Report, Section};
-use super::super::data::{Cell, Data, Key, State};
+use super::super::data::{Cell, CellCycles, Data, Key, MIN_SAMPLES, State};
 use super::super::format::{integer, join, mpps};
+use super::super::setup;
 use super::super::widgets;
 
 pub(super) const SECTION: Section =
@@ -48,11 +49,11 @@ fn content(report: &Report) -> Option<Markup> {
     Some(html! {
         p.finding { (finding(data)) }
         p.note {
-            "Each cell: " b { "millions of packets per second" } " that one forwarding core "
-            "delivers, and below, cycles per packet of all cores, without the far end. The "
-            "stronger the colour, the more a packet costs. Medians of the rounds; hover for "
-            "intervals and accounts, click for "
-            "the raw values and commands."
+            "Each cell: " b { "millions of packets per second" } " that arrive at the sink, and "
+            "below, cycles per packet. The stronger the colour, the more cycles. Medians of the "
+            "rounds; hover for intervals and accounts, click for the raw values and commands. "
+            (setup::rates_and_cycles(data)) " " (setup::cycles(data))
+            @if has_few_samples(data) { " " (few_samples()) }
         }
         (widgets::tabs("matrix", &tables))
         @for row in data.rows().iter().filter(|row| !row.remark.is_empty()) {
@@ -66,6 +67,15 @@ fn content(report: &Report) -> Option<Markup> {
             }
         }
     })
+}
+
+/// Returns whether the cycles of a cell are marked.
+fn has_few_samples(data: &Data) -> bool {
+    data.measured().any(|cell| cell.cycles.as_ref().is_some_and(CellCycles::has_few_samples))
+}
+
+fn few_samples() -> String {
+    format!("In grey: cycles from fewer than {MIN_SAMPLES} samples in a run, which are unreliable.")
 }
 
 /// States how far the cells are apart.
@@ -142,6 +152,7 @@ fn entry(data: &Data, key: Key, (low, high): (f64, f64), reasons: &Reasons) -> M
     match data.state(key) {
         State::Measured(cell) => {
             let cycles = cell.cycles.as_ref().map(|cycles| cycles.total.median);
+            let few = cell.cycles.as_ref().is_some_and(CellCycles::has_few_samples);
             let heat =
                 cycles.map_or(0.0, |cycles| (cycles.max(1.0).ln() - low) / (high - low).max(1e-9));
             html! {
@@ -150,7 +161,7 @@ fn entry(data: &Data, key: Key, (low, high): (f64, f64), reasons: &Reasons) -> M
                     data-mpps=(cell.mpps.median) data-cycles=[cycles] {
                     a href=(format!("#{}", data.anchor(key))) title=(data.describe(cell)) {
                         b { (mpps(cell.mpps.median)) }
-                        span { (cycles.map_or_else(|| "–".to_owned(), integer)) }
+                        span.few[few] { (cycles.map_or_else(|| "–".to_owned(), integer)) }
                     }
                 }
             }
@@ -175,13 +186,29 @@ fn entry(data: &Data, key: Key, (low, high): (f64, f64), reasons: &Reasons) -> M
     }
 }
 
+fn measured(cell: &Cell) -> String {
+    let cycles = cell.cycles.as_ref().map_or_else(
+        || "–".to_owned(),
+        |cycles| {
+            let total = integer(cycles.total.median);
+            if cycles.has_few_samples() { format!("({total})") } else { total }
+        },
+    );
+    format!("{} / {cycles}", mpps(cell.mpps.median))
+}
+
 fn text(report: &Report) -> Option<String> {
     let data = &report.data;
     let reasons = Reasons::new(data);
     let mut text = format!(
-        "{}\n\nMillions of packets per second / cycles per packet; medians of the rounds.\n",
-        finding(data)
+        "{}\n\nMillions of packets per second / cycles per packet; medians of the rounds. {} {}\n",
+        finding(data),
+        setup::rates_and_cycles(data),
+        setup::cycles(data)
     );
+    if has_few_samples(data) {
+        text += &format!("\nIn parentheses: {}\n", few_samples().trim_start_matches("In grey: "));
+    }
     let headings: Vec<String> = std::iter::once("path".to_owned())
         .chain(data.columns().iter().map(|column| column.title.clone()))
         .collect();
@@ -190,13 +217,7 @@ fn text(report: &Report) -> Option<String> {
             .map(|row| {
                 let cells = (0..data.columns().len()).map(|column| {
                     match data.state(Key { row, column, size }) {
-                        State::Measured(cell) => format!(
-                            "{} / {}",
-                            mpps(cell.mpps.median),
-                            cell.cycles
-                                .as_ref()
-                                .map_or_else(|| "–".to_owned(), |c| integer(c.total.median))
-                        ),
+                        State::Measured(cell) => measured(cell),
                         State::Unavailable(reason) => format!("n/a ({})", reasons.number(reason)),
                         State::Failed(_) => "failed".to_owned(),
                         State::NotRun => "–".to_owned(),

@@ -3,19 +3,21 @@
 use maud::{Markup, html};
 
 use super::super::charts::lines::{self, Axis, Dot, Series};
-use super::super::charts::{Source, panel};
+use super::super::charts::{Source, panel, positive_range};
 use super::super::columns;
 use super::super::context::{Report, Section};
 use super::super::data::Data;
-use super::super::format::{count, integer, percent, short};
+use super::super::format::{count, integer, join, percent, short};
 use super::super::model::{Check, Line, Model};
 use super::super::widgets;
 
 pub(super) const SECTION: Section =
-    Section { id: "model", title: "The model, and how wrong it is", html: content, markdown: text };
+    Section { id: "model", title: "The model and its error", html: content, markdown: text };
 
 /// The error that the model should stay below.
 const GOAL: f64 = 0.15;
+
+const CHART: &str = "Held-out cells: predicted over measured";
 
 const EQUATION: &str = "cycles(path, security, bytes) = path cost + security cost, each = constant \
                         + slope × bytes";
@@ -30,7 +32,7 @@ fn content(report: &Report) -> Option<Markup> {
                 ul { @for rule in rules(data, model) { li { (rule) } } }
             }
             @if !model.checks.is_empty() {
-                (panel("Held-out cells: predicted over measured", &chart(data, model)))
+                (panel(CHART, &chart(data, model)))
             }
         }
         details {
@@ -45,20 +47,39 @@ fn content(report: &Report) -> Option<Markup> {
 }
 
 fn finding(data: &Data, model: &Model) -> String {
-    let (Some(median), Some(largest)) = (model.median_error(), model.checks.last()) else {
+    let errors = model.errors();
+    let Some(largest) = model.checks.last() else {
         return "These results have too few cells to hold any out: the error of the model is \
                 unknown."
             .to_owned();
     };
-    let verdict = if median < GOAL { "within" } else { "above" };
+    let parts: Vec<String> = errors
+        .iter()
+        .map(|error| {
+            format!(
+                "{} for {} ({}, largest {})",
+                percent(error.median),
+                error.kind.name(),
+                count(error.cells, "cell"),
+                percent(error.largest)
+            )
+        })
+        .collect();
+    let is_within = errors.iter().all(|error| error.median < GOAL);
     let mut text = format!(
-        "Median error on {}: {} ({verdict} the goal of {}); largest: {} ({}).",
-        count(model.checks.len(), "held-out cell"),
-        percent(median),
+        "Median error on held-out cells: {}; {} within the goal of {}. The largest error is that of \
+         {}.",
+        join(&parts),
+        if is_within { "each is" } else { "not each is" },
         percent(GOAL),
-        percent(largest.error()),
         name(data, largest),
     );
+    if model.unpredicted_cells > 0 {
+        text += &format!(
+            " For {} more, the model makes no prediction.",
+            count(model.unpredicted_cells, "held-out cell")
+        );
+    }
     if let Some(without) = model.median_error_without_stages {
         let with = crate::stats::Median::of(
             model
@@ -70,7 +91,7 @@ fn finding(data: &Data, model: &Model) -> String {
         if let Some(with) = with {
             text += &format!(
                 " Of the held-out cells with security, the median error is {}; a model without \
-                 any cost of security would err by {}.",
+                 any cost of security would have an error of {}.",
                 percent(with.median),
                 percent(without)
             );
@@ -125,8 +146,7 @@ fn rules(data: &Data, model: &Model) -> Vec<String> {
 
 fn chart(data: &Data, model: &Model) -> Markup {
     let values = || model.checks.iter().flat_map(|check| [check.measured, check.predicted]);
-    let low = values().fold(f64::INFINITY, f64::min);
-    let high = values().fold(0.0, f64::max);
+    let (low, high) = positive_range(values());
     let dots = model
         .checks
         .iter()
@@ -149,7 +169,7 @@ fn chart(data: &Data, model: &Model) -> Markup {
     let axis = |label| Axis { label, low, high, is_log: true, ticks: Vec::new() };
     let equal = Series { style: 5, dots: Vec::new(), line: vec![(low, low), (high, high)] };
     let series = [equal, Series { style: 0, dots, line: Vec::new() }];
-    lines::draw(&series, &axis("measured cycles"), &axis("predicted cycles"))
+    lines::draw(CHART, &series, &axis("measured cycles"), &axis("predicted cycles"))
 }
 
 fn headings() -> Vec<String> {
@@ -178,7 +198,7 @@ fn lines_of<'a>(data: &Data, model: &'a Model) -> Vec<(String, &'a Line)> {
 }
 
 fn check_headings() -> Vec<String> {
-    ["cell", "measured", "predicted", "error"].map(str::to_owned).to_vec()
+    ["cell", "held out for", "measured", "predicted", "error"].map(str::to_owned).to_vec()
 }
 
 fn checks(data: &Data, model: &Model) -> Vec<(Markup, Vec<Markup>)> {
@@ -188,6 +208,7 @@ fn checks(data: &Data, model: &Model) -> Vec<(Markup, Vec<Markup>)> {
         .rev()
         .map(|check| {
             let cells = vec![
+                html! { (check.kind.name()) },
                 html! { a href=(format!("#{}", data.anchor(check.key))) { (integer(check.measured)) } },
                 html! { (integer(check.predicted)) },
                 html! { (percent(check.error())) },

@@ -12,7 +12,7 @@ use crate::stats::Median;
 
 pub(super) const SECTION: Section = Section {
     id: "provenance",
-    title: "What is missing, spread, machine",
+    title: "Missing cells, spread, machine",
     html: content,
     markdown: text,
 };
@@ -41,20 +41,27 @@ fn content(report: &Report) -> Option<Markup> {
             h3 { "Cells that cannot exist" }
             (widgets::table(
                 &["path", "security", "reason"].map(str::to_owned),
-                &cells(&unavailable)
+                &widgets::cells(&unavailable)
             ))
         }
         h3 #failed { "Failed runs" }
         @if results.failed.is_empty() {
             p { "None." }
         } @else {
-            (widgets::table(&failure_headings(), &cells(&failures(data))))
+            (widgets::table(&failure_headings(), &widgets::cells(&failures(data))))
+        }
+        @for (title, headings, rows) in further(data) {
+            h3 { (title) }
+            (widgets::table(&headings, &widgets::cells(&rows)))
         }
         h3 { "Spread of the rounds" }
         p { (spread(data)) " " (STATISTICS) }
         (widgets::table(&spread_headings(), &widest(data)))
-        h3 { "Frames that are counted twice" }
+        h3 { "Forwarder's counters compared with the sink's" }
         p { (agreement(data)) }
+        @if !different(data).is_empty() {
+            ul { @for line in different(data) { li { (line) } } }
+        }
         @if !unexplained(data).is_empty() {
             ul { @for line in unexplained(data) { li { (line) } } }
         }
@@ -105,7 +112,7 @@ fn unavailable(data: &Data) -> Vec<Vec<String>> {
                 .is_some_and(|none| columns.contains(&data.columns()[none].title));
             let columns = match data.columns().len() - columns.len().min(data.columns().len()) {
                 0 => ALL.to_owned(),
-                1 if !has_none => "every kind of security".to_owned(),
+                1 if !has_none => ALL.to_owned(),
                 _ => columns.join("; "),
             };
             vec![data.row_title(row).to_owned(), columns, reason.to_owned()]
@@ -130,6 +137,91 @@ fn failures(data: &Data) -> Vec<Vec<String>> {
             ]
         })
         .collect()
+}
+
+/// A table: title, headings, rows.
+type Table = (&'static str, Vec<String>, Vec<Vec<String>>);
+
+/// Returns tables of what was not measured and of the network interfaces, without empty ones.
+fn further(data: &Data) -> Vec<Table> {
+    let results = &data.results;
+    let headings = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let failed_rates = results.failed_rates.iter().map(|failure| {
+        vec![
+            data.row_title(&failure.row).to_owned(),
+            data.column_title(&failure.column).to_owned(),
+            failure.size.clone(),
+            failure.error.clone(),
+        ]
+    });
+    let given_up = results.given_up.iter().map(|entry| {
+        let column = entry.column.as_ref().map_or(ALL, |column| data.column_title(column));
+        vec![data.row_title(&entry.row).to_owned(), column.to_owned(), entry.size.clone()]
+    });
+    let mut tables: Vec<Table> = vec![
+        (
+            "Failed searches for rates, and latencies",
+            headings(&["path", "security", "frames", "error"]),
+            failed_rates.collect(),
+        ),
+        (
+            "Not tried again, because the first runs failed",
+            headings(&["path", "security", "frames"]),
+            given_up.collect(),
+        ),
+    ];
+    if let Some(nic) = &results.nic {
+        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "–".to_owned());
+        let number = |value: Option<u64>| value.map_or_else(|| "–".to_owned(), |n| n.to_string());
+        let ports = nic.ports.iter().map(|port| {
+            vec![
+                port.role.clone(),
+                port.interface.clone(),
+                text(&port.driver),
+                text(&port.firmware),
+                text(&port.bus),
+                text(&port.pcie),
+                number(port.speed_mbps),
+                port.mtu.to_string(),
+                number(port.numa_node.map(u64::from)),
+            ]
+        });
+        let missing = nic.missing_preparations.iter().map(|missing| {
+            vec![
+                missing.subject.clone(),
+                missing.check.clone(),
+                missing.level.clone(),
+                missing.finding.clone(),
+                text(&missing.fix),
+            ]
+        });
+        let port_headings = [
+            "port",
+            "interface",
+            "driver",
+            "firmware",
+            "bus",
+            "PCIe",
+            "Mbit/s",
+            "MTU",
+            "NUMA node",
+        ];
+        tables.extend([
+            ("Network interfaces", headings(&port_headings), ports.collect()),
+            (
+                "Preparations that were missing",
+                headings(&["subject", "check", "level", "finding", "fix"]),
+                missing.collect(),
+            ),
+            (
+                "Remarks about measurements",
+                headings(&["remark"]),
+                nic.notes.iter().map(|note| vec![note.clone()]).collect(),
+            ),
+        ]);
+    }
+    tables.retain(|table| !table.2.is_empty());
+    tables
 }
 
 /// Returns the width of an interval relative to the median.
@@ -185,19 +277,40 @@ fn widest(data: &Data) -> Vec<(Markup, Vec<Markup>)> {
         .collect()
 }
 
-/// States whether the forwarders' counts agree with those of the sink.
-fn agreement(data: &Data) -> String {
-    let differs = |run: &&Run| {
-        run.tool_transmitted.is_some_and(|transmitted| {
-            transmitted.abs_diff(run.sink_received) as f64 > run.sink_received as f64 * AGREEMENT
+/// Returns a line for each run in which the counts of forwarder and sink do not agree.
+fn different(data: &Data) -> Vec<String> {
+    let line = |run: &Run| {
+        let transmitted = run.tool_transmitted?;
+        let allowed = run.sink_received as f64 * AGREEMENT;
+        (transmitted.abs_diff(run.sink_received) as f64 > allowed).then(|| {
+            format!(
+                "{}: {} transmitted, {} at the sink",
+                run_name(data, run),
+                integer(transmitted as f64),
+                integer(run.sink_received as f64)
+            )
         })
     };
+    data.results.runs.iter().filter_map(line).collect()
+}
+
+fn run_name(data: &Data, run: &Run) -> String {
+    format!(
+        "{}, {}, {}, round {}",
+        data.row_title(&run.row),
+        data.column_title(&run.column),
+        run.size,
+        run.round
+    )
+}
+
+/// States whether the forwarders' counts agree with those of the sink.
+fn agreement(data: &Data) -> String {
     let counted = data.results.runs.iter().filter(|run| run.tool_transmitted.is_some()).count();
-    let different = data.results.runs.iter().filter(differs).count();
     format!(
         "In {} of {} that a forwarder's own counters cover, the frames that it reports as \
          transmitted differ from those that arrived at the sink by more than {}.",
-        integer(different as f64),
+        integer(different(data).len() as f64),
         count(counted, "run"),
         percent(AGREEMENT)
     )
@@ -205,16 +318,7 @@ fn agreement(data: &Data) -> String {
 
 /// Returns a line for each run that does not account for all frames.
 fn unexplained(data: &Data) -> Vec<String> {
-    let line = |run: &Run| {
-        Some(format!(
-            "{}, {}, {}, round {}: {}",
-            data.row_title(&run.row),
-            data.column_title(&run.column),
-            run.size,
-            run.round,
-            run.unexplained.as_ref()?
-        ))
-    };
+    let line = |run: &Run| Some(format!("{}: {}", run_name(data, run), run.unexplained.as_ref()?));
     data.results.runs.iter().filter_map(line).collect()
 }
 
@@ -236,6 +340,7 @@ fn machine(data: &Data) -> Vec<(String, String)> {
         ("rustc", machine.rustc.clone()),
         ("C compiler", machine.cc.clone()),
         ("kind", results.kind.clone()),
+        ("generator", results.generator.clone().unwrap_or_else(|| "live".to_owned())),
         ("rounds", results.rounds.to_string()),
         ("window", format!("{} s after {} s", results.seconds, results.warmup)),
         ("started", results.started.clone()),
@@ -243,15 +348,26 @@ fn machine(data: &Data) -> Vec<(String, String)> {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec();
+    if let Some(nic) = &results.nic {
+        let list =
+            |cores: &[usize]| cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        lines.extend(
+            [
+                ("forwarder", nic.forwarder.clone()),
+                ("cores of the generator", list(&nic.generator_cores)),
+                ("cores of the forwarder", list(&nic.forwarder_cores)),
+                ("flows", nic.flows.to_string()),
+                (
+                    "slowest link",
+                    nic.link_mbps
+                        .map_or_else(|| "unknown".to_owned(), |mbps| format!("{mbps} Mbit/s")),
+                ),
+            ]
+            .map(|(name, value)| (name.to_owned(), value)),
+        );
+    }
     lines.extend(results.versions.iter().map(|(name, version)| (name.clone(), version.clone())));
     lines
-}
-
-fn cells(rows: &[Vec<String>]) -> Vec<(Markup, Vec<Markup>)> {
-    let cell = |text: &String| html! { (text) };
-    rows.iter()
-        .map(|row| (row.first().map(cell).unwrap_or_default(), row[1..].iter().map(cell).collect()))
-        .collect()
 }
 
 fn text(report: &Report) -> Option<String> {
@@ -269,6 +385,12 @@ fn text(report: &Report) -> Option<String> {
     if !data.results.failed.is_empty() {
         text += "\n**Failed runs**\n\n";
         text += &widgets::markdown_table(&failure_headings(), &failures(data));
+    }
+    for (title, headings, rows) in further(data) {
+        text += &format!("\n**{title}**\n\n{}", widgets::markdown_table(&headings, &rows));
+    }
+    for lines in [different(data), unexplained(data)].into_iter().filter(|all| !all.is_empty()) {
+        text += &format!("\n- {}\n", lines.join("\n- "));
     }
     let machine: Vec<Vec<String>> =
         machine(data).into_iter().map(|(name, value)| vec![name, value]).collect();

@@ -1,6 +1,7 @@
 //! No-drop rates, and latencies at shares of them.
 
 use maud::{Markup, html};
+use xdpfwd_bench::results::Rate;
 
 use super::super::context::{Report, Section};
 use super::super::data::Data;
@@ -21,15 +22,15 @@ fn content(report: &Report) -> Option<Markup> {
         @if let Some(finding) = finding { p.finding { (finding) } }
         @if !rates.is_empty() {
             h3 { "Highest rates within a loss" }
-            (widgets::table(&rate_headings(), &cells(rates)))
+            (widgets::table(&rate_headings(), &widgets::cells(&rates)))
             p.note {
                 "The highest rate of a trial that lost at most this share, and the lowest rate of a "
-                "trial that lost more. The true limit is between them."
+                "trial that lost more. The true limit is between them. \"none\": every trial lost more."
             }
         }
         @if !latencies.is_empty() {
             h3 { "Latency at shares of the no-drop rate" }
-            (widgets::table(&latency_headings(), &cells(latencies)))
+            (widgets::table(&latency_headings(), &widgets::cells(&latencies)))
             p.note { "From the generator to the sink, in microseconds, of all packets." }
         }
     })
@@ -39,13 +40,14 @@ fn finding(data: &Data) -> Option<String> {
     let size = &data.sizes().get(data.smallest_size())?.name;
     let size_name = data.size_name(data.smallest_size());
     let mut text = String::new();
-    let no_drop = data.results.rates.iter().filter(|rate| rate.allowed_loss == 0.0);
+    let no_drop =
+        data.results.rates.iter().filter(|rate| rate.allowed_loss == 0.0 && rate.pps > 0.0);
     if let Some(best) =
         no_drop.filter(|rate| rate.size == *size).max_by(|a, b| a.pps.total_cmp(&b.pps))
     {
         text = format!(
             "The highest no-drop rate at {size_name} is {} Mpps ({}).",
-            mpps(best.pps / 1e6),
+            rate(best),
             data.combination(&best.row, &best.column)
         );
     }
@@ -62,8 +64,27 @@ fn finding(data: &Data) -> Option<String> {
     (!text.is_empty()).then(|| text.trim_start().to_owned())
 }
 
+/// Returns a share of lost packets with all its digits: shares may be as small as 10⁻⁶.
+fn loss(share: f64) -> String {
+    if share == 0.0 {
+        return "none".to_owned();
+    }
+    // Rounded to 13 decimals, because multiplication by 100 adds digits of its own.
+    let text = format!("{:.13}", share * 100.0);
+    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// Returns the rate of a search in Mpps.
+fn rate(rate: &Rate) -> String {
+    match rate.upper_pps {
+        _ if rate.pps <= 0.0 => "none".to_owned(),
+        None => format!("≥ {} (limit of the generator)", mpps(rate.pps / 1e6)),
+        Some(_) => mpps(rate.pps / 1e6),
+    }
+}
+
 fn rate_headings() -> Vec<String> {
-    ["path", "security", "frames", "allowed loss", "Mpps", "fails at Mpps", "trials"]
+    ["path", "security", "frames", "allowed loss", "Mpps", "loses more at Mpps", "trials"]
         .map(str::to_owned)
         .to_vec()
 }
@@ -72,17 +93,15 @@ fn rates(data: &Data) -> Vec<Vec<String>> {
     data.results
         .rates
         .iter()
-        .map(|rate| {
-            let allowed =
-                if rate.allowed_loss == 0.0 { "none".into() } else { percent(rate.allowed_loss) };
+        .map(|found| {
             vec![
-                data.row_title(&rate.row).to_owned(),
-                data.column_title(&rate.column).to_owned(),
-                rate.size.clone(),
-                allowed,
-                mpps(rate.pps / 1e6),
-                rate.upper_pps.map_or_else(|| "–".to_owned(), |pps| mpps(pps / 1e6)),
-                integer(f64::from(rate.trials)),
+                data.row_title(&found.row).to_owned(),
+                data.column_title(&found.column).to_owned(),
+                found.size.clone(),
+                loss(found.allowed_loss),
+                rate(found),
+                found.upper_pps.map_or_else(|| "–".to_owned(), |pps| mpps(pps / 1e6)),
+                integer(f64::from(found.trials)),
             ]
         })
         .collect()
@@ -114,13 +133,6 @@ fn latencies(data: &Data) -> Vec<Vec<String>> {
         .collect()
 }
 
-fn cells(rows: Vec<Vec<String>>) -> Vec<(Markup, Vec<Markup>)> {
-    let cell = |text: &String| html! { (text) };
-    rows.into_iter()
-        .map(|row| (row.first().map(cell).unwrap_or_default(), row[1..].iter().map(cell).collect()))
-        .collect()
-}
-
 fn text(report: &Report) -> Option<String> {
     let data = &report.data;
     let (rates, latencies) = (rates(data), latencies(data));
@@ -135,4 +147,31 @@ fn text(report: &Report) -> Option<String> {
         text += &format!("\n{}", widgets::markdown_table(&latency_headings(), &latencies));
     }
     Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loss_keeps_the_digits_of_small_shares() {
+        let texts = [0.0, 0.005, 1e-6, 0.00007, 0.5].map(loss);
+        assert_eq!(texts, ["none", "0.5 %", "0.0001 %", "0.007 %", "50 %"]);
+    }
+
+    #[test]
+    fn rate_without_upper_bound_is_the_limit_of_the_generator() {
+        let found = |pps: f64, upper_pps| Rate {
+            row: String::new(),
+            column: String::new(),
+            size: String::new(),
+            allowed_loss: 0.0,
+            pps,
+            upper_pps,
+            trials: 1,
+        };
+        assert_eq!(rate(&found(1e6, Some(1.1e6))), "1.000");
+        assert_eq!(rate(&found(1e6, None)), "≥ 1.000 (limit of the generator)");
+        assert_eq!(rate(&found(0.0, Some(1000.0))), "none");
+    }
 }

@@ -6,6 +6,7 @@ use xdpfwd_bench::results::Run;
 use super::super::context::{Report, Section};
 use super::super::data::{Cell, Data};
 use super::super::format::{integer, mpps, short};
+use super::super::setup;
 use super::super::widgets;
 
 pub(super) const SECTION: Section =
@@ -15,8 +16,11 @@ fn content(report: &Report) -> Option<Markup> {
     let data = &report.data;
     Some(html! {
         p.note {
-            "One row per run, as in " code { "matrix.json" } " and " code { "runs.csv" }
-            ". Cycles, system calls and context switches are per forwarded packet."
+            "One row per run, as in " code { "matrix.json" }
+            @if !setup::is_nic(data) { " and " code { "runs.csv" } }
+            ". Cycles, system calls and context switches are per forwarded packet, in the paced "
+            "window; Gbit/s are of received frames, without FCS and the bytes that ESP adds. "
+            "Forwarder: the frames that it reports as transmitted."
         }
         @for (index, row) in data.rows().iter().enumerate() {
             @let cells: Vec<&Cell> =
@@ -46,13 +50,18 @@ fn one(data: &Data, cell: &Cell) -> Markup {
         "offered Mpps",
         "Mpps",
         "Gbit/s",
+        "paced offered Mpps",
+        "paced Mpps",
+        "samples",
         "user",
         "system call",
         "softirq",
         "far end",
+        "stages",
         "system calls",
         "voluntary",
         "involuntary switches",
+        "forwarder frames",
         "sink frames",
     ]
     .map(str::to_owned);
@@ -73,7 +82,7 @@ fn one(data: &Data, cell: &Cell) -> Markup {
     }
 }
 
-fn values(run: &Run) -> [String; 11] {
+fn values(run: &Run) -> [String; 16] {
     let number =
         |value: Option<f64>, text: fn(f64) -> String| value.map_or_else(|| "–".to_owned(), text);
     let cycles = run.cycles.as_ref();
@@ -81,13 +90,18 @@ fn values(run: &Run) -> [String; 11] {
         mpps(run.offered_pps / 1e6),
         mpps(run.forwarded_pps / 1e6),
         short(run.forwarded_gbps),
+        mpps(run.paced_offered_pps / 1e6),
+        mpps(run.paced_forwarded_pps / 1e6),
+        number(cycles.map(|cycles| cycles.samples as f64), integer),
         number(cycles.map(|cycles| cycles.user), integer),
         number(cycles.map(|cycles| cycles.system_call), integer),
         number(cycles.map(|cycles| cycles.softirq), integer),
         number(cycles.map(|cycles| cycles.far_end), integer),
+        number(run.stage_cycles, integer),
         number(run.syscalls, short),
         number(run.voluntary_switches, short),
         number(run.involuntary_switches, short),
+        number(run.tool_transmitted.map(|frames| frames as f64), integer),
         integer(run.sink_received as f64),
     ]
 }

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::super::charts::lines::{self, Axis, Dot, Series};
-use super::super::charts::{legend, panel};
+use super::super::charts::{legend, panel, positive_range};
 use super::super::columns::{self, Placement};
 use super::super::context::{Report, Section};
 use super::super::data::Data;
@@ -23,7 +23,7 @@ const LOG_AXIS_FROM: f64 = 8.0;
 /// Styles of the series: those of the columns in other charts.
 const USER: usize = 1;
 const KERNEL: usize = 2;
-const NONE: usize = 5;
+const NONE: usize = 0;
 
 /// Returns number of rules, column and cycles of the filters in a placement, by number of rules.
 fn points(data: &Data, row: usize, placement: Placement, size: usize) -> Vec<(u32, usize, f64)> {
@@ -57,11 +57,12 @@ fn content(report: &Report) -> Option<Markup> {
         [(USER, "filter in user space"), (KERNEL, "filter in the kernel"), (NONE, "no filter")]
             .map(|(style, name)| (style, name.to_owned()));
     Some(html! {
-        p.finding { (finding(data, size)?) }
+        @if let Some(finding) = finding(data, size) { p.finding { (finding) } }
         (legend(&styles))
         div.panels-grid {
             @for row in rows {
-                (panel(&data.rows()[row].title, &chart(data, row, size)))
+                @let title = &data.rows()[row].title;
+                (panel(title, &chart(data, row, size, title)))
             }
         }
         p.note {
@@ -73,14 +74,17 @@ fn content(report: &Report) -> Option<Markup> {
     })
 }
 
+/// Compares the fewest with the most rules, on the cheapest path that has a filter of the most
+/// rules, for each placement.
 fn finding(data: &Data, size: usize) -> Option<String> {
+    let (most, _) = columns::largest_filter(data.columns())?;
     let sentences: Vec<String> = rows(data, size)
         .into_iter()
         .flat_map(|row| Placement::ALL.map(|placement| (row, placement)))
         .filter_map(|(row, placement)| {
             let points = points(data, row, placement, size);
             let (first, last) = (points.first()?, points.last()?);
-            (points.len() > 1).then_some((row, placement, *first, *last))
+            (first.0 < last.0 && last.0 == most).then_some((row, placement, *first, *last))
         })
         .fold(Vec::new(), |mut best: Vec<(usize, Placement, _, (u32, usize, f64))>, next| {
             // The cheapest path of each placement.
@@ -94,7 +98,7 @@ fn finding(data: &Data, size: usize) -> Option<String> {
         .into_iter()
         .map(|(row, placement, first, last)| {
             format!(
-                "in {} ({}), {} cost {} times the cycles of {}: {} instead of {}",
+                "in {} ({}), the cycles with {} are {} times those with {}: {} instead of {}",
                 placement.name(),
                 data.rows()[row].title,
                 count(last.0 as usize, "rule"),
@@ -106,15 +110,15 @@ fn finding(data: &Data, size: usize) -> Option<String> {
         })
         .collect();
     (!sentences.is_empty())
-        .then(|| format!("On the cheapest path of each placement: {}.", join(&sentences)))
+        .then(|| format!("On the cheapest path for each placement: {}.", join(&sentences)))
 }
 
-fn chart(data: &Data, row: usize, size: usize) -> Markup {
+fn chart(data: &Data, row: usize, size: usize, title: &str) -> Markup {
     let without = columns::none(data.columns()).and_then(|none| data.cycles(row, none, size));
     let all: Vec<_> =
         Placement::ALL.into_iter().map(|placement| points(data, row, placement, size)).collect();
     let counts = || all.iter().flatten().map(|point| f64::from(point.0));
-    let (fewest, most) = (counts().fold(f64::INFINITY, f64::min), counts().fold(0.0, f64::max));
+    let (fewest, most) = positive_range(counts());
     let mut ticks: Vec<(f64, String)> = counts().map(|rules| (rules, integer(rules))).collect();
     ticks.sort_by(|a, b| a.0.total_cmp(&b.0));
     ticks.dedup_by(|a, b| a.0 == b.0);
@@ -142,10 +146,10 @@ fn chart(data: &Data, row: usize, size: usize) -> Markup {
         });
     }
     let values = || all.iter().flatten().map(|point| point.2).chain(without);
-    let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
+    let (low, high) = positive_range(values());
     let is_log = high > low * LOG_AXIS_FROM;
     let y = Axis { label: "cycles", low, high: high * 1.08, is_log, ticks: Vec::new() };
-    lines::draw(&series, &x, &y)
+    lines::draw(title, &series, &x, &y)
 }
 
 fn text(report: &Report) -> Option<String> {

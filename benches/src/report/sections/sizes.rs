@@ -32,13 +32,14 @@ fn content(report: &Report) -> Option<Markup> {
         (legend(&columns::legend(data.columns(), &columns)))
         div.panels-grid {
             @for row in rows {
-                (panel(&data.rows()[row].title, &chart(report, row, &columns)))
+                @let title = &data.rows()[row].title;
+                (panel(title, &chart(report, row, &columns, title)))
             }
         }
         p.note {
             "Dots are medians of the rounds, lines are the "
             a href="#model" { "model" }
-            ". Hollow dots are cells that the model was not fitted to. IMIX is at its mean length. "
+    " (none where it makes no prediction). Hollow dots are cells that the model was not fitted to. IMIX is at its mean length. "
             "Each panel has an axis of its own, from zero."
         }
     })
@@ -92,7 +93,7 @@ fn finding(data: &Data, none: usize, rows: &[usize]) -> String {
     text + "."
 }
 
-fn chart(report: &Report, row: usize, columns: &[usize]) -> Markup {
+fn chart(report: &Report, row: usize, columns: &[usize], title: &str) -> Markup {
     let data = &report.data;
     let mut highest: f64 = 0.0;
     let mut longest: f64 = 0.0;
@@ -112,7 +113,7 @@ fn chart(report: &Report, row: usize, columns: &[usize]) -> Markup {
                 style: columns::style(&data.columns()[column]),
                 line: match ends {
                     [Some(first), Some(last)] if first.0 < last.0 => vec![first, last],
-                    _ => points.iter().map(|point| (data.bytes(point.0), point.1)).collect(),
+                    _ => Vec::new(),
                 },
                 dots: points.iter().filter_map(|point| dot(report, row, column, point)).collect(),
             }
@@ -122,7 +123,7 @@ fn chart(report: &Report, row: usize, columns: &[usize]) -> Markup {
         Axis { label: "bytes", low: 0.0, high: longest * 1.02, is_log: false, ticks: Vec::new() };
     let y =
         Axis { label: "cycles", low: 0.0, high: highest * 1.08, is_log: false, ticks: Vec::new() };
-    lines::draw(&series, &x, &y)
+    lines::draw(title, &series, &x, &y)
 }
 
 fn dot(report: &Report, row: usize, column: usize, &(size, y): &(usize, f64)) -> Option<Dot> {

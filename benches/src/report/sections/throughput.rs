@@ -1,14 +1,16 @@
-//! Throughput of one forwarding core against line rates.
+//! Throughput against line rates.
 
 use maud::{Markup, html};
+use xdpfwd_lab::WIRE_OVERHEAD;
 
 use super::super::charts::dots::{self, Track};
-use super::super::charts::{legend, panel};
+use super::super::charts::{legend, panel, positive_range};
 use super::super::columns;
 use super::super::context::{Report, Section};
 use super::super::data::Data;
 use super::super::format::{mpps, percent};
 use super::super::line_rate::{LINE_RATES, packets_per_second};
+use super::super::setup;
 use super::super::widgets;
 
 pub(super) const SECTION: Section = Section {
@@ -26,14 +28,19 @@ fn content(report: &Report) -> Option<Markup> {
         (legend(&columns::legend(data.columns(), &columns)))
         div.panels-grid {
             @for size in 0..data.sizes().len() {
-                (panel(&data.size_name(size), &chart(data, size, &columns)))
+                @let title = data.size_name(size);
+                (panel(&title, &chart(data, size, &columns, &title)))
             }
         }
         p.note {
-            "Millions of packets per second that one forwarding core delivers, over a logarithmic "
-            "axis. Dashed lines: line rates with frames of this length (24 bytes more on the wire "
-            "than in memory). The lab has virtual interfaces: no NIC limits the rate, and none "
-            "takes work off the processor."
+            "Millions of packets per second that arrive at the sink, over a logarithmic axis. "
+            "Dashed lines: line rates with frames of this length (" (WIRE_OVERHEAD) " bytes more "
+            "on the wire than in memory); " (setup::direction(data)) ". "
+            @if !setup::is_nic(data) {
+                "The lab has virtual interfaces: no NIC limits the rate, and none takes work off "
+                "the processor. "
+            }
+            (setup::rates_and_cycles(data))
         }
     })
 }
@@ -57,7 +64,7 @@ fn finding(data: &Data) -> Option<String> {
         ))
     };
     let (small, large) = (data.smallest_size(), data.largest_size());
-    let mut text = format!("Without security, one core reaches {}", part(small)?);
+    let mut text = format!("Without security, the fastest path reaches {}", part(small)?);
     if small != large
         && let Some(part) = part(large)
     {
@@ -66,7 +73,7 @@ fn finding(data: &Data) -> Option<String> {
     Some(text + ".")
 }
 
-fn chart(data: &Data, size: usize, columns: &[usize]) -> Markup {
+fn chart(data: &Data, size: usize, columns: &[usize], title: &str) -> Markup {
     let tracks: Vec<Track> = data
         .rows_by_cost(data.smallest_size())
         .into_iter()
@@ -89,9 +96,8 @@ fn chart(data: &Data, size: usize, columns: &[usize]) -> Markup {
     let rates = LINE_RATES
         .map(|(name, bits)| (packets_per_second(bits, data.bytes(size)) / 1e6, short_name(name)));
     let values = || tracks.iter().flat_map(|track| track.dots.iter().map(|dot| dot.1));
-    let low = values().fold(rates[0].0, f64::min);
-    let high = values().fold(rates[rates.len() - 1].0, f64::max);
-    dots::draw(&tracks, &rates, (low, high), "Mpps")
+    let range = positive_range(values().chain(rates.map(|(rate, _)| rate)));
+    dots::draw(title, &tracks, &rates, range, "Mpps")
 }
 
 /// Returns the rate without the name of the technology, which the chart shows once.
@@ -113,8 +119,9 @@ fn text(report: &Report) -> Option<String> {
         })
         .collect();
     Some(format!(
-        "{}\n\nLine rates in Mpps:\n\n{}",
+        "{}\n\nLine rates in Mpps ({}):\n\n{}",
         finding(data)?,
+        setup::direction(data),
         widgets::markdown_table(&headings, &rows)
     ))
 }
