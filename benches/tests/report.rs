@@ -324,6 +324,7 @@ fn report_of_network_interfaces_describes_them_and_no_virtual_cable() {
             numa_node: Some(1),
         }],
         link_mbps: Some(25_000),
+        latency_allowed_loss: Some(0.005),
         missing_preparations: Vec::new(),
         notes: vec!["packet, none, 60 bytes: a remark".to_owned()],
     });

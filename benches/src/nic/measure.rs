@@ -20,7 +20,7 @@ use super::{
 use crate::{
     common::{Stop, note, print},
     lab_run::sum,
-    matrix::{files::replace, folder::RESULTS_FILE},
+    matrix::{files::replace, folder::RESULTS_FILE, rows::xdpfwd::MAC_SWAP},
     rate_search::{Limits, TrialCounts, search},
 };
 

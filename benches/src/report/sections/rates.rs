@@ -25,15 +25,25 @@ fn content(report: &Report) -> Option<Markup> {
             (widgets::table(&rate_headings(), &widgets::cells(&rates)))
             p.note {
                 "The highest rate of a trial that lost at most this share, and the lowest rate of a "
-                "trial that lost more. The true limit is between them. \"none\": every trial lost more."
+                "trial that lost more. The true limit is between them. \"none\": every trial lost more. "
+                "\"~\": the search ended before both were close to each other."
             }
         }
         @if !latencies.is_empty() {
-            h3 { "Latency at shares of the no-drop rate" }
+            h3 { "Latency at shares of the " (latency_rate(data)) }
             (widgets::table(&latency_headings(), &widgets::cells(&latencies)))
             p.note { "From the generator to the sink, in microseconds, of all packets." }
         }
     })
+}
+
+/// Returns which rate the loads of the latencies are shares of.
+fn latency_rate(data: &Data) -> String {
+    let goal = data.results.nic.as_ref().and_then(|nic| nic.latency_allowed_loss);
+    match goal.filter(|share| *share > 0.0) {
+        None => "no-drop rate".to_owned(),
+        Some(share) => format!("rate with at most {} lost", loss(share)),
+    }
 }
 
 fn finding(data: &Data) -> Option<String> {
@@ -56,7 +66,8 @@ fn finding(data: &Data) -> Option<String> {
         half.filter(|l| l.size == *size).min_by(|a, b| a.p50_ns.total_cmp(&b.p50_ns))
     {
         text += &format!(
-            " At half of its no-drop rate, {} has the lowest median latency: {} µs.",
+            " At half of its {}, {} has the lowest median latency: {} µs.",
+            latency_rate(data),
             data.combination(&best.row, &best.column),
             microseconds(best.p50_ns)
         );
@@ -74,11 +85,22 @@ fn loss(share: f64) -> String {
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
+/// Returns the share of packets that a trial lost.
+fn loss_of_trial(share: f64) -> String {
+    match share {
+        // A trial can receive packets that were sent before it.
+        share if share <= 0.0 => "none".to_owned(),
+        share if share < 0.0001 => "< 0.01 %".to_owned(),
+        share => format!("{:.2} %", 100.0 * share),
+    }
+}
+
 /// Returns the rate of a search in Mpps.
 fn rate(rate: &Rate) -> String {
     match rate.upper_pps {
         _ if rate.pps <= 0.0 => "none".to_owned(),
         None => format!("≥ {} (limit of the generator)", mpps(rate.pps / 1e6)),
+        Some(_) if !rate.is_complete => format!("~{}", mpps(rate.pps / 1e6)),
         Some(_) => mpps(rate.pps / 1e6),
     }
 }
@@ -108,7 +130,7 @@ fn rates(data: &Data) -> Vec<Vec<String>> {
 }
 
 fn latency_headings() -> Vec<String> {
-    ["path", "security", "frames", "load", "Mpps", "p50 µs", "p99 µs", "p99.9 µs", "max µs"]
+    ["path", "security", "frames", "load", "Mpps", "lost", "p50 µs", "p99 µs", "p99.9 µs", "max µs"]
         .map(str::to_owned)
         .to_vec()
 }
@@ -124,6 +146,7 @@ fn latencies(data: &Data) -> Vec<Vec<String>> {
                 latency.size.clone(),
                 percent(latency.load),
                 mpps(latency.offered_pps / 1e6),
+                latency.loss.map_or_else(|| "–".to_owned(), loss_of_trial),
                 microseconds(latency.p50_ns),
                 microseconds(latency.p99_ns),
                 microseconds(latency.p999_ns),
@@ -169,9 +192,19 @@ mod tests {
             pps,
             upper_pps,
             trials: 1,
+            is_complete: true,
         };
         assert_eq!(rate(&found(1e6, Some(1.1e6))), "1.000");
         assert_eq!(rate(&found(1e6, None)), "≥ 1.000 (limit of the generator)");
         assert_eq!(rate(&found(0.0, Some(1000.0))), "none");
+        let ended_early = Rate { is_complete: false, ..found(1e6, Some(1.1e6)) };
+        assert_eq!(rate(&ended_early), "~1.000");
+    }
+
+    #[test]
+    fn loss_of_trial_is_never_rounded_to_none() {
+        assert_eq!(loss_of_trial(-0.001), "none");
+        assert_eq!(loss_of_trial(1e-6), "< 0.01 %");
+        assert_eq!(loss_of_trial(0.0123), "1.23 %");
     }
 }
