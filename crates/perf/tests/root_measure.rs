@@ -85,7 +85,12 @@ fn samples_of_a_computing_worker_are_user_and_equal_frequency_times_time() {
     let (user, system) =
         (total(&counts.cores, Account::User), total(&counts.cores, Account::SystemCall));
     assert!(user > system, "{counts:?}");
-    for core in &counts.cores {
+    // A core that the host of a virtual machine hardly runs counts as offline.
+    let enough = FREQUENCY_HZ as f64 * counts.elapsed.as_secs_f64() / 5.0;
+    let is_sampled = |core: &&CoreUsage| core.samples.total() as f64 > enough;
+    let sampled: Vec<&CoreUsage> = counts.cores.iter().filter(is_sampled).collect();
+    assert!(!sampled.is_empty(), "{counts:?}");
+    for core in sampled {
         let sum: Duration = core.accounts.iter().sum();
         assert!(sum.abs_diff(counts.elapsed) < counts.elapsed / 5, "{core:?}");
     }
