@@ -337,7 +337,7 @@ fn lock_file(path: &Path) -> Result<Flock<File>> {
     }
 }
 
-/// Fails if a selected name is not one of `names`; `kind` says what they name.
+/// Fails if a selected name is not one of `names`, which are names of a `kind`, such as "row".
 pub(crate) fn check_names(kind: &str, selected: &[String], names: &[&str]) -> Result<()> {
     match selected.iter().find(|name| !names.contains(&name.as_str())) {
         Some(name) => bail!("unknown {kind} {name:?}; use {}", names.join(", ")),

@@ -7,7 +7,7 @@ use std::fmt;
 pub(crate) enum Obstacle {
     /// The path cannot do this, on this kernel or at all. As short as possible.
     CannotExist(String),
-    /// A program is missing; the text says how to install it.
+    /// A program is missing; the text contains the command that installs it.
     NotInstalled(String),
     /// The attempt failed: nothing is known about the cell.
     Failed(anyhow::Error),
@@ -28,7 +28,7 @@ impl Obstacle {
         }
     }
 
-    /// Returns an error for commands that need what is missing.
+    /// Returns an error for commands that cannot run without the missing path.
     pub(crate) fn into_error(self) -> anyhow::Error {
         match self {
             Self::Failed(error) => error,

@@ -106,7 +106,12 @@ fn is_routable(header: &Header) -> bool {
 fn parse(rules: &[Rule5]) -> Result<Vec<Rule>> {
     let mut text = Vec::new();
     write_rules(&mut text, rules)?;
-    let parsed = parse_classbench(&String::from_utf8(text)?, Verdict::Drop);
+    parse_rules(&String::from_utf8(text)?, Verdict::Drop)
+}
+
+/// Parses rules in ClassBench's format, all with one verdict.
+pub(crate) fn parse_rules(text: &str, verdict: Verdict) -> Result<Vec<Rule>> {
+    let parsed = parse_classbench(text, verdict);
     let parsed = parsed.map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
     Ok(parsed.rules.into_iter().map(|(_, rule)| rule).collect())
 }

@@ -10,13 +10,13 @@ use anyhow::{Context as _, Result};
 use xdpfwd_bench::classbench::{
     Locality, Ports, Prefix, Protocol, Rule5, Seed, generate, trace, write_rules,
 };
-use xdpfwd_filter::{Rule, Verdict, parse_classbench};
+use xdpfwd_filter::{Rule, Verdict};
 use xdpfwd_lab::{PacketTemplate, Traffic};
 
 use crate::{
     forwarders::Environment,
     lab_config::LabConfig,
-    passing::{RANDOM_SEED, passing_flows, template},
+    passing::{RANDOM_SEED, parse_rules, passing_flows, template},
 };
 
 /// Number of different packets: more flows than a flow cache holds.
@@ -86,9 +86,7 @@ impl RuleSet {
     pub(crate) fn parsed(&self, verdict: Verdict) -> Result<Vec<Rule>> {
         let text = fs::read_to_string(&self.file)
             .with_context(|| format!("reading {}", self.file.display()))?;
-        let parsed =
-            parse_classbench(&text, verdict).map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
-        Ok(parsed.rules.into_iter().map(|(_, rule)| rule).collect())
+        parse_rules(&text, verdict)
     }
 
     /// Returns a stage `fw` with this filter. `verdict` applies to packets that match a rule,

@@ -24,6 +24,11 @@ impl Thread {
         Ok(threads.map(|tid| Self { pid, tid }).collect())
     }
 
+    /// Returns all threads of a process.
+    pub(crate) fn of_process(pid: u32) -> Result<Vec<Self>> {
+        Self::find(pid, &[""])
+    }
+
     /// Returns the workers of an xdpfwd, at least one.
     pub(crate) fn workers(pid: u32) -> Result<Vec<Self>> {
         let workers = Self::find(pid, &["worker"])?;
@@ -86,5 +91,12 @@ mod tests {
         drop(stop);
         worker.join().unwrap();
         assert!(Thread::find(std::process::id(), &["no such thread"]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn threads_of_process_contain_its_main_thread() {
+        let pid = std::process::id();
+        assert!(Thread::of_process(pid).unwrap().iter().any(|thread| thread.tid == pid));
+        assert!(Thread::of_process(u32::MAX).is_err());
     }
 }

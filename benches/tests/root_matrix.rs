@@ -51,7 +51,7 @@ impl Matrix {
         day.path().join("matrix")
     }
 
-    /// Runs the matrix to its end. Returns the results, and what it printed to stderr.
+    /// Runs the matrix to its end. Returns the results and stderr.
     fn run(&self, arguments: &[&str]) -> (Results, String) {
         let output = self.command(arguments).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();

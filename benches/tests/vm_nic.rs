@@ -83,7 +83,7 @@ fn nic_sends_from_igb_with_either_generator() {
         assert_eq!(results.runs.len(), 2, "{:?}", results.runs);
         for run in &results.runs {
             assert!(run.forwarded_pps > 0.0, "{run:?}");
-            // What is sent at the end of the window arrives after it.
+            // Frames sent at the end of the window arrive after it.
             assert!(run.forwarded_pps <= run.offered_pps * 1.1, "{run:?}");
         }
         let expected = if generator == "live" { 6 } else { 0 };

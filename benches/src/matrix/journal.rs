@@ -24,7 +24,7 @@ use super::{
 /// The version of the format. A journal of another version is not continued.
 const SCHEMA: u32 = 1;
 
-/// The first line: what is measured, and where.
+/// The first line: the settings of the matrix, and the machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Header {
     schema: u32,

@@ -11,13 +11,13 @@ mod history;
 mod identity;
 mod journal;
 mod lab;
-mod measure;
+pub(crate) mod measure;
 mod options;
 mod paced;
-mod plan;
+pub(crate) mod plan;
 mod progress;
 pub(crate) mod published;
-mod rates;
+pub(crate) mod rates;
 mod readme;
 pub(crate) mod rows;
 pub(crate) mod sampled;
@@ -143,7 +143,8 @@ fn check(results: &Results) -> Result<()> {
         .collect();
     bail!(
         "{runs} runs and {rates} searches for rates failed, and {} runs have counts that \
-         contradict each other, see above; remove the causes, and measure these rows again: --fresh --rows {}",
+         contradict each other, see above; remove the causes, and measure these rows again: \
+         --fresh --rows {}",
         contradictions.len(),
         rows.into_iter().collect::<Vec<_>>().join(",")
     )

@@ -158,7 +158,7 @@ impl Arguments {
     pub(crate) fn durations(&self, plan: &Plan) -> Durations {
         let (trial, warmup) = (self.trial_seconds, self.common.traffic.warmup);
         let trials = rates::limits(trial).seconds.into_iter().zip(USUAL_TRIALS);
-        // The search, then the latencies, each in a lab of its own.
+        // The search, then the latencies, each in a new lab.
         let rates = 2.0 * RUN_OVERHEAD
             + trials.map(|(seconds, count)| count * (seconds + TRIAL_OVERHEAD)).sum::<f64>()
             + rates::LOADS.len() as f64 * (trial + TRIAL_OVERHEAD);

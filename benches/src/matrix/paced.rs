@@ -85,7 +85,7 @@ impl Attempts {
         Decision::Accept
     }
 
-    /// Returns why a window says nothing about the path, if so.
+    /// Returns why a window is invalid, if it is.
     fn invalid_because(&self, window: &Window, samples: Option<SampleCounts>) -> Option<String> {
         let (offered, forwarded) = (window.offered_pps(), window.forwarded_pps());
         let asked = self.pps().min(self.first.offered_pps());

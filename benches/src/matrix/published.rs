@@ -1,5 +1,5 @@
 //! Figures that others published, for paths that cannot be measured here: PF_RING needs kernel
-//! modules and NIC drivers of its own, PFQ supports no kernel of today.
+//! modules and separate NIC drivers, and PFQ supports no current kernel.
 //!
 //! All are figures of receiving, not of forwarding: these systems are made for capturing packets.
 

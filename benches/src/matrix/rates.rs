@@ -2,12 +2,11 @@
 
 use anyhow::{Context as _, Result};
 use xdpfwd_bench::results::{Latency, Rate};
-use xdpfwd_lab::Histogram;
 
 use super::{measure::Session, plan::CellName};
 use crate::{
     common::Stop,
-    rate_search::{self, Limits, TrialCounts},
+    rate_search::{self, Limits},
 };
 
 /// Allowed shares of lost packets.
@@ -30,7 +29,7 @@ pub(crate) fn limits(trial_seconds: f64) -> Limits {
     }
 }
 
-/// What to measure.
+/// The goals and limits of the measurements of a cell.
 pub(crate) struct Request<'a> {
     pub(crate) limits: Limits,
     /// Shares of packets that may be lost.
@@ -61,61 +60,87 @@ pub(crate) fn measure<'a>(
     stop: &Stop,
 ) -> Result<(Vec<Rate>, Vec<Latency>)> {
     let mut session = start(false)?;
-    let found = rate_search::search(&request.limits, request.goals, |pps, seconds| {
-        stop.check()?;
-        Ok(session.trial(pps as u64, seconds)?.0)
-    })
-    .context("searching for rates")?;
+    let rates = find(&mut *session, &request.limits, request.goals, cell, stop)?;
     let can_have_latency = session.can_have_latency();
     session.stop()?;
-    let lowest_pps = found.first().and_then(|rate| rate.pps);
-    let rates = found
-        .into_iter()
-        .map(|rate| Rate {
-            row: cell.row.clone(),
-            column: cell.column.clone(),
-            size: cell.size.clone(),
-            allowed_loss: rate.allowed_loss,
-            pps: rate.pps.unwrap_or(0.0),
-            upper_pps: rate.upper_pps,
-            trials: rate.trials,
-            is_complete: rate.is_complete,
-        })
-        .collect();
     let mut latencies = Vec::new();
-    if let Some(lowest_pps) = lowest_pps.filter(|_| can_have_latency) {
+    if let Some(pps) = lowest(&rates).filter(|_| can_have_latency) {
         let mut session = start(true)?;
-        for &load in request.loads {
-            stop.check()?;
-            let (counts, histogram) = session
-                .trial((load * lowest_pps) as u64, request.latency_seconds)
-                .with_context(|| format!("measuring latency at {} % load", 100.0 * load))?;
-            latencies
-                .extend(histogram.and_then(|histogram| latency(cell, load, &counts, &histogram)));
-        }
+        let seconds = request.latency_seconds;
+        measure_latencies(&mut *session, request.loads, pps, seconds, cell, stop, &mut latencies)?;
         session.stop()?;
     }
     Ok((rates, latencies))
 }
 
-/// Returns `None` if no packet arrived.
-fn latency(
+/// Searches for the highest rates of a cell within the allowed shares of lost packets, `goals`.
+/// Returns them in ascending order of the share. A rate is 0 if all trials lost more packets.
+pub(crate) fn find(
+    session: &mut dyn Session,
+    limits: &Limits,
+    goals: &[f64],
     cell: &CellName,
-    load: f64,
-    counts: &TrialCounts,
-    histogram: &Histogram,
-) -> Option<Latency> {
-    let nanoseconds = |q| histogram.quantile(q).map(|time| time.as_nanos() as f64);
-    Some(Latency {
+    stop: &Stop,
+) -> Result<Vec<Rate>> {
+    let found = rate_search::search(limits, goals, |pps, seconds| {
+        stop.check()?;
+        Ok(session.trial(pps as u64, seconds)?.0)
+    })
+    .context("searching for rates")?;
+    let rates = found.into_iter().map(|rate| Rate {
         row: cell.row.clone(),
         column: cell.column.clone(),
         size: cell.size.clone(),
-        load,
-        offered_pps: counts.offered_pps,
-        loss: Some(counts.loss()),
-        p50_ns: nanoseconds(0.5)?,
-        p99_ns: nanoseconds(0.99)?,
-        p999_ns: nanoseconds(0.999)?,
-        max_ns: nanoseconds(1.0)?,
-    })
+        allowed_loss: rate.allowed_loss,
+        pps: rate.pps.unwrap_or(0.0),
+        upper_pps: rate.upper_pps,
+        trials: rate.trials,
+        is_complete: rate.is_complete,
+    });
+    Ok(rates.collect())
+}
+
+/// Returns the rate with the smallest allowed loss, unless all trials lost more.
+pub(crate) fn lowest(rates: &[Rate]) -> Option<f64> {
+    rates.first().map(|rate| rate.pps).filter(|pps| *pps > 0.0)
+}
+
+/// Measures latency at shares of a rate, `loads`, for a time in seconds each. `session` measures
+/// latencies. Adds each result to `latencies`, so that those before an error remain.
+pub(crate) fn measure_latencies(
+    session: &mut dyn Session,
+    loads: &[f64],
+    pps: f64,
+    seconds: f64,
+    cell: &CellName,
+    stop: &Stop,
+    latencies: &mut Vec<Latency>,
+) -> Result<()> {
+    for &load in loads {
+        stop.check()?;
+        let mut measure = || -> Result<Latency> {
+            let (counts, histogram) = session.trial((load * pps) as u64, seconds)?;
+            let histogram = histogram.context("the session measures no latency")?;
+            let nanoseconds = |quantile| -> Result<f64> {
+                let time = histogram.quantile(quantile).context("no packet arrived")?;
+                Ok(time.as_nanos() as f64)
+            };
+            Ok(Latency {
+                row: cell.row.clone(),
+                column: cell.column.clone(),
+                size: cell.size.clone(),
+                load,
+                offered_pps: counts.offered_pps,
+                loss: Some(counts.loss()),
+                p50_ns: nanoseconds(0.5)?,
+                p99_ns: nanoseconds(0.99)?,
+                p999_ns: nanoseconds(0.999)?,
+                max_ns: nanoseconds(1.0)?,
+            })
+        };
+        let latency =
+            measure().with_context(|| format!("measuring latency at {} % load", 100.0 * load))?;
+        latencies.push(latency);
+    }
+    Ok(())
 }

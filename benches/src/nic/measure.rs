@@ -2,26 +2,29 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::Value;
 use xdpfwd_bench::{
     machine::utc_now,
     results::{Cycles, FailedRates, Failure, Latency, Rate, Run},
 };
-use xdpfwd_lab::GeneratorKind;
+use xdpfwd_lab::{GeneratorKind, Histogram};
 
 use super::{
     NicBench,
     cells::{Cell, outgoing_bytes},
     ports,
-    session::{Session, Window},
+    session::{Session, Trial, Window},
     table,
 };
 use crate::{
     common::{Stop, note, print},
     lab_run::sum,
-    matrix::{files::replace, folder::RESULTS_FILE, rows::xdpfwd::MAC_SWAP},
-    rate_search::{Limits, TrialCounts, search},
+    matrix::{
+        files::replace, folder::RESULTS_FILE, measure, plan::CellName, rates,
+        rows::xdpfwd::MAC_SWAP,
+    },
+    rate_search::{Limits, TrialCounts},
 };
 
 /// The second window of a run offers this much more than was forwarded in the first.
@@ -86,12 +89,13 @@ impl NicBench<'_> {
 
     /// Adds rates and latencies of a cell to the results.
     fn measure_rates(&mut self, cell: Option<Cell>, size: u16, stop: &Stop) -> Result<()> {
+        let (row, column) = self.names(cell);
+        note(&format!("{row}, {column}, {size} bytes: rates"));
         let rates = self.rates(cell, size, stop);
         stop.check()?;
         let mut lowest = None;
         let mut outcome = rates.map(|rates| {
-            // The rates are sorted by their allowed loss.
-            lowest = rates.first().map(|rate| rate.pps).filter(|pps| *pps > 0.0);
+            lowest = rates::lowest(&rates);
             self.results.rates.extend(rates);
         });
         // Latencies can fail after rates that took minutes.
@@ -135,6 +139,11 @@ impl NicBench<'_> {
             Some(cell) => cell.names(),
             None => (self.arguments.name.clone(), "none".to_owned()),
         }
+    }
+
+    fn cell_name(&self, cell: Option<Cell>, size: u16) -> CellName {
+        let (row, column) = self.names(cell);
+        CellName { row, column, size: size.to_string() }
     }
 
     /// Returns the highest rate of frames that fit on both links: ESP makes them longer.
@@ -234,16 +243,12 @@ impl NicBench<'_> {
 
     /// Searches for the rates of a cell. A rate is 0 if all trials lost too many packets.
     fn rates(&mut self, cell: Option<Cell>, size: u16, stop: &Stop) -> Result<Vec<Rate>> {
-        let (row, column) = self.names(cell);
-        let offered = self
-            .results
-            .runs
-            .iter()
-            .filter(|run| {
-                (&run.row, &run.column, &*run.size) == (&row, &column, &*size.to_string())
-            })
-            .map(|run| run.offered_pps)
-            .fold(0.0, f64::max);
+        let name = self.cell_name(cell, size);
+        let of_cell = |run: &&Run| {
+            (&run.row, &run.column, &run.size) == (&name.row, &name.column, &name.size)
+        };
+        let runs = self.results.runs.iter().filter(of_cell);
+        let offered = runs.map(|run| run.offered_pps).fold(0.0, f64::max);
         let most = GENERATOR_PPS * self.arguments.generator_cores.len() as f64;
         let line = self.line_pps(cell, size).unwrap_or(most);
         // Rates that the generator does not reach would take many trials.
@@ -255,41 +260,18 @@ impl NicBench<'_> {
         };
         let latency = false;
         let mut session = self.session(cell, size, latency)?;
-        let found = search(&limits, &self.arguments.allowed_loss, |pps, seconds| {
-            stop.check()?;
-            let trial = session.trial(pps, seconds)?;
-            note(&format!(
-                "{row}, {column}, {size} bytes: {:.3} Mpps for {seconds} s: {} of {} lost",
-                trial.offered_pps / 1e6,
-                trial.sent.saturating_sub(trial.received),
-                trial.sent
-            ));
-            Ok(TrialCounts {
-                sent: trial.sent,
-                offered_pps: trial.offered_pps,
-                received: trial.received,
-            })
-        })?;
+        let goals = &self.arguments.allowed_loss;
+        let rates = rates::find(&mut session, &limits, goals, &name, stop)?;
         session.stop()?;
-        for rate in found.iter().filter(|rate| rate.pps.is_none()) {
+        for rate in rates.iter().filter(|rate| rate.pps == 0.0) {
             let allowed = 100.0 * rate.allowed_loss;
             let text = format!("more than {allowed} % of the packets are lost at every rate");
             self.remark(cell, size, &text);
         }
-        let rates = found.into_iter().map(|rate| Rate {
-            row: row.clone(),
-            column: column.clone(),
-            size: size.to_string(),
-            allowed_loss: rate.allowed_loss,
-            pps: rate.pps.unwrap_or(0.0),
-            upper_pps: rate.upper_pps,
-            trials: rate.trials,
-            is_complete: rate.is_complete,
-        });
-        Ok(rates.collect())
+        Ok(rates)
     }
 
-    /// Measures latencies at shares of a rate.
+    /// Measures latencies at shares of a rate, and adds them to `latencies`.
     fn latencies(
         &self,
         cell: Option<Cell>,
@@ -298,34 +280,34 @@ impl NicBench<'_> {
         stop: &Stop,
         latencies: &mut Vec<Latency>,
     ) -> Result<()> {
-        let (row, column) = self.names(cell);
         let latency = true;
         let mut session = self.session(cell, size, latency)?;
-        for &load in &self.arguments.loads {
-            stop.check()?;
-            let load = f64::from(load) / 100.0;
-            let trial = session.trial(pps * load, self.arguments.seconds)?;
-            let nanoseconds = |q: f64| {
-                let time = trial.latency.quantile(q).with_context(|| {
-                    format!("measuring latency: no frame arrived at {} % load", 100.0 * load)
-                });
-                time.map(|time| time.as_nanos() as f64)
-            };
-            latencies.push(Latency {
-                row: row.clone(),
-                column: column.clone(),
-                size: size.to_string(),
-                load,
-                offered_pps: trial.offered_pps,
-                loss: Some(1.0 - trial.received as f64 / trial.sent.max(1) as f64),
-                p50_ns: nanoseconds(0.5)?,
-                p99_ns: nanoseconds(0.99)?,
-                p999_ns: nanoseconds(0.999)?,
-                max_ns: nanoseconds(1.0)?,
-            });
-        }
-        session.stop()?;
-        Ok(())
+        let loads: Vec<f64> =
+            self.arguments.loads.iter().map(|&load| f64::from(load) / 100.0).collect();
+        let (seconds, name) = (self.arguments.seconds, self.cell_name(cell, size));
+        rates::measure_latencies(&mut session, &loads, pps, seconds, &name, stop, latencies)?;
+        session.stop().map(drop)
+    }
+}
+
+impl measure::Session for Session<'_> {
+    fn can_have_latency(&self) -> bool {
+        true
+    }
+
+    fn trial(&mut self, pps: u64, seconds: f64) -> Result<(TrialCounts, Option<Histogram>)> {
+        let Trial { sent, received, offered_pps, latency, .. } =
+            Session::trial(self, pps as f64, seconds)?;
+        note(&format!(
+            "{:.3} Mpps for {seconds} s: {} of {sent} lost",
+            offered_pps / 1e6,
+            sent.saturating_sub(received)
+        ));
+        Ok((TrialCounts { sent, offered_pps, received }, Some(latency)))
+    }
+
+    fn stop(self: Box<Self>) -> Result<()> {
+        Session::stop(*self).map(drop)
     }
 }
 

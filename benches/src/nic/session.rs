@@ -32,7 +32,7 @@ const TEST_RATE: f64 = 1000.0;
 /// Some drivers read their counters from the device once per second.
 const STATISTICS_TIME: Duration = Duration::from_millis(1100);
 
-/// What is equal in all sessions of a measurement.
+/// The settings that all sessions of a measurement share.
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) tx: String,

@@ -40,7 +40,7 @@ struct Context<'a> {
     model: Option<&'a Model>,
 }
 
-/// A cell with a filter, and what the filter adds.
+/// A cell with a filter, and the cycles that the filter adds.
 struct Filtered<'a> {
     cell: &'a Cell,
     placement: Placement,

@@ -92,7 +92,7 @@ pub(super) struct Cell {
     pub(super) syscalls: Option<Median>,
 }
 
-/// What is known of a cell.
+/// The state of a cell: measured, failed or not available.
 pub(super) enum State<'a> {
     Measured(&'a Cell),
     /// With the reason.

@@ -1,7 +1,8 @@
 //! `report`: writes the results of a matrix as a page and as a summary in Markdown.
 //!
 //! `data` holds the medians of all cells, `model` predicts cells, `answers` answers the questions at
-//! the top of the page, and `setup` explains what was measured. Each file in `sections` is a section of the page; `charts` draws them.
+//! the top of the page, and `setup` explains the measurement. Each file in `sections` is a section of
+//! the page; `charts` draws them.
 
 mod answers;
 mod charts;

@@ -2,7 +2,7 @@
 //! length of the frame.
 //!
 //! Paths whose packets reach user space run the same code of xdpfwd in each stage, so they share
-//! the cost of a column. A path in the kernel has a cost of its own for each column: its filter is
+//! the cost of a column. A path in the kernel has a separate cost for each column: its filter is
 //! another program.
 //!
 //! Some cells are held out: the fit does not use them, and the errors of their predictions are the
@@ -63,7 +63,7 @@ pub(super) enum HeldOut {
 impl HeldOut {
     const ALL: [Self; 2] = [Self::Length, Self::Combination];
 
-    /// Returns what the model predicts in such a cell.
+    /// Returns the model's prediction for such a cell.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Length => "other lengths",

@@ -22,7 +22,7 @@
   };
   addEventListener("hashchange", open);
 
-  // Prints also what is closed, except the raw values: they would fill hundreds of pages.
+  // Open all details for printing except the raw values, which would fill hundreds of pages.
   let opened = [];
   addEventListener("beforeprint", () => {
     opened = [...document.querySelectorAll("section:not(#raw) details:not([open])")];

@@ -1,4 +1,4 @@
-//! What the figures mean in the setup that was measured: the lab's veth pairs, or network
+//! Explains the figures for the measured setup: the lab's veth pairs, or network
 //! interfaces (`xdpfwd-bench nic`).
 
 use xdpfwd_ipsec::{HEADER_LEN, trailer_len};

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use super::{options::Arguments, windows::Sampling};
 use crate::stats::Median;
 
-/// What xdpfwd forwards with sampling, divided by what it forwards without.
+/// The rate with sampling divided by the rate without.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ratios {
     /// Of packets per second.

@@ -6,7 +6,7 @@
  *        0      14  Ethernet header
  *       14      20  IPv4 header without options, with a valid checksum
  *       34       8  UDP header: source port 1024 + flow, destination port 9 (discard), length,
- *                   checksum 0 ("none", RFC 768). Flows with headers of their own have other ports
+ *                   checksum 0 ("none", RFC 768). Flows with different headers have other ports
  *                   and addresses
  *       42       2  magic number, "LB"
  *       44       8  sequence number, big endian: number of the generator's run << 40 | frame of the

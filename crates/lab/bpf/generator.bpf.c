@@ -55,8 +55,8 @@ SEC(".data.state") struct state state = {};
 // Total frames that may be sent. User space writes it while the program runs.
 SEC(".data.grant") volatile __u64 granted = 0;
 
-// The header fields that differ between the packets of a flood, or between flows with headers of
-// their own. Written by src/traffic.rs.
+// The header fields that differ between the packets of a flood, or between flows with
+// different headers. Written by src/traffic.rs.
 struct packet {
 	__u32 source, destination; // big endian, like the ports
 	__u16 source_port, destination_port;

@@ -71,8 +71,8 @@ struct {
 	__type(value, __u64);
 } latency SEC(".maps");
 
-// A frame to the port discard with a damaged magic number is corrupt, not foreign. Flows with headers
-// of their own have other ports.
+// A frame to the port discard with a damaged magic number is corrupt, not foreign. Flows with
+// different headers have other ports.
 static __always_inline int is_generator_frame(void *data, void *end)
 {
 	return data + MIN_FRAME <= end && *(packet_u16 *)(data + AT_ETHERTYPE) == bpf_htons(0x0800) &&

@@ -10,9 +10,10 @@
 //!
 //! A [`Chain`] consists of these three network namespaces and two veth pairs. [`Traffic`] describes
 //! frames, and [`Traffic::start`] sends them from inside the kernel, up to about 15 million per
-//! second from one core; [`Pktgen`] is an alternative. A [`Sink`] counts the arriving frames, and can detect corrupt, reordered
-//! and duplicate frames, or keep a [`Histogram`] of latencies. A [`Forwarder`] is a process in
-//! namespace fwd. A [`Window`] has the frames that generator and sink counted in a given time.
+//! second from one core; [`Pktgen`] is an alternative. A [`Sink`] counts the arriving frames, and
+//! can detect corrupt, reordered and duplicate frames, or keep a [`Histogram`] of latencies. A
+//! [`Forwarder`] is a process in namespace fwd. A [`Window`] has the frames that generator and sink
+//! counted in a given time.
 //!
 //! The lab needs root. Dropping a [`Chain`] removes its namespaces. [`sweep`], which every new
 //! [`Chain`] calls, removes the namespaces of killed processes.

@@ -247,7 +247,7 @@ impl Traffic {
     fn pktgen(&self) -> Result<Pktgen, Error> {
         for (is_set, feature) in [
             (self.packets.is_some(), "a flood"),
-            (self.headers.is_some(), "flows with headers of their own"),
+            (self.headers.is_some(), "flows with different headers"),
             (self.on_grant, "frames on grant"),
             (self.sizes.is_mixed(), "frames of several lengths"),
         ] {

@@ -100,7 +100,7 @@ pub(crate) fn link(namespace: &Namespace, interface: &str) -> Result<serde_json:
     Ok(links.get(0).cloned().unwrap_or_default())
 }
 
-/// What the veth driver counted at one interface (`ethtool -S`).
+/// Counters of the veth driver at one interface (`ethtool -S`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VethDrops {
     /// Frames lost in the receive path: no memory for an skb, or a failed redirect (for example to

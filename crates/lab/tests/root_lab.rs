@@ -360,7 +360,7 @@ fn check_counts_duplicate_and_reordered_frames() {
 #[test]
 fn sink_counts_other_frames_as_foreign() {
     let chain = chain_with_bridge(1500);
-    // Flows with headers of their own have other ports, and the generator's magic number.
+    // Flows with different headers have other ports, and the generator's magic number.
     let mut other_port = Traffic::new().frame(0, 0).bytes();
     other_port[37] = 53;
     other_port[42] = 0;

@@ -125,8 +125,9 @@ fn top_shows_a_running_xdpfwd_in_small_and_large_windows() {
     running.stop();
 }
 
-/// Returns what the view of the kernel's share always shows: no alerts, no title, which depend on
-/// other programs and the window, and no groups of functions, which need samples to be listed.
+/// Returns the lines that the view of the kernel's share always has: without alerts and title,
+/// which depend on other programs and the window, and without groups of functions, which are listed
+/// only with samples.
 fn mask_kernel_view(screen: &str, socket: &Socket) -> String {
     let is_stable = |line: &&str| {
         let varies = [" WARN ", " OK ", "User space and kernel", "  ", "xdpfwd "];

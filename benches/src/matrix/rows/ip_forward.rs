@@ -81,7 +81,7 @@ fn xfrm_state(transform: &str) -> Result<String, Obstacle> {
     ))
 }
 
-/// Tries in a namespace of its own whether the kernel accepts a security association.
+/// Tries in a new namespace whether the kernel accepts a security association.
 fn check_esp(state: &str) -> Result<(), Obstacle> {
     let namespace = Namespace::create("esp").context("cannot try ESP")?;
     let attempt = |command: &str| -> Result<Option<String>, Obstacle> {

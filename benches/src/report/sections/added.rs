@@ -38,7 +38,7 @@ fn content(report: &Report) -> Option<Markup> {
     })
 }
 
-/// Returns the kinds of security of which what they add can be compared, without the control, and
+/// Returns the kinds of security whose added cycles can be compared, without the control, and
 /// the paths in user space that have them all. If no path has all kinds, only the kinds that most
 /// paths have are compared.
 fn comparable(data: &Data, size: usize) -> (Vec<usize>, Vec<usize>) {

@@ -51,7 +51,7 @@ fn content(report: &Report) -> Option<Markup> {
     })
 }
 
-/// Returns what the numbers of cores assume.
+/// Returns the assumptions behind the numbers of cores.
 fn assumptions(data: &Data) -> Vec<String> {
     vec![
         "Cores and queues scale perfectly: no shared caches, locks or memory bandwidth.".to_owned(),

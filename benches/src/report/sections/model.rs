@@ -113,7 +113,7 @@ fn name(data: &Data, check: &Check) -> String {
 fn rules(data: &Data, model: &Model) -> Vec<String> {
     let mut rules = vec![
         "All paths through user space share the cost of security: the same code of xdpfwd runs in \
-         each. A path in the kernel has a cost of its own for each column."
+         each. A path in the kernel has a separate cost for each column."
             .to_owned(),
         format!(
             "Fitted to {} by iteratively reweighted least squares of the relative errors (Huber).",

@@ -80,7 +80,7 @@ fn loss(share: f64) -> String {
     if share == 0.0 {
         return "none".to_owned();
     }
-    // Rounded to 13 decimals, because multiplication by 100 adds digits of its own.
+    // Rounded to 13 decimals, because multiplication by 100 is inexact.
     let text = format!("{:.13}", share * 100.0);
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
 }

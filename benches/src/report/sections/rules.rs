@@ -67,7 +67,7 @@ fn content(report: &Report) -> Option<Markup> {
         }
         p.note {
             "Cycles per packet at " (data.size_name(size)) ", of packets that no rule drops. The "
-            "number of rules is logarithmic. Each panel has an axis of its own: from zero, or "
+            "number of rules is logarithmic. Each panel has a separate axis: from zero, or "
             "logarithmic if the cycles differ by more than a factor of "
             (LOG_AXIS_FROM) "."
         }

@@ -39,8 +39,9 @@ fn content(report: &Report) -> Option<Markup> {
         p.note {
             "Dots are medians of the rounds, lines are the "
             a href="#model" { "model" }
-    " (none where it makes no prediction). Hollow dots are cells that the model was not fitted to. IMIX is at its mean length. "
-            "Each panel has an axis of its own, from zero."
+    " (none where it makes no prediction). Hollow dots are cells that the model was not fitted to. \
+     IMIX is at its mean length. "
+            "Each panel has a separate axis, which starts at zero."
         }
     })
 }

@@ -146,7 +146,7 @@ impl Pktgen {
     ///
     /// # Errors
     ///
-    /// The kernel has no pktgen. The message says what is missing.
+    /// The kernel has no pktgen; the message contains the missing option and module.
     pub fn check_available() -> Result<(), Error> {
         control::check_available()
     }
