@@ -7,6 +7,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -21,14 +22,18 @@ const SAMPLED_PACKETS: f64 = 20_000.0;
 const REASONS: [&str; 4] =
     ["veth has no zero-copy", "is not installed", "xsk-rs", "does not load on this kernel"];
 
-/// A matrix with its own folder of results.
+/// A matrix with its own folder of results. Only one can exist at a time, because all use the same
+/// cores, and the scratch folder of xdpfwd-bench, which it locks.
 struct Matrix {
     folder: tempfile::TempDir,
+    _only: MutexGuard<'static, ()>,
 }
 
 impl Matrix {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        static EXISTS: Mutex<()> = Mutex::new(());
+        let only = EXISTS.lock().unwrap_or_else(PoisonError::into_inner);
+        Self { folder: tempfile::tempdir().unwrap(), _only: only }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -45,17 +50,18 @@ impl Matrix {
         command
     }
 
-    /// Returns FOLDER/<date>-<host>/matrix.
-    fn path(&self) -> PathBuf {
-        let day = fs::read_dir(self.folder.path()).unwrap().next().unwrap().unwrap();
-        day.path().join("matrix")
+    /// Returns FOLDER/<date>-<host>/matrix; `None` before the matrix has started.
+    fn path(&self) -> Option<PathBuf> {
+        let day = fs::read_dir(self.folder.path()).unwrap().next()?.unwrap();
+        Some(day.path().join("matrix"))
     }
 
     /// Runs the matrix to its end. Returns the results and stderr.
     fn run(&self, arguments: &[&str]) -> (Results, String) {
         let output = self.command(arguments).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        let text = fs::read_to_string(self.path().join("matrix.json"));
+        let path = self.path().unwrap_or_else(|| panic!("{stderr}"));
+        let text = fs::read_to_string(path.join("matrix.json"));
         let results: Results = serde_json::from_str(&text.expect(&stderr)).unwrap();
         let has_failures = !(results.failed.is_empty() && results.failed_rates.is_empty());
         assert_eq!(output.status.success(), !has_failures, "{stderr}");
@@ -180,8 +186,7 @@ fn killed_matrix_continues_and_measures_rates_and_latency() {
     let mut killed = Killed::start(&mut matrix.command(&arguments));
     // A header and the first step.
     let lines = || {
-        let path = matrix.folder.path().read_dir().unwrap().next()?.ok()?.path();
-        let text = fs::read_to_string(path.join("matrix/journal.jsonl")).ok()?;
+        let text = fs::read_to_string(matrix.path()?.join("journal.jsonl")).ok()?;
         Some(text.lines().count())
     };
     let start = Instant::now();
@@ -192,7 +197,8 @@ fn killed_matrix_continues_and_measures_rates_and_latency() {
     }
     killed.kill();
     xdpfwd_lab::sweep().unwrap();
-    assert!(!matrix.path().join("matrix.json").exists(), "the matrix was complete");
+    let path = matrix.path().unwrap();
+    assert!(!path.join("matrix.json").exists(), "the matrix was complete");
 
     let (results, stderr) = matrix.run(&arguments);
     assert!(stderr.contains("continuing the matrix"), "{stderr}");

@@ -4,14 +4,18 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Output,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use xdpfwd_bench::results::Results;
 use xdpfwd_lab::Namespace;
 
+/// Only one can exist at a time, because all use the same cores, and the scratch folder of
+/// xdpfwd-bench, which it locks.
 pub(crate) struct Bench<'a> {
     namespace: &'a Namespace,
     folder: tempfile::TempDir,
+    _only: MutexGuard<'static, ()>,
 }
 
 impl<'a> Bench<'a> {
@@ -19,7 +23,9 @@ impl<'a> Bench<'a> {
         let program = Path::new(env!("CARGO_BIN_EXE_xdpfwd-bench"));
         let xdpfwd = program.with_file_name("xdpfwd");
         assert!(xdpfwd.exists(), "{} is missing; run: cargo build -p xdpfwd", xdpfwd.display());
-        Self { namespace, folder: tempfile::tempdir().unwrap() }
+        static EXISTS: Mutex<()> = Mutex::new(());
+        let only = EXISTS.lock().unwrap_or_else(PoisonError::into_inner);
+        Self { namespace, folder: tempfile::tempdir().unwrap(), _only: only }
     }
 
     pub(crate) fn run(&self, arguments: &[&[&str]]) -> Output {
