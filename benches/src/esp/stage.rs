@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::hint::black_box;
 use std::mem;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::RawFd;
 use std::path::Path;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ use xdpfwd_stages::esp::key_file;
 use xdpfwd_stages::esp::state_file::StateFile;
 use xdpfwd_xsk::{
     Batch, Counters, EgressQueue, Frame, HugePages, KernelCounters, Pool, Port, PortFrameCounts,
-    Umem, UmemConfig,
+    Remains, Umem, UmemConfig,
 };
 
 use super::options::Backend;
@@ -73,16 +73,16 @@ impl StageBench {
             build::<xdpfwd_stages::EspSealConfig>(&seal, folder.path())?,
             build::<xdpfwd_stages::EspOpenConfig>(&open, folder.path())?,
         ];
-        let chain =
-            stages.into_iter().zip(&samples).zip(["out", "in"]).map(|((stage, samples), name)| {
-                let stage = TimedStage {
-                    stage,
-                    samples: Rc::clone(samples),
-                    has_other_work: Rc::clone(&has_other_work),
-                    other_memory: vec![1; OTHER_MEMORY],
-                };
-                NamedStage::new(name, stage)
-            });
+        let mut chain = Vec::new();
+        for ((stage, samples), name) in stages.into_iter().zip(&samples).zip(["out", "in"]) {
+            let stage = TimedStage {
+                stage,
+                samples: Rc::clone(samples),
+                has_other_work: Rc::clone(&has_other_work),
+                other_work: OtherWork::new()?,
+            };
+            chain.push(NamedStage::new(name, stage));
+        }
 
         let frames = u32::try_from(count.max(4096)).unwrap_or(u32::MAX);
         let config = UmemConfig { frames, huge_pages: HugePages::Off, ..UmemConfig::default() };
@@ -102,7 +102,7 @@ impl StageBench {
         let worker = Worker::builder(umem.clone(), pool)
             .port(vec![port()])
             .port(vec![port()])
-            .path(PortId(0), PortId(1), chain.collect())
+            .path(PortId(0), PortId(1), chain)
             .ledger(false)
             .build()?;
         Ok(Self { worker, frames, count, samples, has_other_work, _folder: folder })
@@ -111,12 +111,13 @@ impl StageBench {
     /// Processes all packets `passes` times. Returns the batches' median time per packet in
     /// nanoseconds, for sealing and opening.
     pub(crate) fn round(&mut self, passes: usize) -> Result<[f64; 2]> {
-        self.round_with(passes, |_| Ok(()))
+        self.round_with(passes, median, |_| Ok(()))
     }
 
-    /// Like [`Self::round`], but with caches as in the lab. Another core writes all packets before
-    /// each pass, as a receiving core does; this thread moves between the two cores. Before each
-    /// batch, this core reads other memory, as it does in the kernel's transmit path.
+    /// Like [`Self::round`], but with caches as in the lab, and with the mean, as in the ledger.
+    /// Another core writes all packets before each pass, as a receiving core does; this thread moves
+    /// between the two cores. Before each batch, this core reads other memory and runs the kernel's
+    /// network stack, as in the transmit path.
     pub(crate) fn round_of_other_core(
         &mut self,
         passes: usize,
@@ -124,7 +125,7 @@ impl StageBench {
         other: usize,
     ) -> Result<[f64; 2]> {
         self.has_other_work.set(true);
-        self.round_with(passes, |frames| {
+        self.round_with(passes, mean, |frames| {
             move_to(other)?;
             for frame in frames.iter_mut() {
                 let packet = black_box(frame.to_vec());
@@ -134,10 +135,11 @@ impl StageBench {
         })
     }
 
-    /// Calls `prepare` before each pass.
+    /// Calls `prepare` before each pass, and `summarize` with the times of the batches.
     fn round_with(
         &mut self,
         passes: usize,
+        summarize: fn(Vec<f64>) -> f64,
         prepare: impl Fn(&mut Vec<Frame>) -> Result<()>,
     ) -> Result<[f64; 2]> {
         // The first pass warms up.
@@ -161,12 +163,17 @@ impl StageBench {
                 bail!("only {frames_left} of {} packets passed; dropped:{drops}", self.count);
             }
         }
-        Ok(self.samples.each_ref().map(|samples| {
-            let mut values = mem::take(&mut *samples.borrow_mut());
-            values.sort_by(f64::total_cmp);
-            values[values.len() / 2]
-        }))
+        Ok(self.samples.each_ref().map(|samples| summarize(mem::take(&mut *samples.borrow_mut()))))
     }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn mean(values: Vec<f64>) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// Moves this thread to a core.
@@ -211,16 +218,44 @@ struct TimedStage {
     stage: Box<dyn Stage>,
     samples: Samples,
     has_other_work: Rc<Cell<bool>>,
-    other_memory: Vec<u8>,
+    other_work: OtherWork,
+}
+
+/// Work that takes the core's caches, of data and of instructions, from the stage.
+struct OtherWork {
+    memory: Vec<u8>,
+    /// A socket that sends to itself.
+    socket: UdpSocket,
+}
+
+impl OtherWork {
+    fn new() -> Result<Self> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+            .and_then(|socket| socket.connect(socket.local_addr()?).map(|()| socket))
+            .context("cannot open a UDP socket on the loopback interface")?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { memory: vec![1; OTHER_MEMORY], socket })
+    }
+
+    fn run(&mut self) {
+        const CACHE_LINE: usize = 64;
+        for byte in self.memory.iter_mut().step_by(CACHE_LINE) {
+            *byte = black_box(*byte);
+        }
+        // The kernel's code for one batch of packets. A datagram that gets lost does not matter:
+        // the socket does not block.
+        let mut datagram = [0; 64];
+        for _ in 0..Batch::CAPACITY {
+            let _ = self.socket.send(&datagram);
+            let _ = self.socket.recv(&mut datagram);
+        }
+    }
 }
 
 impl Stage for TimedStage {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
         if self.has_other_work.get() {
-            const CACHE_LINE: usize = 64;
-            for byte in self.other_memory.iter_mut().step_by(CACHE_LINE) {
-                *byte = black_box(*byte);
-            }
+            self.other_work.run();
         }
         let packets = view.len() as f64;
         let start = Instant::now();
@@ -289,7 +324,7 @@ impl Port for LoopbackPort {
         KernelCounters::default()
     }
 
-    fn close(self: Box<Self>, _: &mut Pool) -> usize {
-        0
+    fn close(self: Box<Self>, _: &mut Pool) -> Remains {
+        Remains::none()
     }
 }
