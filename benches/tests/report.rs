@@ -202,7 +202,7 @@ fn answers_name_the_cells_with_the_lowest_costs() {
         aes.trim_start_matches('+').trim_end_matches(" cycles").replace(',', "").parse().unwrap();
     assert!((cycles - 1191.0).abs() < 150.0, "{aes}");
     assert!(account.starts_with("User space: +"), "{account}");
-    assert_eq!(filter, "Adds least in user space");
+    assert_eq!(filter, "In the kernel");
     // 312 + 450 cycles with the filter in the kernel: the lowest total, on XDP_REDIRECT.
     assert!(markdown.contains("Lowest total: in the kernel on XDP_REDIRECT, 7"), "{markdown}");
     // 14.88 Mpps × (1723 + 566) cycles ÷ 2.1 GHz = 16.2.
@@ -233,7 +233,7 @@ fn answers_follow_the_data() {
     }
     let (_folder, page, _) = report(&results);
     let figures = figures(&page);
-    assert_eq!([&figures[0], &figures[3]], ["AF_XDP, copy mode", "Adds least in the kernel"]);
+    assert_eq!([&figures[0], &figures[3]], ["AF_XDP, copy mode", "In the kernel"]);
 }
 
 #[test]

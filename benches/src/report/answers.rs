@@ -350,24 +350,34 @@ impl<'a> Context<'a> {
         };
         let figure = if !only.is_empty() {
             format!("Unknown: only {} was measured", places[0])
-        } else if ties.iter().any(|entry| entry.placement != least.placement) {
-            "Adds as much in user space as in the kernel".to_owned()
         } else {
-            format!("Adds least in {}", least.placement.name())
+            format!("In {}", lowest.placement.name())
+        };
+        // What is within chance cannot be compared.
+        let is_within_chance =
+            |entry: &&Filtered| entry.added.as_ref().is_some_and(|a| !a.is_distinct);
+        let unmeasurable: Vec<String> = match may_be_chance {
+            true => Vec::new(),
+            false => cells.iter().filter(is_within_chance).map(place).collect(),
+        };
+        let unmeasurable = match unmeasurable.as_slice() {
+            [] => String::new(),
+            places => format!("; nothing beyond chance {}", join(places)),
         };
         let sentence = format!(
-            "At {size_name}, a filter of {rules} **adds least** {least_text}; the **lowest total** is \
-             {lowest_text}{only}."
+            "At {size_name}, a filter of {rules} is **cheapest {lowest_text}**. It adds least \
+             {least_text}{unmeasurable}{only}."
         );
         let answer = Answer {
             question,
             figure,
-            unit: format!("on {}: {} cycles", self.title(least.cell), signed(added.total)),
+            unit: format!("on {}: {} cycles", self.title(lowest.cell), integer(lowest.cycles)),
             detail: format!(
-                "At {size_name}. Adds least: {least_text}. Lowest total: {lowest_text}{only}."
+                "At {size_name}. Lowest total: {lowest_text}. The filter adds least \
+                 {least_text}{unmeasurable}{only}."
             ),
             accounts: None,
-            key: Some(least.cell.key),
+            key: Some(lowest.cell.key),
         };
         (answer, Some(sentence))
     }
