@@ -15,6 +15,8 @@ ROUNDS ?=
 ONLY ?=
 # More options of `make matrix` and `make matrix-quick`, such as --rows, --columns and --fresh.
 MATRIX_OPTIONS ?=
+# Duration of the target soak.
+MINUTES ?= 60
 # Suite and kernel for the target vmtest; if empty, all.
 SUITE ?=
 KERNEL ?=
@@ -36,7 +38,7 @@ SANITIZED_CRATES := xdpfwd-xsk xdpfwd-pipeline xdpfwd-stages
 BUILD_PACKAGES := gcc libc6-dev pkg-config clang linux-libc-dev libbpf-dev libelf-dev zlib1g-dev iproute2 ethtool
 FEATURE_PACKAGES := m4 libipsec-mb-dev
 # Independent programs with which the tests compare xdpfwd.
-TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy python3-cryptography tmux tshark
+TEST_PACKAGES := bpftool iputils-ping iperf3 python3 python3-scapy python3-cryptography tmux tshark
 # Packages that only `make test-long` needs.
 TEST_LONG_PACKAGES := linux-perf chromium poppler-utils
 # Packages for the emulated machine. `xdpfwd-vm prepare` installs QEMU, which must support igb.
@@ -79,6 +81,12 @@ test-long: toolchain test-deps ## run tests that take minutes: millions of packe
 	@$(call install,$(TEST_LONG_PACKAGES))
 	@$(call say_sudo,the tests named root_*)
 	.ci/test-long
+
+.PHONY: soak
+soak: toolchain test-deps ## run traffic, reloads, flaps and new interfaces for MINUTES=60, and watch frames, memory and descriptors
+	@$(call say_sudo,the tests named root_*)
+	$(SUDO) env "PATH=$$PATH" XDPFWD_SOAK_MINUTES=$(MINUTES) \
+		cargo test --package xdpfwd --all-features --test root_soak -- --ignored --nocapture
 
 .PHONY: loom
 loom: toolchain ## model-check every interleaving of the rings; loom must also detect each memory ordering weakened on purpose (part of `make test`)

@@ -9,7 +9,8 @@ use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use xdpfwd_engine::{
-    Control, DataPlane, Event, Keep, KernelLedgerMode, Mode, PathPlan, Plan, PortPlan, StageOnPath,
+    Control, DataPlane, Event, Keep, KernelLedgerMode, Mode, PathPlan, Plan, PortLoss, PortPlan,
+    StageOnPath,
 };
 use xdpfwd_pipeline::{Idle, PortId};
 use xdpfwd_stages::MacSwap;
@@ -45,6 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         idle: Idle::Poll,
         ledger: true,
         kernel_ledger: KernelLedgerMode::Off,
+        on_port_loss: PortLoss::Wait,
         umem: xdpfwd_xsk::UmemConfig::default(),
         ports: vec![port(lan), port(wan)],
         paths: vec![path(0, 1), path(1, 0)],

@@ -28,6 +28,7 @@
 //!     idle: Idle::Poll,
 //!     ledger: true,
 //!     kernel_ledger: xdpfwd_engine::KernelLedgerMode::Off,
+//!     on_port_loss: xdpfwd_engine::PortLoss::Wait,
 //!     umem: xdpfwd_xsk::UmemConfig::default(),
 //!     ports: vec![port("lan", "eth1"), port("wan", "eth2")],
 //!     paths: vec![path(0, 1), path(1, 0)],
@@ -65,7 +66,7 @@ pub use host::lockout::{Lockout, Lockouts, TrafficUse, lockouts};
 pub use host::vlan::VlanTagLoss;
 pub use keep::{Keep, KeepRule, KeepRuleError};
 pub use kernel_ledger_mode::KernelLedgerMode;
-pub use plan::{Io, Mode, PathPlan, Plan, PortPlan, StageOnPath};
+pub use plan::{Io, Mode, PathPlan, Plan, PortLoss, PortPlan, StageOnPath};
 pub use run::control::{Control, Event};
 pub use run::data_plane::DataPlane;
 pub use run::descriptors::{TooFewDescriptors, check_descriptors};
@@ -76,10 +77,11 @@ pub use run::kernel_ledger::{
     TracingReport, XdpProgramReport, kernel_ledger_obstacles,
 };
 pub use run::ledger::{Ledger, TaskReport, WorkerLedger};
+pub use run::recovery::PortLost;
 pub use run::reload::ReloadError;
 pub use run::report::{
-    Fallback, KernelReport, PortKernelReport, PortMode, PortReport, REPORTED_ROWS, Report,
-    ReportKind, SCHEMA, StageReport,
+    Fallback, KernelReport, PortKernelReport, PortMode, PortReport, PortState, REPORTED_ROWS,
+    Report, ReportKind, SCHEMA, StageReport,
 };
 pub use run::socket::{ControlSocket, Request};
 pub use run::start::Probe;

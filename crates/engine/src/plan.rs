@@ -32,6 +32,8 @@ pub struct Plan {
     pub ledger: bool,
     /// How the kernel ledger is measured.
     pub kernel_ledger: KernelLedgerMode,
+    /// What happens when a port loses its interface.
+    pub on_port_loss: PortLoss,
     /// Size and kind of each worker's packet memory.
     pub umem: UmemConfig,
     /// The ports; a [`PortId`] is an index into this list.
@@ -62,6 +64,29 @@ pub struct PortPlan {
     /// How the port's packet sockets send. Has no effect on AF_XDP, which always bypasses the
     /// queueing disciplines.
     pub qdisc: Qdisc,
+}
+
+/// What happens when a port loses its interface: the interface is removed, or moved to another
+/// network namespace. In both cases, a port is opened again if another program detaches its XDP
+/// program, or its device stops sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PortLoss {
+    /// The port is down until the interface is back; the other ports go on. Except ports with
+    /// [`Io::XskRs`], which end forwarding.
+    #[default]
+    Wait,
+    /// Forwarding ends with an error.
+    Exit,
+}
+
+impl PortLoss {
+    /// Returns the name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::Exit => "exit",
+        }
+    }
 }
 
 /// How a port exchanges packets with the kernel.
@@ -404,6 +429,7 @@ mod tests {
             idle: Idle::Poll,
             ledger: true,
             kernel_ledger: KernelLedgerMode::Off,
+            on_port_loss: PortLoss::Wait,
             umem: UmemConfig::default(),
             ports: vec![],
             paths: vec![PathPlan { from: PortId(0), to: PortId(0), stages: stages.collect() }],

@@ -86,6 +86,8 @@ pub struct FramesReport {
     pub tx: u64,
     /// Transmitted, not yet reclaimed.
     pub completion: u64,
+    /// Of closed ports, and perhaps still used by the kernel.
+    pub quarantined: u64,
     /// Missing from the other counts: a bug in xdpfwd.
     pub leaked: i64,
 }
@@ -193,7 +195,15 @@ impl FramesReport {
     /// Returns the sum of the frame counts without `leaked`.
     #[must_use]
     pub fn found(&self) -> u64 {
-        total([self.pool, self.fill, self.rx, self.in_flight, self.tx, self.completion])
+        total([
+            self.pool,
+            self.fill,
+            self.rx,
+            self.in_flight,
+            self.tx,
+            self.completion,
+            self.quarantined,
+        ])
     }
 }
 

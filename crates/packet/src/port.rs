@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use xdpfwd_xsk::{
     Batch, Completions, Counters, EgressQueue, Frame, KernelCounters, Pool, Port, PortFrameCounts,
-    Umem,
+    Remains, Umem,
 };
 
 use crate::socket::PacketSocket;
@@ -204,9 +204,13 @@ impl<M: Method> Port for PacketPort<M> {
         }
     }
 
-    fn close(mut self: Box<Self>, pool: &mut Pool) -> usize {
+    fn is_bound(&self) -> bool {
+        self.state.socket.is_bound()
+    }
+
+    fn close(mut self: Box<Self>, pool: &mut Pool) -> Remains {
         self.reclaim(pool);
-        0
+        Remains::none()
     }
 }
 

@@ -210,6 +210,22 @@ impl PacketSocket {
         let _ = self.get::<libc::c_int>(libc::SOL_SOCKET, libc::SO_ERROR);
     }
 
+    /// Returns whether the socket is bound to its interface. When the interface is removed, the
+    /// kernel sets the index to -1 (`packet_notifier`).
+    pub(crate) fn is_bound(&self) -> bool {
+        let mut address = MaybeUninit::<libc::sockaddr_ll>::zeroed();
+        let mut len = mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        // SAFETY: the address is writable for its size. Needs `unsafe`: foreign call.
+        let result = unsafe { libc::getsockname(self.fd(), address.as_mut_ptr().cast(), &mut len) };
+        // SAFETY: all bytes were set to 0, and any bytes are valid for a struct of integers. Needs
+        // `unsafe`: the compiler cannot check that.
+        let address = unsafe { address.assume_init() };
+        // A socket of another family, as tests use, is always bound.
+        result != 0
+            || i32::from(address.sll_family) != libc::AF_PACKET
+            || address.sll_ifindex.cast_unsigned() == self.ifindex
+    }
+
     /// Returns the MTU of the interface.
     pub(crate) fn mtu(&self) -> io::Result<usize> {
         // SAFETY: a struct of integers and a union of such, for which zeros are valid. Needs

@@ -207,7 +207,7 @@ fn transmit_drops_unsendable_packets_and_counts_them<M: Method>() {
     let counters = fixture.port.counters();
     assert_eq!((counters.tx_packets, counters.tx_dropped), (3, 3));
     fixture.assert_frames_consistent();
-    assert_eq!(fixture.port.close(&mut fixture.pool), 0);
+    assert_eq!(fixture.port.close(&mut fixture.pool).frames(), 0);
     assert_eq!(fixture.pool.len(), 256);
 }
 

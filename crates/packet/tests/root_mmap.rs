@@ -92,7 +92,7 @@ impl End {
         while let Some(frame) = self.queue.pop() {
             self.pool.free(frame).unwrap();
         }
-        assert_eq!(self.port.close(&mut self.pool), 0);
+        assert_eq!(self.port.close(&mut self.pool).frames(), 0);
         assert_eq!(self.pool.len() as u32, self.umem.frames());
     }
 }

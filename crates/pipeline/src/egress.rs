@@ -14,6 +14,8 @@ pub(crate) const BURST: usize = 4;
 /// arrived on a port's queue with index N leaves on the egress port's queue with index N.
 pub(crate) struct Egress {
     queues: Vec<EgressQueue>,
+    /// For each queue, whether its port is down. The queue then has no room.
+    down: Vec<bool>,
     queues_per_port: usize,
     /// Whether a push has left less room in a queue than a batch needs.
     nearly_full: bool,
@@ -25,8 +27,9 @@ pub(crate) struct Egress {
 pub(crate) const EGRESS_CAPACITY: usize = 2 * BURST * Batch::CAPACITY;
 
 #[inline]
-fn reason_and_frame(error: PushError) -> (Reason, Frame) {
+fn reason_and_frame(error: PushError, is_down: bool) -> (Reason, Frame) {
     match error {
+        PushError::Full(frame) if is_down => (Reason::PORT_DOWN, frame),
         PushError::Full(frame) => (Reason::EGRESS_FULL, frame),
         PushError::Runt(frame) => (Reason::RUNT, frame),
         PushError::Foreign(frame) => (Reason::FOREIGN_FRAME, frame),
@@ -35,9 +38,29 @@ fn reason_and_frame(error: PushError) -> (Reason, Frame) {
 
 impl Egress {
     pub(crate) fn new(umem: &Umem, ports: usize, queues_per_port: usize) -> Self {
-        let queues =
-            (0..ports * queues_per_port).map(|_| EgressQueue::new(umem, EGRESS_CAPACITY)).collect();
-        Self { queues, queues_per_port, nearly_full: false }
+        let count = ports * queues_per_port;
+        let queues = (0..count).map(|_| EgressQueue::new(umem, EGRESS_CAPACITY)).collect();
+        Self { queues, down: vec![false; count], queues_per_port, nearly_full: false }
+    }
+
+    /// Returns the number of queues that the worker serves of each port.
+    pub(crate) fn queues_per_port(&self) -> usize {
+        self.queues_per_port
+    }
+
+    /// Makes a queue refuse all frames, as those of a port that is down. Returns the waiting frames.
+    pub(crate) fn close(&mut self, index: usize) -> Vec<Frame> {
+        self.down[index] = true;
+        let closed = EgressQueue::new(self.queues[index].umem(), 0);
+        let mut queue = std::mem::replace(&mut self.queues[index], closed);
+        let waiting = queue.len();
+        queue.drain(waiting).collect()
+    }
+
+    /// Makes a closed queue accept frames again.
+    pub(crate) fn open(&mut self, index: usize) {
+        self.down[index] = false;
+        self.queues[index] = EgressQueue::new(self.queues[index].umem(), EGRESS_CAPACITY);
     }
 
     /// Returns the index in `queues`. The worker's list of port queues has the same order.
@@ -59,7 +82,8 @@ impl Egress {
         let Some(queue) = self.queues.get_mut(index) else {
             return Err((Reason::NO_SUCH_PORT, frame));
         };
-        let pushed = queue.push(frame).map_err(reason_and_frame);
+        let down = &self.down;
+        let pushed = queue.push(frame).map_err(|error| reason_and_frame(error, down[index]));
         self.nearly_full |= queue.room() < Batch::CAPACITY;
         pushed
     }
@@ -73,19 +97,27 @@ impl Egress {
         batch: &mut Batch,
         mut refused: impl FnMut(Reason, Frame),
     ) {
-        let queue = &mut self.queues[index];
+        let (queue, down) = (&mut self.queues[index], &self.down);
         queue.push_batch(batch, |error| {
-            let (reason, frame) = reason_and_frame(error);
+            let (reason, frame) = reason_and_frame(error, down[index]);
             refused(reason, frame);
         });
         self.nearly_full |= queue.room() < Batch::CAPACITY;
     }
 
     /// Returns whether, since the last call, a push has left less room in a queue than a batch
-    /// needs.
+    /// needs. Closed queues, which have no room, do not count.
     #[inline]
     pub(crate) fn take_nearly_full(&mut self) -> bool {
-        std::mem::take(&mut self.nearly_full)
+        std::mem::take(&mut self.nearly_full) && self.is_open_queue_nearly_full()
+    }
+
+    /// Out of line, so that the hot path stays compact.
+    #[cold]
+    #[inline(never)]
+    fn is_open_queue_nearly_full(&self) -> bool {
+        let mut queues = self.queues.iter().zip(&self.down);
+        queues.any(|(queue, is_down)| !is_down && queue.room() < Batch::CAPACITY)
     }
 
     #[inline]

@@ -61,8 +61,8 @@ pub use stage::{SnapshotError, Stage};
 pub use verdict::{PortId, Verdict};
 pub use view::{PacketMut, View};
 pub use worker::{
-    BuildError, Idle, MAX_SPIN, Mailbox, Remote, SPIN_PER_PACKET, Stopped, SwapResult, Worker,
-    WorkerBuilder, mailbox,
+    BuildError, Idle, MAX_SPIN, Mailbox, OpenPortError, Remote, SPIN_PER_PACKET, Stopped,
+    SwapResult, Worker, WorkerBuilder, mailbox,
 };
 
 /// A configuration value with its location, for [`PlanError::at`].

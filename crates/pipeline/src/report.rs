@@ -79,16 +79,25 @@ pub struct FrameCounts {
     pub tx: u64,
     /// Completed, waiting in a completion ring.
     pub completion: u64,
+    /// Of ports that were closed because their interface was lost: out of use until it is certain
+    /// that the kernel does not access them.
+    pub quarantined: u64,
     /// Frames missing from every location. If not 0, there is a bug; if negative, a frame is in two
     /// locations.
     pub leaked: i64,
 }
 
 impl FrameCounts {
-    pub(crate) fn new(total: u64, pool: u64, in_flight: u64, at_ports: PortFrameCounts) -> Self {
+    pub(crate) fn new(
+        total: u64,
+        pool: u64,
+        in_flight: u64,
+        at_ports: PortFrameCounts,
+        quarantined: u64,
+    ) -> Self {
         let PortFrameCounts { fill, rx, tx, completion } = at_ports;
-        let leaked = total as i64 - (pool + in_flight + at_ports.total()) as i64;
-        Self { total, pool, fill, rx, in_flight, tx, completion, leaked }
+        let leaked = total as i64 - (pool + in_flight + at_ports.total() + quarantined) as i64;
+        Self { total, pool, fill, rx, in_flight, tx, completion, quarantined, leaked }
     }
 
     /// Adds another worker's counts.
@@ -100,6 +109,7 @@ impl FrameCounts {
         self.in_flight += other.in_flight;
         self.tx += other.tx;
         self.completion += other.completion;
+        self.quarantined += other.quarantined;
         self.leaked += other.leaked;
     }
 }

@@ -28,6 +28,7 @@ struct Check {
     workers: Vec<Worker>,
     umem: Umem,
     kernel_ledger: &'static str,
+    on_port_loss: &'static str,
     control: Option<String>,
     ports: Vec<Port>,
     paths: Vec<Path>,
@@ -158,6 +159,7 @@ impl Check {
                 huge_pages_needed: total.huge_pages,
             },
             kernel_ledger: plan.kernel_ledger.name(),
+            on_port_loss: plan.on_port_loss.name(),
             control: plan.control.as_ref().map(|path| path.display().to_string()),
             ports: plan
                 .ports

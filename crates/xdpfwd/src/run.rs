@@ -178,9 +178,16 @@ fn serve(
     loop {
         // Wake up for the health check even if no report is due.
         let next_check = Instant::now() + HEALTH_CHECK_INTERVAL;
-        let wake_up = end.map_or(next_report, |end| end.min(next_report)).min(next_check);
-        let event = control.wait(wake_up).context("cannot wait for events")?;
-        handle.with(|data_plane| find_failure(data_plane).map_or(Ok(()), Err))??;
+        let next_attempt = handle.with(|data_plane| data_plane.next_attempt())?;
+        let wake_up = [end, next_attempt, Some(next_check)].into_iter().flatten();
+        let event = control
+            .wait(wake_up.fold(next_report, Instant::min))
+            .context("cannot wait for events")?;
+        // A stop must not wait for workers that do not reply.
+        if !matches!(event, Event::Stop(_) | Event::StopRequested) {
+            let links_changed = event == Event::HostChanged;
+            handle.with(|data_plane| check(data_plane, links_changed))??;
+        }
         match event {
             Event::Stop(signal) => {
                 tracing::info!(signal, "stopping");
@@ -204,7 +211,7 @@ fn serve(
     }
 }
 
-/// Maximum interval between checks that workers and interfaces still exist.
+/// Maximum interval between checks of workers and interfaces.
 const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time limit for stopping, because a worker may be stuck in a stage.
@@ -223,15 +230,12 @@ fn start_watchdog(limit: Duration) {
     }
 }
 
-fn find_failure(data_plane: &DataPlane) -> Option<anyhow::Error> {
+/// Closes and opens ports whose interfaces come and go. Fails if forwarding must stop.
+fn check(data_plane: &mut DataPlane, links_changed: bool) -> anyhow::Result<()> {
     if let Some(failure) = data_plane.failed_worker() {
-        return Some(stop_error(failure));
+        return Err(stop_error(failure));
     }
-    let port = data_plane.lost_port()?;
-    Some(stop_error(format_args!(
-        "port {}: interface {} has disappeared",
-        port.name, port.interface
-    )))
+    data_plane.check_ports(links_changed).map_err(stop_error)
 }
 
 fn stop_error(reason: impl std::fmt::Display) -> anyhow::Error {

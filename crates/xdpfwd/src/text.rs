@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use xdpfwd_engine::{Report, TableReport};
+use xdpfwd_engine::{Report, ReportKind, TableReport};
 
 use crate::kernel_ledger_text::kernel_ledger;
 use crate::text_table::{Table, align, grouped};
@@ -24,6 +24,7 @@ pub(crate) fn interval(report: &Report, previous: Option<&Report>) -> String {
     let lost = kernel_losses(report).saturating_sub(previous.map_or(0, kernel_losses));
     let _ =
         writeln!(line, "   dropped {}   lost in the kernel {}", grouped(dropped), grouped(lost));
+    append_outages(report, &mut line);
     append_faults(&report.faults, &mut line);
     line
 }
@@ -110,6 +111,7 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
         ("rx_invalid", kernel.sockets.rx_invalid),
         ("tx_invalid", kernel.sockets.tx_invalid),
         ("tx_dropped", kernel.tx_dropped),
+        ("tx_lost", kernel.tx_lost),
         ("invalid_descriptors", kernel.invalid_descriptors),
     ];
     let kernel = kernel.into_iter().filter(|(_, count)| *count > 0);
@@ -117,9 +119,14 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
     let losses = if losses.is_empty() { "none".into() } else { losses.join(", ") };
     let _ = writeln!(text, "drops   {losses}");
     let frames = report.frames;
+    let quarantined = match frames.quarantined {
+        0 => String::new(),
+        quarantined => format!(" + {} quarantined", grouped(quarantined)),
+    };
     let _ = writeln!(
         text,
-        "frames  {} = {} pool + {} fill + {} rx + {} in flight + {} tx + {} completion; leaked {}",
+        "frames  {} = {} pool + {} fill + {} rx + {} in flight + {} tx + {} completion{quarantined}; \
+         leaked {}",
         grouped(frames.total),
         grouped(frames.pool),
         grouped(frames.fill),
@@ -148,8 +155,26 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
             fallback.lacks, fallback.port, fallback.interface, fallback.reason
         );
     }
+    append_outages(report, &mut text);
     append_faults(&report.faults, &mut text);
     text
+}
+
+/// Appends a line for each port that is down, or was down before the final report.
+fn append_outages(report: &Report, text: &mut String) {
+    for port in &report.ports {
+        let (name, losses, seconds) = (&port.name, port.losses, port.down_seconds);
+        let times = if losses == 1 { "once".to_owned() } else { format!("{losses} times") };
+        match &port.down_reason {
+            Some(reason) => {
+                let _ = writeln!(text, "port {name} is down: {reason}");
+            }
+            None if losses > 0 && report.kind == ReportKind::Final => {
+                let _ = writeln!(text, "port {name} was down {times}, for {seconds:.3} s in total");
+            }
+            None => {}
+        }
+    }
 }
 
 pub(crate) fn append_faults(faults: &[String], text: &mut String) {

@@ -536,9 +536,9 @@ fn renamed_interface_does_not_stop_xdpfwd() {
 }
 
 #[test]
-fn deleted_interface_ends_xdpfwd_with_report_and_exit_code_1() {
+fn deleted_interface_ends_xdpfwd_with_report_and_exit_code_1_if_configured() {
     let lab = build_lab(Chain::builder());
-    let mut running = Running::start(&lab, &cross_connect(1, ""));
+    let mut running = Running::start(&lab, &cross_connect(1, "on_port_loss = \"exit\""));
     lab.fwd().command("ip").args(["link", "del", "dev", "fwd1"]).status().unwrap();
     running.wait();
     let stderr = running.forwarder.stderr().join("\n");

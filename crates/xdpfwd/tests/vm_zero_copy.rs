@@ -13,6 +13,7 @@ use serde_json::Value;
 use support::cables::{Cables, PACKETS, best_mode, far_end, ip, kernel_has_zero_copy};
 use support::{Config, FinalReport, Running, TIMEOUT, XDPFWD, until};
 use xdpfwd_lab::Forwarder;
+use xdpfwd_testkit::process::run;
 
 #[track_caller]
 fn assert_modes(report: &Value, mode: &str) {
@@ -264,6 +265,65 @@ fn link_down_and_up_forwards_again_and_leaks_no_frame() {
         println!(
             "case: {pair:?}, both links down and up under load in mode {}: forwards, {frames}",
             best_mode()
+        );
+    }
+}
+
+/// Takes an interface's device from its driver, and gives it back: the interface disappears, and a new
+/// one appears in the initial namespace. Moves that one to the forwarder's namespace.
+fn bind_driver_again(cables: &Cables, interface: &str) {
+    let forwarder = &cables.forwarder;
+    let follow =
+        |link: &str| run(forwarder.command("readlink").args(["-f", link])).trim().to_owned();
+    let device = follow(&format!("/sys/class/net/{interface}/device"));
+    let driver = follow(&format!("{device}/driver"));
+    let name = device.rsplit('/').next().unwrap();
+    std::fs::write(format!("{driver}/unbind"), name).unwrap();
+    thread::sleep(Duration::from_millis(500));
+    std::fs::write(format!("{driver}/bind"), name).unwrap();
+    let mut new_name = None;
+    until(&format!("{device} has an interface again"), || {
+        let mut names = std::fs::read_dir(format!("{device}/net")).into_iter().flatten().flatten();
+        new_name = names.next().map(|entry| entry.file_name().into_string().unwrap());
+        new_name.is_some()
+    });
+    ip(&["link", "set", &new_name.unwrap(), "netns", forwarder.name(), "name", interface]);
+    // igb starts with two queues. ethtool fails if the number is already set.
+    let _ = forwarder.command("ethtool").args(["-L", interface, "combined", "1"]).output();
+    ip(&["-n", forwarder.name(), "link", "set", interface, "up"]);
+}
+
+#[test]
+fn port_is_opened_again_after_its_driver_was_unbound_under_load() {
+    for (pair, mode) in [
+        (["v0", "v1"], best_mode()),
+        (["i0", "i1"], best_mode()),
+        // In copy mode, virtio-net refers to the frames of packets that it sends.
+        (["v0", "v1"], "copy"),
+    ] {
+        let cables = Cables::new(pair);
+        let running = cables.start(1, &format!("mode = \"{mode}\""));
+        assert_forwards(&cables);
+        let sender = cables.send(0, 60, None);
+        for _ in 0..2 {
+            bind_driver_again(&cables, pair[1]);
+            cables.wait_for_carriers();
+            assert_forwards(&cables);
+        }
+        sender.stop();
+        // Frames return at most a second after the kernel has released them.
+        thread::sleep(Duration::from_millis(1500));
+        let stderr = running.forwarder.stderr().join("\n");
+        let (exit, final_report) = running.stop();
+        assert!(exit.status.success(), "{exit:?}");
+        assert_modes(&final_report.json, mode);
+        let (frames, port) = (&final_report.json["frames"], &final_report.json["ports"][1]);
+        assert_eq!((&frames["leaked"], &frames["quarantined"]), (&0.into(), &0.into()), "{frames}");
+        assert_eq!((&port["state"], &port["losses"]), (&"up".into(), &2.into()), "{stderr}");
+        println!(
+            "case: {pair:?}, driver of {} unbound and bound twice in mode {mode}: down for {} s, \
+             {frames}",
+            pair[1], port["down_seconds"]
         );
     }
 }

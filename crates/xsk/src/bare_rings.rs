@@ -5,9 +5,9 @@ use crate::abi::Descriptor;
 use crate::batch::Batch;
 use crate::fake_kernel::{FakeKernel, FakeRingSizes};
 use crate::free_list::FreeList;
+use crate::kernel::Rings;
 use crate::owner::PortSlot;
 use crate::umem::Umem;
-use crate::xsk_port::Rings;
 
 /// The user-space ends of a [`FakeKernel`]'s rings, and the addresses of the chunks that are in no
 /// ring.

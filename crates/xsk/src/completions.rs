@@ -25,8 +25,7 @@ impl Completions {
     /// Creates a list for `capacity` frames; `None` if the UMEM already has the maximum of 126
     /// ports.
     pub fn new(umem: &Umem, capacity: usize) -> Option<Self> {
-        let slot =
-            (0..PortSlot::MAX).filter_map(PortSlot::new).find(|slot| umem.region().claim(*slot))?;
+        let slot = umem.region().claim_any()?;
         Some(Self { umem: umem.clone(), slot, chunks: Vec::with_capacity(capacity), capacity })
     }
 
@@ -88,7 +87,7 @@ impl Drop for Completions {
     /// Records the frames as owned by a closed port; they are never reused.
     fn drop(&mut self) {
         let region = self.umem.region();
-        region.owners.close(self.slot, |_| ());
+        region.owners.close(self.slot);
         region.release(self.slot);
     }
 }

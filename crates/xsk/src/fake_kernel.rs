@@ -67,17 +67,21 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::time::Instant;
 
 use crate::abi::{Descriptor, XDP_PACKET_HEADROOM};
+use crate::counters::KernelCounters;
+use crate::kernel::{Kernel, Rings};
 use crate::owner::{Owner, PortSlot};
 use crate::pool::Pool;
-use crate::port::KernelCounters;
+use crate::queue_id::QueueId;
+use crate::remains::Released;
 use crate::ring::heap::HeapRing;
 use crate::ring::{Consumer, Producer};
 use crate::umem::Umem;
-use crate::xsk_port::{Kernel, Rings, XskPort};
+use crate::xsk_port::XskPort;
 
 /// The behaviour of a fake kernel. By default, each transmit wake-up (a port's request to transmit)
 /// sends and completes all packets.
@@ -217,10 +221,17 @@ impl FakeKernel {
         let (rings, kernel) = Self::rings(umem, slot, sizes);
         kernel.set(config);
         let busy_poll = false;
+        let queue = queue_of(index);
         let mut port =
-            XskPort::new(umem, slot, Box::new(kernel.clone()), rings, sizes.fill, busy_poll);
+            XskPort::new(umem, slot, queue, Box::new(kernel.clone()), rings, sizes.fill, busy_poll);
         port.refill(pool);
         (port, kernel)
+    }
+
+    /// Acts as a kernel that releases the frames of closed ports with this index: returns the proof
+    /// that they can be used again.
+    pub fn release(index: u32) -> Released {
+        Released::by_bind(queue_of(index), Instant::now())
     }
 
     /// Returns the user-space ends of new rings, and the fake kernel, which has the kernel's ends.
@@ -442,6 +453,22 @@ impl Kernel for FakeKernel {
         true
     }
 
+    fn is_bound(&self) -> bool {
+        !self.0.borrow().gone
+    }
+
+    fn umem_socket(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn has_socket_buffers(&self) -> bool {
+        false
+    }
+
+    fn another_descriptor(&self) -> Option<OwnedFd> {
+        None
+    }
+
     fn wake_tx(&mut self) -> io::Result<()> {
         let mut state = self.0.borrow_mut();
         state.wakeups = state.wakeups.wrapping_add(1);
@@ -563,6 +590,11 @@ impl KernelState {
         }
         error
     }
+}
+
+/// Returns the queue of the port with this index. No real interface has index 0.
+fn queue_of(index: u32) -> QueueId {
+    QueueId { ifindex: 0, queue: index }
 }
 
 /// Returns whether the descriptor's range lies within one chunk that user space posted for

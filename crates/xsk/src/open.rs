@@ -1,5 +1,6 @@
 //! Opens (interface, queue) pairs as ports on one UMEM.
 
+mod again;
 #[cfg(feature = "xsk-rs")]
 mod by_xsk_rs;
 
@@ -12,9 +13,12 @@ use crate::config::{UmemConfig, UmemError, format_size};
 use crate::grant::{CAPABILITIES, grant_command};
 use crate::owner::PortSlot;
 use crate::pool::Pool;
+use crate::queue_id::QueueId;
 use crate::socket::{RingSizes, Socket};
 use crate::umem::Umem;
 use crate::xsk_port::XskPort;
+
+pub use self::again::{Binding, Bound, PreparedPort};
 
 /// The mode in which the sockets are bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +47,7 @@ pub struct Builder {
 #[derive(Clone, Debug)]
 struct Queue {
     interface: String,
-    ifindex: u32,
-    queue: u32,
+    id: QueueId,
 }
 
 /// The open ports, in the order of the added queues.
@@ -206,7 +209,8 @@ impl Builder {
     /// Adds a queue. The name is used in messages only, except that `open_by_xsk_rs` (feature
     /// `xsk-rs`) selects the interface by it.
     pub fn queue(mut self, interface: &str, ifindex: u32, queue: u32) -> Self {
-        self.queues.push(Queue { interface: interface.to_owned(), ifindex, queue });
+        let id = QueueId { ifindex, queue };
+        self.queues.push(Queue { interface: interface.to_owned(), id });
         self
     }
 
@@ -252,7 +256,7 @@ impl Builder {
 
     fn open_all(&self, mode: u16) -> Result<OpenPorts, OpenError> {
         let (umem, mut pool) = Umem::new(&self.umem)?;
-        let sizes = self.ring_sizes();
+        let sizes = ring_sizes(self.umem.frames, self.queues.len());
         let deadline = Instant::now() + self.bind_timeout;
         // The socket with which the UMEM is registered; the other sockets share it.
         let mut first_socket: Option<Socket> = None;
@@ -271,16 +275,15 @@ impl Builder {
             let kernel = Box::new(socket.clone());
             // Cannot fail: the UMEM is new, so all its slots are free.
             umem.region().claim(slot);
-            let mut port = XskPort::new(&umem, slot, kernel, rings, sizes.fill, self.busy_poll);
+            let mut port =
+                XskPort::new(&umem, slot, queue.id, kernel, rings, sizes.fill, self.busy_poll);
             port.refill(&mut pool);
 
             queue
                 .bind(&socket, mode, first_socket.as_ref(), deadline)
-                .map_err(|error| self.bind_error(queue, mode, error))?;
-            self.tune(&socket, queue, sizes);
-            let is_zero_copy = socket
-                .is_zero_copy()
-                .map_err(|error| queue.error("read the bind mode (XDP_OPTIONS)", error))?;
+                .map_err(|error| queue.bind_error(mode, self.bind_timeout, error))?;
+            queue.tune(&socket, sizes.tx, self.busy_poll);
+            let is_zero_copy = queue.is_zero_copy(&socket)?;
             if is_zero_copy {
                 port.set_zero_copy();
             }
@@ -289,61 +292,6 @@ impl Builder {
             first_socket.get_or_insert(socket);
         }
         Ok(OpenPorts { umem, pool, ports, zero_copy, fallback: None })
-    }
-
-    /// Sets the transmit budget and busy polling. A failure is logged and not fatal.
-    fn tune(&self, socket: &Socket, queue: &Queue, sizes: RingSizes) {
-        // Kernels before 6.17 lack this option (ENOPROTOOPT): they send 32 packets per wake-up, and
-        // the port repeats the wake-up.
-        let budget = TX_BUDGET_DESIRED.clamp(TX_BUDGET_DEFAULT, sizes.tx);
-        if let Err(error) = socket.set_tx_budget(budget) {
-            tracing::debug!(
-                interface = queue.interface, %error,
-                "cannot set XDP_MAX_TX_SKB_BUDGET; using the kernel's default"
-            );
-        }
-        if self.busy_poll
-            && let Err(error) = socket.set_busy_poll(BUSY_POLL_MICROS, BUSY_POLL_BUDGET)
-        {
-            tracing::warn!(
-                interface = queue.interface, queue = queue.queue, %error,
-                "cannot enable preferred busy polling"
-            );
-        }
-    }
-
-    /// Returns ring sizes with which at most half of a port's share of the frames is in its fill
-    /// ring. The other half is for frames in flight.
-    fn ring_sizes(&self) -> RingSizes {
-        let half_share = self.umem.frames / (2 * self.queues.len() as u32);
-        // Rounded down to a power of two.
-        let entries = 1u32.checked_shl(half_share.max(1).ilog2()).unwrap_or(1);
-        let fill = entries.clamp(MIN_RING, MAX_FILL_RING);
-        let tx = entries.clamp(MIN_RING, MAX_RING);
-        RingSizes { fill, completion: tx, rx: fill.min(MAX_RING), tx }
-    }
-
-    fn bind_error(&self, queue: &Queue, mode: u16, source: io::Error) -> OpenError {
-        let interface = queue.interface.clone();
-        match source.raw_os_error() {
-            Some(libc::EBUSY) => {
-                OpenError::Busy { interface, queue: queue.queue, waited: self.bind_timeout }
-            }
-            Some(libc::EPERM | libc::EACCES) => OpenError::Permission,
-            Some(libc::ENODEV) => {
-                queue.error("bind the socket, because the interface was removed", source)
-            }
-            // Drivers report missing zero-copy support as EOPNOTSUPP, EINVAL, ENOMEM, ENOSPC, or
-            // 524 (ENOTSUPP, which only the kernel's own headers define).
-            _ if mode == libc::XDP_ZEROCOPY => {
-                OpenError::NoZeroCopy { interface, queue: queue.queue, source }
-            }
-            Some(libc::EINVAL) => queue.error(
-                "bind the socket, possibly because the queue does not exist (see `ethtool -l`)",
-                source,
-            ),
-            _ => queue.error("bind the socket", source),
-        }
     }
 }
 
@@ -364,7 +312,7 @@ impl Queue {
             mode | libc::XDP_USE_NEED_WAKEUP
         };
         loop {
-            match socket.bind(self.ifindex, self.queue, flags, first_socket) {
+            match socket.bind(self.id, flags, first_socket) {
                 Err(error)
                     if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
                 {
@@ -376,7 +324,54 @@ impl Queue {
     }
 
     fn error(&self, call: &'static str, source: io::Error) -> OpenError {
-        OpenError::Call { interface: self.interface.clone(), queue: self.queue, call, source }
+        OpenError::Call { interface: self.interface.clone(), queue: self.id.queue, call, source }
+    }
+
+    /// Sets the transmit budget and busy polling. A failure is logged and not fatal.
+    fn tune(&self, socket: &Socket, tx_ring: u32, busy_poll: bool) {
+        // Kernels before 6.17 lack this option (ENOPROTOOPT): they send 32 packets per wake-up, and
+        // the port repeats the wake-up.
+        let budget = TX_BUDGET_DESIRED.clamp(TX_BUDGET_DEFAULT, tx_ring);
+        if let Err(error) = socket.set_tx_budget(budget) {
+            tracing::debug!(
+                interface = self.interface, %error,
+                "cannot set XDP_MAX_TX_SKB_BUDGET; using the kernel's default"
+            );
+        }
+        if busy_poll && let Err(error) = socket.set_busy_poll(BUSY_POLL_MICROS, BUSY_POLL_BUDGET) {
+            tracing::warn!(
+                interface = self.interface, queue = self.id.queue, %error,
+                "cannot enable preferred busy polling"
+            );
+        }
+    }
+
+    fn is_zero_copy(&self, socket: &Socket) -> Result<bool, OpenError> {
+        socket.is_zero_copy().map_err(|error| self.error("read the bind mode (XDP_OPTIONS)", error))
+    }
+
+    /// Returns the error for a bind that was retried for the time `waited`.
+    fn bind_error(&self, mode: u16, waited: Duration, source: io::Error) -> OpenError {
+        let (interface, queue) = (self.interface.clone(), self.id.queue);
+        match source.raw_os_error() {
+            Some(libc::EBUSY) => OpenError::Busy { interface, queue, waited },
+            Some(libc::EPERM | libc::EACCES) => OpenError::Permission,
+            Some(libc::ENODEV) => {
+                self.error("bind the socket, because the interface was removed", source)
+            }
+            // The socket that shares its UMEM is no longer bound.
+            Some(libc::EBADF) => {
+                self.error("bind the socket, because another interface was removed", source)
+            }
+            // Drivers report missing zero-copy support as EOPNOTSUPP, EINVAL, ENOMEM, ENOSPC, or
+            // 524 (ENOTSUPP, which only the kernel's own headers define).
+            _ if mode == libc::XDP_ZEROCOPY => OpenError::NoZeroCopy { interface, queue, source },
+            Some(libc::EINVAL) => self.error(
+                "bind the socket, possibly because the queue does not exist (see `ethtool -l`)",
+                source,
+            ),
+            _ => self.error("bind the socket", source),
+        }
     }
 
     fn socket_error(&self, source: io::Error) -> OpenError {
@@ -393,6 +388,17 @@ impl Queue {
             _ => self.error("register the UMEM (XDP_UMEM_REG)", source),
         }
     }
+}
+
+/// Returns ring sizes for one of a worker's queues, with which at most half of a port's share of the
+/// frames is in its fill ring. The other half is for frames in flight.
+fn ring_sizes(frames: u32, queues: usize) -> RingSizes {
+    let half_share = frames / (2 * queues.max(1) as u32);
+    // Rounded down to a power of two.
+    let entries = 1u32.checked_shl(half_share.max(1).ilog2()).unwrap_or(1);
+    let fill = entries.clamp(MIN_RING, MAX_FILL_RING);
+    let tx = entries.clamp(MIN_RING, MAX_RING);
+    RingSizes { fill, completion: tx, rx: fill.min(MAX_RING), tx }
 }
 
 /// Minimum entries of a ring: one batch.

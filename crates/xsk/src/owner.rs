@@ -151,22 +151,18 @@ impl Owners {
         counts
     }
 
-    /// Records all chunks of a closed port as `CLOSED`, and returns their number. Calls
-    /// `on_fill_chunk` for each chunk that was posted for reception; the closure may return the
-    /// chunk to the pool and record it as `POOL`.
-    pub(crate) fn close(&self, slot: PortSlot, mut on_fill_chunk: impl FnMut(u32)) -> usize {
-        let mut closed = 0;
-        for (chunk, owner) in self.0.iter().enumerate() {
-            let old = owner.get();
-            if old.belongs_to(slot) {
-                closed += 1;
-                owner.set(Owner::CLOSED);
-                if old == Owner::fill(slot) {
-                    on_fill_chunk(chunk as u32);
-                }
-            }
-        }
-        closed
+    /// Records all chunks of a closed port as `CLOSED`, and returns their number.
+    pub(crate) fn close(&self, slot: PortSlot) -> usize {
+        let of_port = self.0.iter().filter(|owner| owner.get().belongs_to(slot));
+        of_port.map(|owner| owner.set(Owner::CLOSED)).count()
+    }
+
+    /// Returns the chunks posted to the port's fill ring or TX ring, each with its owner.
+    pub(crate) fn chunks_of_port(&self, slot: PortSlot) -> impl Iterator<Item = (u32, Owner)> + '_ {
+        let owners = self.0.iter().enumerate();
+        owners
+            .map(|(chunk, owner)| (chunk as u32, owner.get()))
+            .filter(move |(_, owner)| owner.belongs_to(slot))
     }
 
     pub(crate) fn chunks_of(&self, owner: Owner) -> impl Iterator<Item = u32> + '_ {
@@ -206,9 +202,9 @@ mod tests {
         assert!(!hand_over(2, Owner::POOL, Owner::HELD), "handed over a chunk that does not exist");
         assert_eq!(owners.count(Owner::POOL), 2);
         assert!(hand_over(1, Owner::POOL, Owner::fill(slot)));
-        let mut fill_chunks = vec![];
-        owners.close(slot, |chunk| fill_chunks.push(chunk));
-        assert_eq!(fill_chunks, [1]);
+        assert_eq!(owners.chunks_of_port(slot).collect::<Vec<_>>(), [(1, Owner::fill(slot))]);
+        assert_eq!(owners.close(slot), 1);
+        assert_eq!((owners.count(Owner::CLOSED), owners.count(Owner::POOL)), (1, 1));
         assert_eq!(
             format!("{:?} {:?}", Owner::fill(slot), Owner::tx(slot)),
             "fill of port 5 tx of port 5"

@@ -9,11 +9,12 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
 use crate::abi::{Descriptor, XDP_MAX_TX_SKB_BUDGET};
-use crate::port::KernelCounters;
+use crate::counters::KernelCounters;
+use crate::kernel::{Kernel, Rings};
+use crate::queue_id::QueueId;
 use crate::region::Region;
 use crate::ring::{Consumer, Producer, RingLayout};
 use crate::sync::{AtomicU32, Entry, Plain};
-use crate::xsk_port::{Kernel, Rings};
 
 /// Ring sizes in entries; powers of two.
 #[derive(Clone, Copy, Debug)]
@@ -40,9 +41,14 @@ impl Socket {
         Ok(Self(Rc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
-    #[cfg(feature = "xsk-rs")]
+    /// Creates a handle of the socket behind another descriptor.
     pub(crate) fn from_fd(fd: BorrowedFd<'_>) -> io::Result<Self> {
         Ok(Self(Rc::new(fd.try_clone_to_owned()?)))
+    }
+
+    /// Returns another descriptor of the socket, which can be sent to another thread.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone()
     }
 
     /// Registers the UMEM with this socket. Other sockets share the UMEM when they bind.
@@ -133,8 +139,7 @@ impl Socket {
     /// `XDP_SHARED_UMEM`; they inherit the flags.
     pub(crate) fn bind(
         &self,
-        ifindex: u32,
-        queue: u32,
+        QueueId { ifindex, queue }: QueueId,
         flags: u16,
         shared: Option<&Socket>,
     ) -> io::Result<()> {
@@ -175,6 +180,15 @@ impl Socket {
         self.set(libc::SOL_SOCKET, libc::SO_BUSY_POLL_BUDGET, &budget)
     }
 
+    /// Makes the system call that makes the kernel send.
+    fn send_nothing(&self) -> io::Result<()> {
+        // SAFETY: no buffer is passed. Needs `unsafe`: foreign call.
+        let result = unsafe {
+            libc::sendto(self.0.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0)
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
     fn set<T>(&self, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
         // SAFETY: the value is readable for its size. Needs `unsafe`: foreign call.
         let result = unsafe {
@@ -212,17 +226,47 @@ impl Socket {
     }
 }
 
+/// The memory of a socket (`SK_MEMINFO_VARS` values, `include/uapi/linux/sock_diag.h`).
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct MemoryInfo([u32; 9]);
+
+// SAFETY: an array of integers. Needs `unsafe`: the compiler cannot check that.
+unsafe impl Plain for MemoryInfo {}
+
+/// `SK_MEMINFO_WMEM_ALLOC`: the size of the socket buffers that the socket has sent and that still
+/// exist.
+const WRITE_MEMORY: usize = 2;
+
+impl From<OwnedFd> for Socket {
+    fn from(fd: OwnedFd) -> Self {
+        Self(Rc::new(fd))
+    }
+}
+
 impl Kernel for Socket {
     fn stops_writing_on_drop(&self) -> bool {
         false
     }
 
+    fn is_bound(&self) -> bool {
+        // Every call on an unbound socket fails with ENXIO. At most, this one makes the kernel send.
+        // (Before Linux 5.11, AF_XDP sockets had no `recvfrom`.)
+        !matches!(self.send_nothing(), Err(error) if error.raw_os_error() == Some(libc::ENXIO))
+    }
+
+    fn has_socket_buffers(&self) -> bool {
+        // If the memory cannot be read, assume the worst.
+        self.get::<MemoryInfo>(libc::SOL_SOCKET, libc::SO_MEMINFO)
+            .map_or(true, |(memory, _)| memory.0[WRITE_MEMORY] != 0)
+    }
+
+    fn another_descriptor(&self) -> Option<OwnedFd> {
+        self.duplicate().ok()
+    }
+
     fn wake_tx(&mut self) -> io::Result<()> {
-        // SAFETY: no buffer is passed. Needs `unsafe`: foreign call.
-        let result = unsafe {
-            libc::sendto(self.0.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0)
-        };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        self.send_nothing()
     }
 
     fn wake_rx(&mut self) -> io::Result<()> {
@@ -242,6 +286,10 @@ impl Kernel for Socket {
 
     fn fd(&self) -> Option<RawFd> {
         Some(self.0.as_raw_fd())
+    }
+
+    fn umem_socket(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
     }
 
     fn statistics(&self) -> KernelCounters {

@@ -1,48 +1,26 @@
 //! The AF_XDP port: four rings and the frames in them.
 
-use std::any::Any;
 use std::fmt;
-use std::io;
 use std::mem;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 
 use crate::abi::Descriptor;
 use crate::backoff::Backoff;
 use crate::batch::Batch;
 use crate::clock;
+use crate::counters::{Counters, KernelCounters, PortFrameCounts};
 use crate::frame::Frame;
+use crate::kernel::{Kernel, Rings};
+use crate::lease::SlotLease;
 use crate::owner::{Owner, PortSlot};
 use crate::pool::Pool;
-use crate::port::{Counters, KernelCounters, Port, PortFrameCounts};
+use crate::port::Port;
 use crate::prefetch::prefetch_for_write;
 use crate::queue::EgressQueue;
+use crate::queue_id::QueueId;
 use crate::region::Chunks;
-use crate::ring::{Consumer, Producer};
+use crate::remains::Remains;
 use crate::umem::Umem;
-
-/// What a port needs in addition to its rings; implemented by [`Socket`](crate::socket::Socket) and
-/// the fake kernel.
-pub(crate) trait Kernel {
-    fn wake_tx(&mut self) -> io::Result<()>;
-    fn wake_rx(&mut self) -> io::Result<()>;
-    /// Returns the socket's file descriptor; `None` for the fake kernel.
-    fn fd(&self) -> Option<RawFd>;
-    fn statistics(&self) -> KernelCounters;
-    /// Returns whether the kernel stops writing to frames posted for reception once this object is
-    /// dropped. A socket cannot guarantee that: it stays bound as long as, for example, a thread in
-    /// `poll` or a process being forked refers to its file.
-    fn stops_writing_on_drop(&self) -> bool;
-}
-
-/// The user-space ends of the four rings of a port.
-pub(crate) struct Rings {
-    pub(crate) fill: Producer<u64>,
-    pub(crate) completion: Consumer<u64>,
-    pub(crate) rx: Consumer<Descriptor>,
-    pub(crate) tx: Producer<Descriptor>,
-    /// The memory of the rings; declared last, so that it is dropped after the ends.
-    pub(crate) _memory: Box<dyn Any>,
-}
 
 /// An AF_XDP port: one queue of one interface. Created by a [`Builder`](crate::Builder) or a
 /// [`FakeKernel`](crate::fake_kernel::FakeKernel).
@@ -53,6 +31,8 @@ pub struct XskPort {
     rings: Rings,
     umem: Umem,
     slot: PortSlot,
+    /// The queue to which the socket is, or will be, bound.
+    queue: QueueId,
     /// Frames to keep posted for reception.
     fill_target: u32,
     /// Frames posted for reception and not yet received.
@@ -64,19 +44,21 @@ pub struct XskPort {
     busy_poll: bool,
     /// Whether the device accesses the frames directly.
     zero_copy: bool,
-    closed: bool,
     /// Whether frames were posted for reception since the last `needs_wakeup` on the fill ring (the
     /// check of the wake-up flag that has a fence).
     unannounced: bool,
     tx_backoff: Backoff,
     rx_backoff: Backoff,
     counters: Counters,
+    /// Dropped after `kernel` and `rings`.
+    lease: SlotLease,
 }
 
 impl XskPort {
     pub(crate) fn new(
         umem: &Umem,
         slot: PortSlot,
+        queue: QueueId,
         kernel: Box<dyn Kernel>,
         rings: Rings,
         fill_target: u32,
@@ -87,16 +69,17 @@ impl XskPort {
             rings,
             umem: umem.clone(),
             slot,
+            queue,
             fill_target,
             filled: 0,
             sending: 0,
             busy_poll,
             zero_copy: false,
-            closed: false,
             unannounced: false,
             tx_backoff: Backoff::default(),
             rx_backoff: Backoff::default(),
             counters: Counters::default(),
+            lease: SlotLease::of_claimed(umem, slot),
         }
     }
 
@@ -203,6 +186,17 @@ impl XskPort {
         } else {
             self.tx_backoff.extend();
         }
+    }
+
+    /// Ends the port. If `stops_writing`, no device or kernel code writes to the frames posted for
+    /// reception once the socket is closed: then closes it, and returns these frames to the pool.
+    pub(crate) fn close_with(self, stops_writing: bool, pool: &mut Pool) -> Remains {
+        let Self { lease, queue, kernel, rings, .. } = self;
+        let mut remains = Remains::of_port(lease, queue, kernel, rings);
+        if stops_writing {
+            remains.close_and_take_back_fill_frames(pool);
+        }
+        remains
     }
 
     /// Panics for a pool of another UMEM, whose chunk numbers mean other bytes.
@@ -330,6 +324,10 @@ impl Port for XskPort {
         self.kernel.fd()
     }
 
+    fn umem_socket(&self) -> Option<BorrowedFd<'_>> {
+        self.kernel.umem_socket()
+    }
+
     fn frame_counts(&self) -> PortFrameCounts {
         // `min` excludes invalid entries, which are not frames of this port.
         let rx = self.rings.rx.available().min(self.filled);
@@ -350,26 +348,19 @@ impl Port for XskPort {
         self.kernel.statistics()
     }
 
-    fn close(mut self: Box<Self>, pool: &mut Pool) -> usize {
+    fn stop_posting(&mut self) {
+        self.fill_target = 0;
+    }
+
+    fn is_bound(&self) -> bool {
+        self.kernel.is_bound()
+    }
+
+    fn close(mut self: Box<Self>, pool: &mut Pool) -> Remains {
         // Completed frames belong to user space again.
         self.reclaim(pool);
-        let (umem, slot) = (self.umem.clone(), self.slot);
-        let reuse_fill_frames = self.kernel.stops_writing_on_drop() && !self.zero_copy;
-        self.closed = true;
-        // Drop the kernel side first: the fake kernel then no longer writes to frames posted for
-        // reception. A device queue may still refer to frames posted for transmission, in copy mode
-        // too (`xsk_build_skb_zerocopy`).
-        drop(self);
-        let owners = &umem.region().owners;
-        let mut reused = 0;
-        let closed = owners.close(slot, |chunk| {
-            if reuse_fill_frames {
-                owners.set(chunk, Owner::POOL);
-                pool.push(chunk);
-                reused += 1;
-            }
-        });
-        closed - reused
+        let stops_writing = self.kernel.stops_writing_on_drop() && !self.zero_copy;
+        self.close_with(stops_writing, pool)
     }
 }
 
@@ -381,15 +372,5 @@ impl fmt::Debug for XskPort {
             .field("frame_counts", &self.frame_counts())
             .field("counters", counters)
             .finish()
-    }
-}
-
-impl Drop for XskPort {
-    fn drop(&mut self) {
-        let region = self.umem.region();
-        if !self.closed {
-            region.owners.close(self.slot, |_| ());
-        }
-        region.release(self.slot);
     }
 }

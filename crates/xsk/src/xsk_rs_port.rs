@@ -10,16 +10,19 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem as XskRsUme
 use crate::abi::{Descriptor, XDP_PACKET_HEADROOM};
 use crate::batch::Batch;
 use crate::clock;
+use crate::counters::{Counters, KernelCounters, PortFrameCounts};
 use crate::frame::Frame;
+use crate::kernel::Kernel;
 use crate::owner::{Owner, PortSlot};
 use crate::pool::Pool;
-use crate::port::{Counters, KernelCounters, Port, PortFrameCounts};
+use crate::port::Port;
 use crate::prefetch::prefetch_for_write;
 use crate::queue::EgressQueue;
+use crate::remains::Remains;
 use crate::socket::{RingSizes, Socket};
 use crate::sync::{Ordering, fence};
 use crate::umem::Umem;
-use crate::xsk_port::{Kernel, XskPort};
+use crate::xsk_port::XskPort;
 
 /// One queue of one interface, opened with `xsk-rs`. Created by
 /// [`Builder::open_by_xsk_rs`](crate::Builder::open_by_xsk_rs).
@@ -336,14 +339,14 @@ impl Port for XskRsPort {
         self.socket.statistics()
     }
 
-    fn close(mut self: Box<Self>, pool: &mut Pool) -> usize {
+    fn close(mut self: Box<Self>, pool: &mut Pool) -> Remains {
         self.reclaim(pool);
         let (umem, slot) = (self.umem.clone(), self.slot);
         self.closed = true;
         drop(self);
         // No frame is reused: the kernel may still write to posted frames, because libxdp's UMEM
         // keeps the first socket's file open for as long as our UMEM exists.
-        umem.region().owners.close(slot, |_| ())
+        Remains::unusable(umem.region().owners.close(slot))
     }
 }
 
@@ -362,7 +365,7 @@ impl Drop for XskRsPort {
     fn drop(&mut self) {
         let region = self.umem.region();
         if !self.closed {
-            region.owners.close(self.slot, |_| ());
+            region.owners.close(self.slot);
         }
         region.release(self.slot);
     }

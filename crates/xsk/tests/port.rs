@@ -232,7 +232,7 @@ fn port_panics_for_pool_or_queue_of_another_umem() {
         |mut port, pool, _| port.receive(&mut Batch::new(), pool),
         |mut port, pool, _| port.reclaim(pool),
         |mut port, _, queue| port.transmit(queue),
-        |port, pool, _| Box::new(port).close(pool),
+        |port, pool, _| Box::new(port).close(pool).frames(),
     ];
     for (index, call) in calls.into_iter().enumerate() {
         let (umem, mut pool) = umem(256);
@@ -359,7 +359,9 @@ fn closed_port_returns_fill_frames_but_not_tx_frames() {
     assert_eq!((closing.frame_counts().tx, closing.frame_counts().rx), (40, 10));
     // Only frames posted for reception are in the pool again: a device may still refer to the 40
     // frames posted for transmission.
-    assert_eq!(Box::new(closing).close(&mut pool), 40);
+    let remains = Box::new(closing).close(&mut pool);
+    assert_eq!((remains.frames(), umem.ownership().closed, umem.ownership().tx), (40, 0, 40));
+    drop(remains);
     assert_eq!((umem.ownership().closed, umem.ownership().tx), (40, 0));
     assert_eq!(pool.len() as u64 + 40 + other_port.frame_counts().total(), 1024);
     assert_eq!(
@@ -367,6 +369,40 @@ fn closed_port_returns_fill_frames_but_not_tx_frames() {
         Err(DeliveryError::FillRingEmpty),
         "the kernel wrote to a reclaimed frame"
     );
+}
+
+#[test]
+fn frames_of_closed_port_return_to_pool_with_later_proof_about_same_queue() {
+    let (umem, mut pool) = umem(1024);
+    let never_completes =
+        FakeKernelConfig { completion_delay: None, ..FakeKernelConfig::default() };
+    let (mut closing, _kernel) =
+        FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), never_completes);
+    let mut queue = EgressQueue::new(&umem, 64);
+    for number in 0..40 {
+        let (mut frame, bytes) = (pool.alloc().unwrap(), packet(number));
+        frame.append(bytes.len()).unwrap().copy_from_slice(&bytes);
+        queue.push(frame).unwrap();
+    }
+    closing.transmit(&mut queue);
+    let too_early = FakeKernel::release(0);
+    let remains = Box::new(closing).close(&mut pool);
+    let remains = remains.take_back(&too_early, &mut pool).unwrap_err();
+    let remains = remains.take_back(&FakeKernel::release(1), &mut pool).unwrap_err();
+    assert_eq!((remains.frames(), pool.len(), umem.ownership().tx), (40, 1024 - 40, 40));
+    assert_eq!(remains.take_back(&FakeKernel::release(0), &mut pool).unwrap(), 40);
+    assert_eq!((pool.len(), umem.ownership().pool), (1024, 1024));
+    // The slot is free again.
+    FakeKernel::port(&umem, &mut pool, 0);
+}
+
+#[test]
+fn port_is_bound_until_its_interface_vanishes() {
+    let (umem, mut pool) = umem(256);
+    let (port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
+    assert!(port.is_bound());
+    kernel.vanish();
+    assert!(!port.is_bound());
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Attachment of a port to its interface.
 
+use std::fs;
 use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
 
 use xdpfwd_packet::{PacketSocket, SocketConfig};
@@ -28,6 +30,8 @@ pub(crate) enum Attachment {
 pub(crate) struct LinkedProgram {
     /// `None` after [`Attachment::detach`].
     link: Option<XdpLink>,
+    /// The kernel's number of the attached program; `None` if it could not be read.
+    program_id: Option<u32>,
     mode: AttachMode,
     program: XdpProgram,
 }
@@ -46,13 +50,7 @@ impl Attachment {
         frame_size: u32,
     ) -> Result<(Self, Option<io::Error>), StartError> {
         if !port.io.uses_xdp() {
-            let rings = (port.io == Io::PacketMmap).then_some(frame_size);
-            let config = SocketConfig { qdisc: port.qdisc, rings };
-            let sockets =
-                PacketSocket::open_queues(interface.index, port.queues, &config).map_err(
-                    |source| StartError::Packet { interface: interface.name.clone(), source },
-                )?;
-            return Ok((Self::Packet(sockets), None));
+            return Ok((Self::Packet(open_packet_sockets(port, interface, frame_size)?), None));
         }
         let program = XdpProgram::load(port.queues, &port.keep, image)?;
         let attach = |mode| program.attach(interface.index, mode);
@@ -67,10 +65,9 @@ impl Attachment {
             },
         };
         let link = link.map_err(|error| attach_error(interface, mode, error))?;
-        Ok((
-            Self::Xdp(Box::new(LinkedProgram { link: Some(link), mode: attach_mode, program })),
-            fallback,
-        ))
+        let program_id = attached_to(&link).map(|(_, id)| id);
+        let linked = LinkedProgram { link: Some(link), program_id, mode: attach_mode, program };
+        Ok((Self::Xdp(Box::new(linked)), fallback))
     }
 
     pub(crate) fn mode(&self) -> Option<AttachMode> {
@@ -180,21 +177,80 @@ impl Attachment {
         }
     }
 
-    /// Attaches `successor` in place of the program, and returns that program. Does nothing if no
-    /// program is attached.
+    /// Attaches `successor` in place of the program, and returns that program. If no program is
+    /// attached because the port is down, `successor` is attached when the port is up again.
     pub(crate) fn replace(&mut self, successor: LoadedObject) -> io::Result<Option<LoadedObject>> {
         let Self::Xdp(linked) = self else { return Ok(None) };
-        let Some(link) = &linked.link else { return Ok(None) };
-        successor.attach_in_place(link)?;
+        if let Some(link) = &linked.link {
+            successor.attach_in_place(link)?;
+            linked.program_id = attached_to(link).map(|(_, id)| id);
+        }
         Ok(Some(linked.program.set_current(successor)))
     }
 
-    /// Detaches the XDP program, which stays loaded. Its maps stay readable.
-    pub(crate) fn detach(&mut self) {
-        if let Self::Xdp(linked) = self {
-            linked.link = None;
+    /// Returns what another program has done to the attached XDP program, if anything.
+    pub(crate) fn interference(&self) -> Option<&'static str> {
+        let Self::Xdp(linked) = self else { return None };
+        let (interface, id) = attached_to(linked.link.as_ref()?)?;
+        match linked.program_id {
+            _ if interface == 0 => Some("another program has detached the XDP program"),
+            Some(own) if own != id => Some("another program has replaced the XDP program"),
+            _ => None,
         }
     }
+
+    /// Detaches the XDP program, which stays loaded, or closes the packet sockets that no worker
+    /// uses. The maps of the program stay readable.
+    pub(crate) fn detach(&mut self) {
+        match self {
+            Self::Xdp(linked) => linked.link = None,
+            Self::Packet(sockets) => sockets.clear(),
+        }
+    }
+
+    /// Attaches the XDP program to an interface in the same mode as before, or opens new packet
+    /// sockets. Receives no packets yet. Call [`detach`](Self::detach) first.
+    pub(crate) fn attach_again(
+        &mut self,
+        port: &PortPlan,
+        interface: &Interface,
+        mode: Mode,
+        frame_size: u32,
+    ) -> Result<(), StartError> {
+        match self {
+            Self::Xdp(linked) => {
+                let link = linked.program.attach(interface.index, linked.mode);
+                let link = link.map_err(|error| attach_error(interface, mode, error))?;
+                linked.program_id = attached_to(&link).map(|(_, id)| id);
+                linked.link = Some(link);
+            }
+            Self::Packet(sockets) => *sockets = open_packet_sockets(port, interface, frame_size)?,
+        }
+        Ok(())
+    }
+}
+
+/// Returns the index of the interface to which a link attaches its program (0 for none), and the
+/// number of the program; `None` if /proc does not show them.
+fn attached_to(link: &XdpLink) -> Option<(u32, u32)> {
+    let path = format!("/proc/self/fdinfo/{}", link.as_fd().as_raw_fd());
+    let text = fs::read_to_string(path).ok()?;
+    let field = |name: &str| {
+        let values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        values.map(str::trim).next()?.parse().ok()
+    };
+    Some((field("ifindex")?, field("prog_id")?))
+}
+
+fn open_packet_sockets(
+    port: &PortPlan,
+    interface: &Interface,
+    frame_size: u32,
+) -> Result<Vec<PacketSocket>, StartError> {
+    let rings = (port.io == Io::PacketMmap).then_some(frame_size);
+    let config = SocketConfig { qdisc: port.qdisc, rings };
+    PacketSocket::open_queues(interface.index, port.queues, &config)
+        .map_err(|source| StartError::Packet { interface: interface.name.clone(), source })
 }
 
 fn attach_error(interface: &Interface, mode: Mode, source: io::Error) -> StartError {
@@ -239,7 +295,8 @@ mod tests {
     use crate::attach::native::{EINVAL, ENOSPC, ERANGE};
 
     fn error_text(errno: i32, mode: Mode) -> String {
-        let interface = Interface { name: "none-such0".into(), index: 0 };
+        let interface =
+            Interface { name: "none-such0".into(), link_name: "none-such0".into(), index: 0 };
         attach_error(&interface, mode, io::Error::from_raw_os_error(errno)).to_string()
     }
 

@@ -96,7 +96,13 @@ fn interfaces_above(interface: &Interface) -> io::Result<Vec<Interface>> {
     let is_above =
         |link: &&Link| link.lower == Some(interface.index) || controller == Some(link.index);
     let above = links.iter().filter(is_above);
-    Ok(above.map(|link| Interface { name: link.name.clone(), index: link.index }).collect())
+    Ok(above
+        .map(|link| Interface {
+            name: link.name.clone(),
+            link_name: link.name.clone(),
+            index: link.index,
+        })
+        .collect())
 }
 
 fn describe_program(interface: Interface, id: u32, mode: &'static str) -> AttachedProgram {

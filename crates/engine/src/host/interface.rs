@@ -10,7 +10,10 @@ use crate::host::link::Link;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Interface {
+    /// The configured name, which may be an alternative name.
     pub(crate) name: String,
+    /// The name by which the interface was last seen.
+    pub(crate) link_name: String,
     pub(crate) index: u32,
 }
 
@@ -33,21 +36,17 @@ impl Interface {
     /// Finds an interface. The error names `port`.
     pub(crate) fn find(port: &str, name: &str) -> Result<Self, NoInterface> {
         match if_nametoindex(name) {
-            Ok(index) => Ok(Self { name: name.to_owned(), index }),
+            Ok(index) => {
+                let link = Link::read(index).ok();
+                let link_name = link.map_or_else(|| name.to_owned(), |link| link.name);
+                Ok(Self { name: name.to_owned(), link_name, index })
+            }
             Err(_) => Err(NoInterface {
                 port: port.to_owned(),
                 interface: name.to_owned(),
                 present: interface_names(),
             }),
         }
-    }
-
-    /// Returns whether the interface still exists. Returns true if this cannot be determined.
-    pub(crate) fn exists(&self) -> bool {
-        // Search for the index: the name may have changed, but sockets and the XDP program are
-        // bound to the index. (`if_indextoname` of nix returns an empty name for a missing index.)
-        if_nameindex()
-            .map_or(true, |all| all.iter().any(|interface| interface.index() == self.index))
     }
 }
 
@@ -60,6 +59,7 @@ fn interface_names() -> String {
 /// Deferred interrupts of an interface, for preferred busy polling: sysfs files and their previous
 /// NAPI settings, which are restored on drop.
 /// <https://docs.kernel.org/networking/napi.html#irq-mitigation>
+#[derive(Debug)]
 pub(crate) struct DeferredInterrupts(Vec<(PathBuf, String)>);
 
 impl DeferredInterrupts {
@@ -77,6 +77,16 @@ impl DeferredInterrupts {
             previous.0.push((path, old.trim().to_owned()));
         }
         Ok(previous)
+    }
+}
+
+impl DeferredInterrupts {
+    /// Restores the settings, or forgets them if the interface does not exist: another may have its
+    /// name.
+    pub(crate) fn end(mut self, exists: bool) {
+        if !exists {
+            self.0.clear();
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use xdpfwd_packet::Promiscuous;
-use xdpfwd_pipeline::{Remote, WorkerReport};
+use xdpfwd_pipeline::{PortId, Ports, Remote, Worker, WorkerReport};
 use xdpfwd_xsk::clock;
 
 use crate::attach::attachment::Attachment;
@@ -17,9 +17,10 @@ use crate::host::interface::{DeferredInterrupts, Interface};
 use crate::host::link::Link;
 use crate::plan::{self, PathPlan, Plan, PortPlan};
 use crate::run::carry::{CarriedCounters, ReplacedStages};
+use crate::run::health::{PortHealth, RecoveryState};
 use crate::run::inspect::{self, Inspection, Listing, RowCounters};
 use crate::run::kernel_ledger::{KernelLedger, KernelLedgerReport, Traffic};
-use crate::run::report::{Fallback, PortMode, Report, WorkerReply};
+use crate::run::report::{Fallback, PortMode, PortState, Report, WorkerReply};
 use crate::run::thread::{PlannedChain, WorkerStatus};
 
 /// Timeout for a worker's reply, which it sends between two batches.
@@ -53,9 +54,14 @@ pub struct DataPlane {
     /// The channel for row counters of stages that workers have replaced.
     pub(super) replaced: (mpsc::Sender<ReplacedStages>, mpsc::Receiver<ReplacedStages>),
     /// Dropping it restores the previous interrupt settings.
-    pub(super) _interrupts: Vec<DeferredInterrupts>,
+    pub(super) interrupts: Vec<(PortId, DeferredInterrupts)>,
     /// Dropping it disables promiscuous mode.
-    pub(super) promiscuous: Vec<Promiscuous>,
+    pub(super) promiscuous: Vec<(PortId, Promiscuous)>,
+    /// The outages of each port.
+    pub(super) health: Vec<PortHealth>,
+    pub(super) recovery: RecoveryState,
+    /// The ports as the stages know them.
+    pub(super) stage_ports: Ports,
 }
 
 pub(super) struct RunningWorker {
@@ -92,13 +98,6 @@ impl DataPlane {
             worker,
             panic: self.workers[worker].status.panic().map(str::to_owned),
         })
-    }
-
-    /// Returns the first port whose interface no longer exists, if any. Its sockets receive no more
-    /// packets.
-    pub fn lost_port(&self) -> Option<&PortPlan> {
-        let index = self.interfaces.iter().position(|interface| !interface.exists())?;
-        self.plan.ports.get(index)
     }
 
     /// Passes this host's current addresses to the XDP programs. Call this on
@@ -216,6 +215,28 @@ impl DataPlane {
             .for_each(|stage| stage.maintain());
     }
 
+    /// Runs a closure on every worker, between two batches, and returns the results in the order of
+    /// the workers. The result is `None` for a worker that has ended, or has not replied within
+    /// [`REPLY_TIMEOUT`], which is the time limit for all of them; it may run the closure later.
+    pub(super) fn ask_workers<R: Send + 'static>(
+        &self,
+        run: impl Fn(&mut Worker<PlannedChain>) -> R + Send + Sync + 'static,
+    ) -> Vec<Option<R>> {
+        let run = Arc::new(run);
+        // Send the closure to all workers before waiting, so that they run it in parallel.
+        let send = |running: &RunningWorker| {
+            let (reply, replies) = mpsc::sync_channel(1);
+            let run = Arc::clone(&run);
+            // If the worker has ended, receiving fails.
+            let _ = running.remote.send(move |worker| drop(reply.send(run(worker))));
+            replies
+        };
+        let replies: Vec<_> = self.workers.iter().map(send).collect();
+        let deadline = Instant::now() + REPLY_TIMEOUT;
+        let remaining = || deadline.saturating_duration_since(Instant::now());
+        replies.iter().map(|reply| reply.recv_timeout(remaining()).ok()).collect()
+    }
+
     /// Enables or disables the cycle ledger of all workers.
     pub fn switch_ledger(&self, on: bool) {
         for worker in &self.workers {
@@ -249,8 +270,16 @@ impl DataPlane {
             self.fallback.clone(),
             failure,
         );
-        for (port, interface) in report.ports.iter_mut().zip(&self.interfaces) {
+        for ((port, interface), health) in
+            report.ports.iter_mut().zip(&self.interfaces).zip(&self.health)
+        {
             port.link = Link::read(interface.index).ok().map(|link| link.state);
+            port.losses = health.losses;
+            port.down_seconds = (health.down().as_secs_f64() * 1e6).round() / 1e6;
+            if let Some(outage) = &health.outage {
+                port.state = PortState::Down;
+                port.down_reason = Some(outage.reason.clone());
+            }
         }
         let plans = iter::once(&self.plan).chain(&self.unreleased);
         Report {
@@ -347,7 +376,7 @@ impl RunningWorker {
     /// Makes the worker transmit its packets, then send its report and row counters.
     fn drain(&self) -> mpsc::Receiver<(WorkerReport, RowCounters)> {
         let (reply, replies) = mpsc::sync_channel(1);
-        let drain = move |worker: &mut xdpfwd_pipeline::Worker<PlannedChain>| {
+        let drain = move |worker: &mut Worker<PlannedChain>| {
             worker.drain(DRAIN_TIMEOUT);
             drop(reply.send((worker.report(), worker.row_counters())));
         };

@@ -1,13 +1,11 @@
 //! A handle to a running data plane.
 
-use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use xdpfwd_pipeline::{NamedStage, Stage, Worker};
 
 use crate::run::control::{Control, Requests};
-use crate::run::data_plane::{DataPlane, REPLY_TIMEOUT, RunningWorker};
+use crate::run::data_plane::{DataPlane, REPLY_TIMEOUT};
 use crate::run::inspect::Inspection;
 use crate::run::report::Report;
 
@@ -57,24 +55,9 @@ impl Handle {
         &self,
         run: impl Fn(&mut Worker<Vec<NamedStage>>) -> R + Send + Sync + 'static,
     ) -> Result<Vec<R>, HandleError> {
-        let run = Arc::new(run);
-        self.with(|data_plane| {
-            // Send the closure to all workers before waiting, so that they run it in parallel.
-            let send = |running: &RunningWorker| {
-                let (reply, replies) = mpsc::sync_channel(1);
-                let run = Arc::clone(&run);
-                // If the worker has ended, receiving fails.
-                let _ = running.remote.send(move |worker| drop(reply.send(run(worker))));
-                replies
-            };
-            let replies: Vec<_> = data_plane.workers.iter().map(send).collect();
-            let deadline = Instant::now() + REPLY_TIMEOUT;
-            let results = replies.iter().enumerate().map(|(worker, reply)| {
-                let remaining = deadline.saturating_duration_since(Instant::now());
-                reply.recv_timeout(remaining).map_err(|_| HandleError::NoReply(worker))
-            });
-            results.collect()
-        })?
+        let replies = self.with(|data_plane| data_plane.ask_workers(run))?;
+        let replies = replies.into_iter().enumerate();
+        replies.map(|(worker, reply)| reply.ok_or(HandleError::NoReply(worker))).collect()
     }
 
     /// Calls a closure with each stage of type `S`, and its name, in every worker, between two

@@ -128,6 +128,7 @@ impl DataPlane {
     fn exchange_stages(&mut self, plan: &mut Plan) -> Result<Vec<String>, ReloadError> {
         let successors = self.load_successors(plan)?;
         let ports = ports_for_stages(plan);
+        let stage_ports = ports.clone();
         let plan = Arc::new(plan.clone());
         // All workers build their new stages before any worker uses them, so a failure to build
         // changes nothing.
@@ -195,6 +196,7 @@ impl DataPlane {
         };
         let removal = removal.map(|programs| predecessors.extend(programs));
         self.plan = plan;
+        self.stage_ports = stage_ports;
         self.carry_from_programs(&old_plan, predecessors);
         self.carry_from_stages();
         self.carried.retain(&self.plan);
@@ -238,6 +240,7 @@ impl Plan {
             ("`idle`", self.idle == other.idle),
             ("`ledger`", self.ledger == other.ledger),
             ("`kernel_ledger`", self.kernel_ledger == other.kernel_ledger),
+            ("`on_port_loss`", self.on_port_loss == other.on_port_loss),
             ("`control`", self.control == other.control),
             ("`[umem]`", umem(self) == umem(other)),
             ("a `[[port]]`", self.ports == other.ports),

@@ -89,6 +89,14 @@ pub struct PortReport {
     /// The operational state of the interface (RFC 2863): `up`, `down`, `lowerlayerdown`, …; `None`
     /// if it cannot be read.
     pub link: Option<String>,
+    /// Whether the port forwards, or has lost its interface and waits for it.
+    pub state: PortState,
+    /// Why the port is down; `None` if it is up.
+    pub down_reason: Option<String>,
+    /// How often the port has lost its interface.
+    pub losses: u64,
+    /// For how long the port was down, in total.
+    pub down_seconds: f64,
     /// Packets received by user space.
     pub rx_packets: u64,
     /// Received bytes, without FCS.
@@ -129,6 +137,16 @@ pub struct PortKernelReport {
     pub tx_invalid: u64,
     /// Times that the kernel found a TX ring empty. Not a loss.
     pub tx_ring_empty: u64,
+}
+
+/// Whether a port forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortState {
+    /// The port has sockets on its interface, which may have no carrier.
+    Up,
+    /// The port has lost its interface, and waits for it.
+    Down,
 }
 
 /// The mode in use on a port.
@@ -245,6 +263,9 @@ pub struct KernelReport {
     /// Packets in `tx_packets` that interfaces then dropped (no carrier or full queue). A lower
     /// bound: known only in copy mode.
     pub tx_dropped: u64,
+    /// Packets in `tx_packets` that the kernel had not reported as sent when their port was lost.
+    /// Some of them may have been sent.
+    pub tx_lost: u64,
     /// Packets copied before transmission, because a stage added or removed bytes at the front
     /// (only with `io = "xsk-rs"`).
     pub tx_copied: u64,
@@ -280,6 +301,10 @@ impl Report {
             queues: port.queues,
             mode,
             link: None,
+            state: PortState::Up,
+            down_reason: None,
+            losses: 0,
+            down_seconds: 0.0,
             rx_packets: counters.rx_packets,
             rx_bytes: counters.rx_bytes,
             tx_packets: counters.tx_packets,
@@ -314,6 +339,7 @@ impl Report {
                 waits: sums.waits,
                 tx_retries: total.tx_retries,
                 tx_dropped: total.tx_dropped,
+                tx_lost: total.tx_lost,
                 tx_copied: total.tx_copied,
                 invalid_descriptors: total.invalid_descriptors,
                 sockets: kernel.into(),
@@ -330,7 +356,12 @@ impl Report {
     pub fn not_started(plan: &Plan) -> Self {
         let ports = plan.ports.len();
         let (xdp, modes) = (vec![XdpCounters::default(); ports], vec![PortMode::None; ports]);
-        Self::new(plan, Duration::ZERO, [].into_iter(), &xdp, &modes, None, None)
+        let mut report = Self::new(plan, Duration::ZERO, [].into_iter(), &xdp, &modes, None, None);
+        for port in &mut report.ports {
+            port.state = PortState::Down;
+            port.down_reason = Some("xdpfwd was not started".to_owned());
+        }
+        report
     }
 
     pub(crate) fn with_tables(mut self, tables: Vec<ListedTable>) -> Self {

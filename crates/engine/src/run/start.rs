@@ -19,6 +19,7 @@ use crate::run::carry::CarriedCounters;
 use crate::run::control::Control;
 use crate::run::data_plane::{DataPlane, RunningWorker};
 use crate::run::descriptors::raise_limit;
+use crate::run::health::{PortHealth, RecoveryState};
 use crate::run::kernel_ledger::{KernelLedger, find_cores};
 use crate::run::report::{Fallback, PortMode};
 use crate::run::thread::{self, ReadyWorker, Setup, WorkerStatus, queues_of};
@@ -154,8 +155,11 @@ impl DataPlane {
             unreleased: Vec::new(),
             faults_of_released: Vec::new(),
             replaced: mpsc::channel(),
-            _interrupts: interrupts,
+            interrupts,
             promiscuous: Vec::new(),
+            health: plan.ports.iter().map(|_| PortHealth::default()).collect(),
+            recovery: RecoveryState::default(),
+            stage_ports: thread::ports_for_stages(&plan),
         };
         data_plane.update_host_addresses();
         if deliver {
@@ -173,7 +177,6 @@ impl DataPlane {
         deliver: bool,
     ) -> Result<(), StartError> {
         let mut starting_workers = Vec::with_capacity(self.plan.workers.len());
-        let port_infos = thread::ports_for_stages(&self.plan);
         let mut result = Ok(());
         for worker in 0..self.plan.workers.len() {
             let sockets =
@@ -188,7 +191,7 @@ impl DataPlane {
                 worker,
                 bind,
                 interface_indexes: interface_indexes.to_vec(),
-                port_infos: port_infos.clone(),
+                port_infos: self.stage_ports.clone(),
                 sockets,
             };
             match StartingWorker::spawn(setup, control) {
@@ -276,7 +279,7 @@ impl DataPlane {
             if port.promiscuous && self.plan.paths.iter().any(|path| path.from == id) {
                 let promiscuous = Promiscuous::enable(interface.index)
                     .map_err(|source| StartError::promiscuous_failed(&interface.name, source))?;
-                self.promiscuous.push(promiscuous);
+                self.promiscuous.push((id, promiscuous));
             }
         }
         Ok(())
@@ -346,27 +349,35 @@ fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartEr
 /// Rejects a plan whose rules compare VLAN tags that an interface loses. Warns if only the tags of
 /// some senders are lost.
 fn check_vlan_tags(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
-    for ((id, port), interface) in plan.numbered_ports().zip(interfaces) {
-        if !plan.needs_vlan_tags(id) {
-            continue;
-        }
-        let interface_name = interface.name.clone();
-        match VlanTagLoss::find(&interface.name, interface.index) {
-            Ok(None) => {}
-            Ok(Some(loss)) if loss.depends_on_sender => tracing::warn!(
-                port = port.name,
-                "{interface_name}: rules compare VLAN tags, but {}; {}",
-                loss.cause,
-                loss.fix
-            ),
-            Ok(Some(loss)) => return Err(StartError::VlanTags { interface: interface_name, loss }),
-            Err(error) => tracing::warn!(
-                port = port.name,
-                %error,
-                "cannot check whether {interface_name} removes VLAN tags, which rules compare; run \
-                 `ethtool -K {interface_name} rxvlan off rx-vlan-stag-hw-parse off`"
-            ),
-        }
+    let mut ports = plan.numbered_ports().zip(interfaces);
+    ports.try_for_each(|((id, _), interface)| check_vlan_tags_of(plan, id, interface))
+}
+
+/// The same for one port.
+pub(crate) fn check_vlan_tags_of(
+    plan: &Plan,
+    id: PortId,
+    interface: &Interface,
+) -> Result<(), StartError> {
+    let Some(port) = plan.ports.get(usize::from(id.0)).filter(|_| plan.needs_vlan_tags(id)) else {
+        return Ok(());
+    };
+    let interface_name = interface.name.clone();
+    match VlanTagLoss::find(&interface.name, interface.index) {
+        Ok(None) => {}
+        Ok(Some(loss)) if loss.depends_on_sender => tracing::warn!(
+            port = port.name,
+            "{interface_name}: rules compare VLAN tags, but {}; {}",
+            loss.cause,
+            loss.fix
+        ),
+        Ok(Some(loss)) => return Err(StartError::VlanTags { interface: interface_name, loss }),
+        Err(error) => tracing::warn!(
+            port = port.name,
+            %error,
+            "cannot check whether {interface_name} removes VLAN tags, which rules compare; run \
+             `ethtool -K {interface_name} rxvlan off rx-vlan-stag-hw-parse off`"
+        ),
     }
     Ok(())
 }
@@ -421,7 +432,7 @@ fn wait_ready(
 }
 
 /// Defers the interrupts of ports that use XDP, because busy polling replaces them. Logs failures.
-fn defer_interrupts(plan: &Plan, interfaces: &[Interface]) -> Vec<DeferredInterrupts> {
+fn defer_interrupts(plan: &Plan, interfaces: &[Interface]) -> Vec<(PortId, DeferredInterrupts)> {
     let defer = |interface: &Interface| match DeferredInterrupts::enable(interface) {
         Ok(deferred) => Some(deferred),
         Err(error) => {
@@ -433,6 +444,7 @@ fn defer_interrupts(plan: &Plan, interfaces: &[Interface]) -> Vec<DeferredInterr
             None
         }
     };
-    let polled_ports = plan.ports.iter().zip(interfaces).filter(|(port, _)| port.io.uses_xdp());
-    polled_ports.filter_map(|(_, interface)| defer(interface)).collect()
+    let ports = plan.numbered_ports().zip(interfaces);
+    let polled_ports = ports.filter(|((_, port), _)| port.io.uses_xdp());
+    polled_ports.filter_map(|((id, _), interface)| Some((id, defer(interface)?))).collect()
 }

@@ -246,9 +246,9 @@ fn open_ports(setup: &Setup) -> Result<WorkerPorts, StartError> {
             Io::AfXdp | Io::XskRs => {
                 Ok(opened.by_ref().take(queues_of(worker, plan, port).count()).collect())
             }
-            Io::Packet => packet_ports(sockets, &umem, SinglePort::new),
-            Io::PacketMmsg => packet_ports(sockets, &umem, MmsgPort::new),
-            Io::PacketMmap => packet_ports(sockets, &umem, MmapPort::new),
+            Io::Packet | Io::PacketMmsg | Io::PacketMmap => {
+                open_packet_ports(port.io, sockets, &umem)
+            }
         };
         let queues = queues.map_err(|error| {
             let what = format!("{}: {error}", port.interface);
@@ -257,6 +257,20 @@ fn open_ports(setup: &Setup) -> Result<WorkerPorts, StartError> {
         ports.push(queues);
     }
     Ok(WorkerPorts { umem, pool, ports, zero_copy, fallback })
+}
+
+/// Creates a port of this kind for each packet socket; none for AF_XDP.
+pub(crate) fn open_packet_ports(
+    io: Io,
+    sockets: &[PacketSocket],
+    umem: &Umem,
+) -> Result<Vec<Box<dyn Port>>, PortError> {
+    match io {
+        Io::AfXdp | Io::XskRs => Ok(Vec::new()),
+        Io::Packet => packet_ports(sockets, umem, SinglePort::new),
+        Io::PacketMmsg => packet_ports(sockets, umem, MmsgPort::new),
+        Io::PacketMmap => packet_ports(sockets, umem, MmapPort::new),
+    }
 }
 
 /// Creates a port for each socket.

@@ -31,6 +31,7 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
     Plan {
         ledger: true,
         kernel_ledger: xdpfwd_engine::KernelLedgerMode::Off,
+        on_port_loss: xdpfwd_engine::PortLoss::Wait,
         mode: Mode::Auto,
         workers: vec![None; workers.into()],
         busy_poll: false,

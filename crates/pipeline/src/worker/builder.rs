@@ -169,6 +169,8 @@ impl<C: Chain> WorkerBuilder<C> {
                     queue,
                     queue_index,
                     path: path_from[usize::from(id.0)],
+                    is_down: false,
+                    earlier: Default::default(),
                 });
             }
         }
@@ -193,6 +195,9 @@ impl<C: Chain> WorkerBuilder<C> {
             last_tick: clock::cycles(),
             waits: 0,
             stored_chains: Vec::new(),
+            prepared: Vec::new(),
+            remains: Vec::new(),
+            ports_changed: false,
         })
     }
 }

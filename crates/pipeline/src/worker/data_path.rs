@@ -102,7 +102,7 @@ impl<C: Chain> Worker<C> {
     }
 
     /// Takes the received batch through parse, stages and enqueue.
-    fn forward(&mut self, path_index: usize, port_queue_index: usize) {
+    pub(super) fn forward(&mut self, path_index: usize, port_queue_index: usize) {
         let path = &mut self.paths[path_index];
         // Copied, so that the loop below can keep these fields in registers.
         let &PortQueue { id: ingress, queue, queue_index, .. } =

@@ -46,8 +46,13 @@ impl<C: Chain> Worker<C> {
         let mut budget = SpinBudget::new(clock::cycles());
         self.ledger.begin();
         loop {
-            if mailbox.has_mail() && !mailbox.run_commands(self) {
-                return;
+            if mailbox.has_mail() {
+                if !mailbox.run_commands(self) {
+                    return;
+                }
+                if std::mem::take(&mut self.ports_changed) {
+                    wait_set = WaitSet::new(self.descriptors().chain([mailbox.fd()]));
+                }
             }
             let received = self.poll_once();
             if received > 0 {

@@ -5,6 +5,7 @@ mod data_path;
 mod idle;
 mod mailbox;
 mod path;
+mod port_loss;
 mod report;
 mod shutdown;
 mod swap;
@@ -14,11 +15,12 @@ mod testing;
 use std::any::Any;
 use std::os::fd::RawFd;
 
-use xdpfwd_xsk::{Batch, Pool, Port, Umem};
+use xdpfwd_xsk::{Batch, Counters, KernelCounters, Pool, Port, PreparedPort, Remains, Umem};
 
 pub use self::builder::{BuildError, WorkerBuilder};
 pub use self::idle::{Idle, MAX_SPIN, SPIN_PER_PACKET};
 pub use self::mailbox::{Mailbox, Remote, Stopped, mailbox};
+pub use self::port_loss::OpenPortError;
 pub use self::swap::SwapResult;
 
 use self::path::Path;
@@ -66,6 +68,12 @@ pub struct Worker<C> {
     waits: u64,
     /// Stages of a reload, not yet swapped in, with their path's ingress port.
     stored_chains: Vec<(PortId, C)>,
+    /// Sockets for closed ports, not yet in use.
+    prepared: Vec<(PortId, Vec<PreparedPort>)>,
+    /// Frames of closed ports.
+    remains: Vec<Remains>,
+    /// Whether a port was closed or opened since the loop collected the descriptors to wait for.
+    ports_changed: bool,
 }
 
 /// One queue of one port.
@@ -78,6 +86,26 @@ struct PortQueue {
     queue_index: usize,
     /// Index of the path from this port. `None` if the port only transmits.
     path: Option<usize>,
+    /// Whether the port was closed and not opened again.
+    is_down: bool,
+    /// The counters of the sockets that were closed.
+    earlier: (Counters, KernelCounters),
+}
+
+impl PortQueue {
+    /// Returns the counters, including those of closed sockets.
+    fn counters(&self) -> Counters {
+        let mut counters = self.earlier.0;
+        counters += self.socket.counters();
+        counters
+    }
+
+    /// Returns the kernel's counters, including those of closed sockets.
+    fn kernel_counters(&self) -> KernelCounters {
+        let mut counters = self.earlier.1;
+        counters += self.socket.kernel_counters();
+        counters
+    }
 }
 
 impl<C: Chain> Worker<C> {
@@ -154,10 +182,9 @@ impl<C: Chain> Worker<C> {
         self.hold_quota_left < self.hold_quota
             || self.pool.is_empty()
             || self.has_unsent_frames()
-            || self
-                .port_queues
-                .iter()
-                .any(|port_queue| port_queue.path.is_some() && port_queue.socket.fd().is_none())
+            || self.port_queues.iter().any(|port_queue| {
+                port_queue.path.is_some() && !port_queue.is_down && port_queue.socket.fd().is_none()
+            })
     }
 
     /// Returns whether frames wait in egress queues or TX rings.

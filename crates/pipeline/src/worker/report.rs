@@ -12,11 +12,15 @@ impl<C: Chain> Worker<C> {
         for port_queue in &self.port_queues {
             at_ports += port_queue.socket.frame_counts();
         }
+        for prepared in self.prepared.iter().flat_map(|(_, prepared)| prepared) {
+            at_ports += prepared.frame_counts();
+        }
         FrameCounts::new(
             u64::from(self.umem.frames()),
             self.pool.len() as u64,
             u64::from(self.umem.held()),
             at_ports,
+            self.quarantined() as u64,
         )
     }
 
@@ -39,8 +43,8 @@ impl<C: Chain> Worker<C> {
         let queues = self.port_queues.iter().map(|port_queue| QueueReport {
             port: port_queue.id,
             queue: port_queue.queue,
-            counters: port_queue.socket.counters(),
-            kernel: port_queue.socket.kernel_counters(),
+            counters: port_queue.counters(),
+            kernel: port_queue.kernel_counters(),
             frame_counts: port_queue.socket.frame_counts(),
         });
         let queues: Vec<_> = queues.collect();
@@ -68,7 +72,7 @@ impl<C: Chain> Worker<C> {
 
     fn port_counters(&self) -> xdpfwd_xsk::Counters {
         let mut sum = xdpfwd_xsk::Counters::default();
-        self.port_queues.iter().for_each(|port_queue| sum += port_queue.socket.counters());
+        self.port_queues.iter().for_each(|port_queue| sum += port_queue.counters());
         sum
     }
 }

@@ -7,7 +7,8 @@ use xdpfwd_pipeline::Worker;
 use xdpfwd_testkit::wires::{LAN, WAN, assert_conserved, packet, umem_config};
 use xdpfwd_xsk::fake_kernel::FakeKernel;
 use xdpfwd_xsk::{
-    Batch, Counters, EgressQueue, KernelCounters, Pool, Port, PortFrameCounts, Umem, XskPort,
+    Batch, Counters, EgressQueue, KernelCounters, Pool, Port, PortFrameCounts, Remains, Umem,
+    XskPort,
 };
 
 /// A port to which a packet is delivered 20 ms after the first call of `receive`, as by a kernel
@@ -66,7 +67,7 @@ impl Port for DelayedPort {
         self.port.kernel_counters()
     }
 
-    fn close(self: Box<Self>, pool: &mut Pool) -> usize {
+    fn close(self: Box<Self>, pool: &mut Pool) -> Remains {
         Box::new(self.port).close(pool)
     }
 }

@@ -5,6 +5,7 @@ mod drain;
 mod forwarding;
 mod hold;
 mod panic;
+mod port_loss;
 mod random;
 mod swap;
 mod thread;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-use xdpfwd_engine::{Io, KeepRule, KernelLedgerMode, Mode, Qdisc};
+use xdpfwd_engine::{Io, KeepRule, KernelLedgerMode, Mode, PortLoss, Qdisc};
 use xdpfwd_pipeline::Idle;
 use xdpfwd_xsk::{HugePages, Umem};
 
@@ -38,6 +38,7 @@ pub(super) struct EngineTable {
     pub(super) idle: ParsedKey<Idle>,
     pub(super) ledger: ParsedKey<bool>,
     pub(super) kernel_ledger: ParsedKey<KernelLedgerMode>,
+    pub(super) on_port_loss: ParsedKey<PortLoss>,
     pub(super) control: ParsedKey<String>,
 }
 
@@ -86,6 +87,7 @@ const KERNEL_LEDGER: [(&str, KernelLedgerMode); 3] = [
     ("sampled", KernelLedgerMode::Sampled),
     ("exact", KernelLedgerMode::Exact),
 ];
+const PORT_LOSS: [(&str, PortLoss); 2] = [("wait", PortLoss::Wait), ("exit", PortLoss::Exit)];
 const HUGE_PAGES: [(&str, HugePages); 3] =
     [("auto", HugePages::Auto), ("on", HugePages::On), ("off", HugePages::Off)];
 const IO: [(&str, Io); 5] = [
@@ -163,6 +165,7 @@ impl EngineTable {
                 idle,
                 ledger: ParsedKey::Absent,
                 kernel_ledger: ParsedKey::Absent,
+                on_port_loss: ParsedKey::Absent,
                 control,
             };
         };
@@ -173,6 +176,7 @@ impl EngineTable {
             idle: table.choice("idle", &IDLE, findings),
             ledger: table.boolean("ledger", findings),
             kernel_ledger: table.choice("kernel_ledger", &KERNEL_LEDGER, findings),
+            on_port_loss: table.choice("on_port_loss", &PORT_LOSS, findings),
             control: table.text("control", &SOCKET_PATH, findings),
         };
         table.finish(findings);

@@ -141,9 +141,17 @@ fn answer(request: &Request, handle: &Handle, cli: &Run, app: &App) -> Value {
 }
 
 fn status(data_plane: &mut DataPlane, cli: &Run, app: &App) -> Value {
-    let Report { elapsed_seconds, workers, faults, .. } = data_plane.report();
-    let ports = data_plane.ports().iter().zip(data_plane.modes()).map(|(port, mode)| {
-        json!({ "name": port.name, "interface": port.interface, "io": port.io.name(), "queues": port.queues, "mode": mode.name() })
+    let Report { elapsed_seconds, workers, faults, ports, .. } = data_plane.report();
+    let ports = ports.into_iter().map(|port| {
+        json!({
+            "name": port.name,
+            "interface": port.interface,
+            "io": port.io,
+            "queues": port.queues,
+            "mode": port.mode,
+            "state": port.state,
+            "down_reason": port.down_reason,
+        })
     });
     let name =
         |id: PortId| data_plane.ports().get(usize::from(id.0)).map_or("?", |port| &*port.name);

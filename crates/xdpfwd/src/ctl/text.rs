@@ -155,11 +155,15 @@ pub(super) fn answer(command: Command, answer: &Value) -> String {
             for port in list(&answer["ports"]) {
                 let _ = writeln!(
                     text,
-                    "port {}: {}, {} queue(s), {}",
+                    "port {}: {}, {} queue(s), {}{}",
                     word(&port["name"]),
                     word(&port["interface"]),
                     port["queues"],
-                    word(&port["mode"])
+                    word(&port["mode"]),
+                    match &port["down_reason"] {
+                        Value::Null => String::new(),
+                        reason => format!(", down: {}", word(reason)),
+                    }
                 );
             }
             for path in list(&answer["paths"]) {
@@ -189,7 +193,7 @@ pub(super) fn answer(command: Command, answer: &Value) -> String {
             }
             // Print each kind of loss. The interval report prints only the sum of all kinds.
             let kernel = &answer["kernel"];
-            let lost = ["rx_ring_full", "fill_ring_empty", "rx_dropped", "tx_dropped"];
+            let lost = ["rx_ring_full", "fill_ring_empty", "rx_dropped", "tx_dropped", "tx_lost"];
             for name in lost.into_iter().filter(|name| number(&kernel[*name]) > 0) {
                 let _ = writeln!(text, "lost in the kernel as {name}: {}", kernel[name]);
             }

@@ -1,6 +1,6 @@
 //! The subject of a check: the plan of a configuration, or a default plan for interfaces.
 
-use xdpfwd_engine::{Io, Keep, KernelLedgerMode, Mode, PathPlan, Plan, PortPlan, Qdisc};
+use xdpfwd_engine::{Io, Keep, KernelLedgerMode, Mode, PathPlan, Plan, PortLoss, PortPlan, Qdisc};
 use xdpfwd_pipeline::{Idle, PortId};
 use xdpfwd_xsk::UmemConfig;
 
@@ -41,6 +41,7 @@ impl Subject {
             idle: Idle::Poll,
             ledger: true,
             kernel_ledger: KernelLedgerMode::Off,
+            on_port_loss: PortLoss::Wait,
             umem: UmemConfig::default(),
             ports: ports.collect(),
             paths: paths.collect(),

@@ -38,7 +38,9 @@ pub(super) fn alerts(model: &Model) -> Vec<Alert> {
         add(Severity::Bad, failure.clone());
     }
     for port in &snapshot.ports {
-        if let Some(state) = port.link.as_deref().filter(|state| is_down(state)) {
+        if let Some(reason) = &port.down_reason {
+            add(Severity::Bad, format!("port {} is down: {reason}", port.name));
+        } else if let Some(state) = port.link.as_deref().filter(|state| is_down(state)) {
             let (name, interface) = (&port.name, &port.interface);
             let check = format!("check the cable and `ip link show {interface}`");
             add(Severity::Bad, format!("link of {name} ({interface}) is {state}: {check}"));

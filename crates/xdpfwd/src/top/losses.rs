@@ -75,6 +75,7 @@ pub(super) fn counters(snapshot: &Snapshot) -> Vec<Loss> {
         }
     }
     losses.push(Loss::new("tx_dropped", Location::Kernel, snapshot.kernel.tx_dropped));
+    losses.push(Loss::new("tx_lost", Location::Kernel, snapshot.kernel.tx_lost));
     losses.push(Loss::new(
         "invalid_descriptors",
         Location::Kernel,

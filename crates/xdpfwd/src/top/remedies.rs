@@ -31,6 +31,8 @@ pub(super) fn remedy(counter: &str) -> (Concern, &'static str) {
             "dropped by an interface: no carrier, full device queue, or longer than the other end \
              accepts",
         ),
+        "port_down" => (Loss, "the egress port is down: ctl status shows the reason"),
+        "tx_lost" => (Loss, "in transmission when a port was closed"),
         "egress_full" => (Loss, "the egress port is slower than the traffic, down, or paused"),
         "no_room" => (Loss, "no headroom or tailroom: lower the MTU, or set frame_size = 4096"),
         "hold_quota" => (Loss, "stages hold too many frames: increase umem.frames"),

@@ -33,6 +33,8 @@ pub(super) struct Port {
     pub(super) interface: String,
     pub(super) mode: String,
     pub(super) link: Option<String>,
+    /// `None` while the port forwards.
+    pub(super) down_reason: Option<String>,
     pub(super) rx_packets: u64,
     pub(super) rx_bytes: u64,
     pub(super) tx_packets: u64,
@@ -59,6 +61,7 @@ pub(super) struct PortKernel {
 pub(super) struct Kernel {
     pub(super) syscalls: u64,
     pub(super) tx_dropped: u64,
+    pub(super) tx_lost: u64,
     pub(super) invalid_descriptors: u64,
 }
 
@@ -72,6 +75,7 @@ pub(super) struct Frames {
     pub(super) in_flight: u64,
     pub(super) tx: u64,
     pub(super) completion: u64,
+    pub(super) quarantined: u64,
     /// Can be negative: frames that have two owners.
     pub(super) leaked: i64,
 }

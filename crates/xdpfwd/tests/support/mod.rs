@@ -13,6 +13,7 @@
 pub mod cables;
 pub mod esp;
 pub mod examination; // runs of doctor
+pub mod hosts;
 pub mod iperf3;
 pub mod socket;
 pub mod tmux;

@@ -18,7 +18,7 @@ use xsk_rs::{
     CompQueue, FillQueue, FrameDesc, RxQueue, Socket as XskRsSocket, TxQueue, Umem as XskRsUmem,
 };
 
-use super::{Builder, OpenError, OpenPorts, Queue, raise_memlock};
+use super::{Builder, OpenError, OpenPorts, Queue, raise_memlock, ring_sizes};
 use crate::abi::XDP_PACKET_HEADROOM;
 use crate::config::{HUGE_PAGE_BYTES, HugePages, UmemError};
 use crate::owner::PortSlot;
@@ -39,7 +39,7 @@ impl Builder {
 
     fn open_all_by_xsk_rs(&self, mode: u16) -> Result<OpenPorts<XskRsPort>, OpenError> {
         raise_memlock();
-        let sizes = self.ring_sizes();
+        let sizes = ring_sizes(self.umem.frames, self.queues.len());
         let Memory { xsk_rs_umem, descriptors, umem, mut pool } = self.map_by_xsk_rs(sizes)?;
         let deadline = Instant::now() + self.bind_timeout;
         let mut ports = Vec::with_capacity(self.queues.len());
@@ -48,17 +48,15 @@ impl Builder {
             let slot = PortSlot::new(index).ok_or(OpenError::Queues(self.queues.len()))?;
             let (tx, rx, fill, completion) = queue
                 .bind_by_xsk_rs(&xsk_rs_umem, mode, sizes, deadline)
-                .map_err(|error| self.bind_error(queue, mode, error))?;
+                .map_err(|error| queue.bind_error(mode, self.bind_timeout, error))?;
             // SAFETY: the descriptor is open as long as the queues exist. Needs `unsafe`: a
             // descriptor number does not guarantee that.
             let fd = unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) };
             let socket = Socket::from_fd(fd)
                 .map_err(|error| queue.error("duplicate the socket's descriptor", error))?;
             // Set the same socket options as `open`, so that a benchmark compares only the rings.
-            self.tune(&socket, queue, sizes);
-            let is_zero_copy = socket
-                .is_zero_copy()
-                .map_err(|error| queue.error("read the bind mode (XDP_OPTIONS)", error))?;
+            queue.tune(&socket, sizes.tx, self.busy_poll);
+            let is_zero_copy = queue.is_zero_copy(&socket)?;
             zero_copy &= is_zero_copy;
             // Cannot fail: the UMEM is new, so all its slots are free.
             umem.region().claim(slot);
@@ -164,7 +162,7 @@ impl Queue {
         loop {
             // SAFETY: `new` may be called again for the same queue, as this loop does, only if libxdp
             // loads no XDP program, which the flag above ensures. Needs `unsafe`: xsk-rs does not check this.
-            match unsafe { XskRsSocket::new(config, umem, &interface, self.queue) } {
+            match unsafe { XskRsSocket::new(config, umem, &interface, self.id.queue) } {
                 Ok((tx, rx, Some((fill, completion)))) => return Ok((tx, rx, fill, completion)),
                 Ok((_, _, None)) => return Err(io::Error::other("the queue is configured twice")),
                 Err(error) => {

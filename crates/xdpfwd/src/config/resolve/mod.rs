@@ -11,7 +11,7 @@ mod workers;
 use std::ops::Range;
 use std::path::Path;
 
-use xdpfwd_engine::{KernelLedgerMode, Mode, Plan};
+use xdpfwd_engine::{KernelLedgerMode, Mode, Plan, PortLoss};
 use xdpfwd_pipeline::{Idle, PlanCx, Ports};
 
 use crate::registry::Registry;
@@ -89,6 +89,7 @@ pub(super) fn resolve(
         idle: engine.idle.or(Idle::default()).unwrap_or_default(),
         ledger: engine.ledger.or(true).unwrap_or(true),
         kernel_ledger: engine.kernel_ledger.or(KernelLedgerMode::Off).unwrap_or_default(),
+        on_port_loss: engine.on_port_loss.or(PortLoss::default()).unwrap_or_default(),
         umem: memory::resolve(&umem),
         ports: port_plans,
         paths,

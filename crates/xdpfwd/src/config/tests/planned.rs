@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use xdpfwd_engine::{Io, Keep, KernelLedgerMode, Mode, Plan, PortPlan, Qdisc};
+use xdpfwd_engine::{Io, Keep, KernelLedgerMode, Mode, Plan, PortLoss, PortPlan, Qdisc};
 use xdpfwd_pipeline::{Idle, PortId};
 use xdpfwd_xsk::HugePages;
 
@@ -12,9 +12,20 @@ use super::{MINIMAL, plan};
 fn missing_keys_have_defaults_in_plan() {
     let (plan, warnings) = plan(MINIMAL).unwrap();
     assert_eq!(warnings.to_string(), "");
-    let Plan { mode, workers, busy_poll, idle, ledger, kernel_ledger, umem, ports, paths, control } =
-        plan;
-    assert_eq!(kernel_ledger, KernelLedgerMode::Off);
+    let Plan {
+        mode,
+        workers,
+        busy_poll,
+        idle,
+        ledger,
+        kernel_ledger,
+        on_port_loss,
+        umem,
+        ports,
+        paths,
+        control,
+    } = plan;
+    assert_eq!((kernel_ledger, on_port_loss), (KernelLedgerMode::Off, PortLoss::Wait));
     assert_eq!(control, None);
     assert_eq!(
         (mode, workers, busy_poll, idle, ledger),
@@ -45,6 +56,7 @@ fn configured_values_are_in_plan() {
         idle = "spin"
         ledger = false
         kernel_ledger = "exact"
+        on_port_loss = "exit"
         control = "/run/xdpfwd/a.sock"
         [umem]
         frame_size = 0x1000
@@ -82,7 +94,7 @@ fn configured_values_are_in_plan() {
         (Mode::Skb, vec![Some(3), Some(1)], true)
     );
     assert!(!plan.ledger);
-    assert_eq!(plan.kernel_ledger, KernelLedgerMode::Exact);
+    assert_eq!((plan.kernel_ledger, plan.on_port_loss), (KernelLedgerMode::Exact, PortLoss::Exit));
     assert_eq!(plan.control, Some("/run/xdpfwd/a.sock".into()));
     assert_eq!((plan.idle, plan.umem.frame_size, plan.umem.frames), (Idle::Spin, 4096, 1024));
     assert_eq!(plan.umem.huge_pages, HugePages::Off);

@@ -43,15 +43,20 @@ pub(crate) fn buffers(model: &Model) -> Panel {
     }
 }
 
-fn owners(frames: &Frames) -> [(&'static str, u64, &'static str); 6] {
-    [
+fn owners(frames: &Frames) -> Vec<(&'static str, u64, &'static str)> {
+    let mut owners = vec![
         ("pool", frames.pool, "free"),
         ("fill", frames.fill, "posted for reception"),
         ("rx", frames.rx, "received, not processed"),
         ("in flight", frames.in_flight, "in egress queues and stages"),
         ("tx", frames.tx, "being sent"),
         ("completion", frames.completion, "sent, not reclaimed"),
-    ]
+    ];
+    // Only after the loss of a port.
+    if frames.quarantined > 0 {
+        owners.push(("quarantined", frames.quarantined, "of a lost port, perhaps still in use"));
+    }
+    owners
 }
 
 /// Returns the same in one line, without owners that have no frames.
