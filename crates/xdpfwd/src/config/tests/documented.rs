@@ -222,7 +222,7 @@ fn documented_defaults_equal_values_of_missing_keys() {
             }
         }
     }
-    assert_eq!(compared, 31, "documented default values");
+    assert_eq!(compared, 32, "documented default values");
 }
 
 const OPERATIONS: &str = include_str!("../../../../../docs/operations.md");
