@@ -149,8 +149,8 @@ fn table(runs: &[Run], arguments: &Arguments, transform: &str, backend: &str) ->
             stage (bench-esp: 1024).\nIn the lab, another core writes each packet before the stage \
             reads it; alone, the same core does. other core:\nalone, but the generator's core \
             writes 2048 packets (a full RX ring) before the stage reads them, and the stage's \
-            core reads other\nmemory and runs the kernel's network stack before each batch; a mean, as in the \
-            ledger.\n"
+            core reads other\nmemory and runs the kernel's network stack before each batch; \
+            a mean, as in the ledger.\n"
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use xdpfwd_stages::esp::key_file;
 use xdpfwd_stages::esp::state_file::StateFile;
 use xdpfwd_xsk::{
     Batch, Counters, EgressQueue, Frame, HugePages, KernelCounters, Pool, Port, PortFrameCounts,
-    Remains, Umem, UmemConfig,
+    Quarantine, Umem, UmemConfig,
 };
 
 use super::options::Backend;
@@ -115,9 +115,9 @@ impl StageBench {
     }
 
     /// Like [`Self::round`], but with caches as in the lab, and with the mean, as in the ledger.
-    /// Another core writes all packets before each pass, as a receiving core does; this thread moves
-    /// between the two cores. Before each batch, this core reads other memory and runs the kernel's
-    /// network stack, as in the transmit path.
+    /// Another core writes all packets before each pass, as a receiving core does; this thread
+    /// moves between the two cores. Before each batch, this core reads other memory and runs the
+    /// kernel's network stack, as in the transmit path.
     pub(crate) fn round_of_other_core(
         &mut self,
         passes: usize,
@@ -324,7 +324,7 @@ impl Port for LoopbackPort {
         KernelCounters::default()
     }
 
-    fn close(self: Box<Self>, _: &mut Pool) -> Remains {
-        Remains::none()
+    fn close(self: Box<Self>, _: &mut Pool) -> Quarantine {
+        Quarantine::none()
     }
 }

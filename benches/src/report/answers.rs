@@ -353,28 +353,27 @@ impl<'a> Context<'a> {
         } else {
             format!("In {}", lowest.placement.name())
         };
-        // What is within chance cannot be compared.
+        // Differences within chance cannot be compared with others.
         let is_within_chance =
             |entry: &&Filtered| entry.added.as_ref().is_some_and(|a| !a.is_distinct);
-        let unmeasurable: Vec<String> = match may_be_chance {
-            true => Vec::new(),
-            false => cells.iter().filter(is_within_chance).map(place).collect(),
-        };
-        let unmeasurable = match unmeasurable.as_slice() {
-            [] => String::new(),
-            places => format!("; nothing beyond chance {}", join(places)),
+        let within_chance = cells.iter().filter(is_within_chance).count();
+        let adds = match within_chance {
+            some if some > 0 && !may_be_chance => format!(
+                "adds nothing beyond chance in {some} of {} cells; of the others, it adds least \
+                 {least_text}",
+                cells.len()
+            ),
+            _ => format!("adds least {least_text}"),
         };
         let sentence = format!(
-            "At {size_name}, a filter of {rules} is **cheapest {lowest_text}**. It adds least \
-             {least_text}{unmeasurable}{only}."
+            "At {size_name}, a filter of {rules} is **cheapest {lowest_text}**. It {adds}{only}."
         );
         let answer = Answer {
             question,
             figure,
             unit: format!("on {}: {} cycles", self.title(lowest.cell), integer(lowest.cycles)),
             detail: format!(
-                "At {size_name}. Lowest total: {lowest_text}. The filter adds least \
-                 {least_text}{unmeasurable}{only}."
+                "At {size_name}. Lowest total: {lowest_text}. The filter {adds}{only}."
             ),
             accounts: None,
             key: Some(lowest.cell.key),
