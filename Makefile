@@ -83,7 +83,7 @@ test-long: toolchain test-deps ## run tests that take minutes: millions of packe
 	.ci/test-long
 
 .PHONY: soak
-soak: toolchain test-deps ## run traffic, reloads, flaps and new interfaces for MINUTES=60, and watch frames, memory and descriptors
+soak: toolchain test-deps ## run traffic, reloads and flapping interfaces for MINUTES=60; check frames and memory
 	@$(call say_sudo,the tests named root_*)
 	$(SUDO) env "PATH=$$PATH" XDPFWD_SOAK_MINUTES=$(MINUTES) \
 		cargo test --package xdpfwd --all-features --test root_soak -- --ignored --nocapture

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use xdpfwd_xsk::{
     Batch, Completions, Counters, EgressQueue, Frame, KernelCounters, Pool, Port, PortFrameCounts,
-    Remains, Umem,
+    Quarantine, Umem,
 };
 
 use crate::socket::PacketSocket;
@@ -208,9 +208,9 @@ impl<M: Method> Port for PacketPort<M> {
         self.state.socket.is_bound()
     }
 
-    fn close(mut self: Box<Self>, pool: &mut Pool) -> Remains {
+    fn close(mut self: Box<Self>, pool: &mut Pool) -> Quarantine {
         self.reclaim(pool);
-        Remains::none()
+        Quarantine::none()
     }
 }
 

@@ -48,7 +48,8 @@ impl Egress {
         self.queues_per_port
     }
 
-    /// Makes a queue refuse all frames, as those of a port that is down. Returns the waiting frames.
+    /// Makes a queue refuse all frames, as those of a port that is down. Returns the waiting
+    /// frames.
     pub(crate) fn close(&mut self, index: usize) -> Vec<Frame> {
         self.down[index] = true;
         let closed = EgressQueue::new(self.queues[index].umem(), 0);

@@ -62,7 +62,7 @@ pub use verdict::{PortId, Verdict};
 pub use view::{PacketMut, View};
 pub use worker::{
     BuildError, Idle, MAX_SPIN, Mailbox, OpenPortError, Remote, SPIN_PER_PACKET, Stopped,
-    SwapResult, Worker, WorkerBuilder, mailbox,
+    SwapResult, Transmission, Worker, WorkerBuilder, mailbox,
 };
 
 /// A configuration value with its location, for [`PlanError::at`].

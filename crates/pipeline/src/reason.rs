@@ -74,7 +74,8 @@ core_reasons! {
     18 ROUTING_HEADER "routing_header"
         "The packet has an IPv6 routing header with segments left (RFC 8200, section 4.4), and a \
          stage rejects it."
-    19 PORT_DOWN "port_down" "The egress port was down: it had lost its interface, or was being opened again."
+    19 PORT_DOWN "port_down"
+        "The egress port was down: it had lost its interface, or was being opened again."
 }
 
 impl Reason {

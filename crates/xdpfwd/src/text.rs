@@ -125,8 +125,8 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
     };
     let _ = writeln!(
         text,
-        "frames  {} = {} pool + {} fill + {} rx + {} in flight + {} tx + {} completion{quarantined}; \
-         leaked {}",
+        "frames  {} = {} pool + {} fill + {} rx + {} in flight + {} tx + {} completion\
+         {quarantined}; leaked {}",
         grouped(frames.total),
         grouped(frames.pool),
         grouped(frames.fill),

@@ -257,8 +257,8 @@ fn port_stays_down_with_reason_while_interface_is_not_usable() {
     stop(running, 2);
 }
 
-/// An interface with fewer queues than the port: the first queues can be bound, and each attempt must
-/// give their frames back. The other port goes on.
+/// An interface with fewer queues than the port: the first queues can be bound, and each attempt
+/// must give their frames back. The other port goes on.
 #[test]
 fn attempts_with_too_few_queues_do_not_drain_the_pool() {
     let mut network = Network::new(2);

@@ -1,6 +1,6 @@
-//! Runs xdpfwd for a long time, with traffic of several lengths, reloads, flapping links and interfaces
-//! that are created again. Every frame must be accounted for at all times, and memory, descriptors and
-//! BPF objects must not grow. Needs root.
+//! Runs xdpfwd for a long time, with traffic of several lengths, reloads, flapping links and
+//! interfaces that are created again. Every frame must be accounted for at all times, and memory,
+//! descriptors and BPF objects must not grow. Needs root.
 
 mod support;
 

@@ -269,9 +269,9 @@ fn link_down_and_up_forwards_again_and_leaks_no_frame() {
     }
 }
 
-/// Takes an interface's device from its driver, and gives it back: the interface disappears, and a new
-/// one appears in the initial namespace. Moves that one to the forwarder's namespace.
-fn bind_driver_again(cables: &Cables, interface: &str) {
+/// Takes an interface's device from its driver, and gives it back: the interface disappears, and a
+/// new one appears in the initial namespace. Moves that one to the forwarder's namespace.
+fn bind_driver_again(cables: &Cables, interface: &str, queues: u16) {
     let forwarder = &cables.forwarder;
     let follow =
         |link: &str| run(forwarder.command("readlink").args(["-f", link])).trim().to_owned();
@@ -288,9 +288,54 @@ fn bind_driver_again(cables: &Cables, interface: &str) {
         new_name.is_some()
     });
     ip(&["link", "set", &new_name.unwrap(), "netns", forwarder.name(), "name", interface]);
-    // igb starts with two queues. ethtool fails if the number is already set.
-    let _ = forwarder.command("ethtool").args(["-L", interface, "combined", "1"]).output();
+    set_queues(cables, interface, queues);
     ip(&["-n", forwarder.name(), "link", "set", interface, "up"]);
+}
+
+/// Sets the number of an interface's queues. The start value differs between drivers.
+fn set_queues(cables: &Cables, interface: &str, queues: u16) {
+    // ethtool fails if the number is already set.
+    let mut command = cables.forwarder.command("ethtool");
+    let _ = command.args(["-L", interface, "combined", &queues.to_string()]).output();
+}
+
+/// The first queue can be bound, and the second one cannot: each attempt must give its frames back.
+#[test]
+fn attempts_with_too_few_queues_do_not_drain_the_pool() {
+    let cables = Cables::new(["m0", "m1"]);
+    let running = cables.start(2, "");
+    let last_report = || {
+        let line = running.forwarder.last_line(|line| line.contains(r#""type":"interval""#));
+        serde_json::from_str::<Value>(&line.unwrap()).unwrap()
+    };
+    bind_driver_again(&cables, "m1", 1);
+    until("m1 lacks queue 1", || {
+        let reason = last_report()["ports"][1]["down_reason"].to_string();
+        reason.contains("queue 1")
+    });
+    // Several attempts, each after a change of the interface.
+    for _ in 0..8 {
+        for state in ["down", "up"] {
+            ip(&["-n", cables.forwarder.name(), "link", "set", "m1", state]);
+        }
+        thread::sleep(Duration::from_millis(500));
+    }
+    let frames = last_report()["frames"].clone();
+    let count = |key: &str| frames[key].as_u64().unwrap();
+    // At most the frames of one attempt: a fill ring has an eighth of all.
+    assert!(count("quarantined") <= count("total") / 8, "{frames}");
+    assert!(count("pool") >= count("total") / 2, "{frames}");
+    ip(&["-n", cables.forwarder.name(), "link", "set", "m1", "down"]);
+    set_queues(&cables, "m1", 2);
+    ip(&["-n", cables.forwarder.name(), "link", "set", "m1", "up"]);
+    cables.wait_for_carriers();
+    assert_forwards(&cables);
+    thread::sleep(Duration::from_millis(1500));
+    let (exit, final_report) = running.stop();
+    assert!(exit.status.success(), "{exit:?}");
+    assert_modes(&final_report.json, best_mode());
+    let frames = &final_report.json["frames"];
+    assert_eq!((&frames["leaked"], &frames["quarantined"]), (&0.into(), &0.into()), "{frames}");
 }
 
 #[test]
@@ -306,7 +351,7 @@ fn port_is_opened_again_after_its_driver_was_unbound_under_load() {
         assert_forwards(&cables);
         let sender = cables.send(0, 60, None);
         for _ in 0..2 {
-            bind_driver_again(&cables, pair[1]);
+            bind_driver_again(&cables, pair[1], 1);
             cables.wait_for_carriers();
             assert_forwards(&cables);
         }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::owner::{Owner, PortSlot};
+use crate::lease::SlotLease;
+use crate::owner::Owner;
 use crate::pool::Pool;
 use crate::queue::EgressQueue;
 use crate::umem::Umem;
@@ -15,18 +16,18 @@ use crate::umem::Umem;
 /// them in [`PortFrameCounts::completion`](crate::PortFrameCounts::completion), not in `tx`. The
 /// port must not send more frames than [`room`](Self::room) returns.
 pub struct Completions {
-    umem: Umem,
-    slot: PortSlot,
     chunks: Vec<u32>,
     capacity: usize,
+    /// Dropping it takes the frames that are still in the list out of use.
+    lease: SlotLease,
 }
 
 impl Completions {
     /// Creates a list for `capacity` frames; `None` if the UMEM already has the maximum of 126
     /// ports.
     pub fn new(umem: &Umem, capacity: usize) -> Option<Self> {
-        let slot = umem.region().claim_any()?;
-        Some(Self { umem: umem.clone(), slot, chunks: Vec::with_capacity(capacity), capacity })
+        let lease = SlotLease::claim_any(umem)?;
+        Some(Self { chunks: Vec::with_capacity(capacity), capacity, lease })
     }
 
     /// Moves the first `n` frames of a queue to the list. The port must have sent them.
@@ -37,10 +38,10 @@ impl Completions {
     pub fn take_sent(&mut self, n: usize, queue: &mut EgressQueue) {
         assert!(n <= self.room(), "the port sent more frames than the list has room for");
         assert!(
-            self.umem.is_same(queue.umem()),
+            self.umem().is_same(queue.umem()),
             "the queue and the port belong to different UMEMs"
         );
-        let owner = Owner::tx(self.slot);
+        let owner = Owner::tx(self.lease.slot());
         self.chunks.extend(queue.drain(n).map(|frame| frame.give_up(owner)));
     }
 
@@ -50,10 +51,14 @@ impl Completions {
     /// If the pool belongs to another UMEM.
     #[inline]
     pub fn return_to_pool(&mut self, pool: &mut Pool) -> usize {
-        assert!(self.umem.is_same(pool.umem()), "the pool and the port belong to different UMEMs");
+        assert!(
+            self.umem().is_same(pool.umem()),
+            "the pool and the port belong to different UMEMs"
+        );
         let returned = self.chunks.len();
+        let owners = &self.lease.umem().region().owners;
         for chunk in self.chunks.drain(..) {
-            self.umem.region().owners.set(chunk, Owner::POOL);
+            owners.set(chunk, Owner::POOL);
             pool.push(chunk);
         }
         returned
@@ -79,16 +84,7 @@ impl Completions {
 
     /// Returns the UMEM of the frames.
     pub fn umem(&self) -> &Umem {
-        &self.umem
-    }
-}
-
-impl Drop for Completions {
-    /// Records the frames as owned by a closed port; they are never reused.
-    fn drop(&mut self) {
-        let region = self.umem.region();
-        region.owners.close(self.slot);
-        region.release(self.slot);
+        self.lease.umem()
     }
 }
 
@@ -104,6 +100,7 @@ impl fmt::Debug for Completions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::owner::PortSlot;
     use crate::{HugePages, UmemConfig};
 
     fn umem() -> (Umem, Pool) {

@@ -74,10 +74,11 @@ use std::time::Instant;
 use crate::abi::{Descriptor, XDP_PACKET_HEADROOM};
 use crate::counters::KernelCounters;
 use crate::kernel::{Kernel, Rings};
+use crate::lease::SlotLease;
 use crate::owner::{Owner, PortSlot};
 use crate::pool::Pool;
+use crate::quarantine::Released;
 use crate::queue_id::QueueId;
-use crate::remains::Released;
 use crate::ring::heap::HeapRing;
 use crate::ring::{Consumer, Producer};
 use crate::umem::Umem;
@@ -217,13 +218,13 @@ impl FakeKernel {
     ) -> (XskPort, Self) {
         assert!(umem.is_same(pool.umem()), "the pool and the port belong to different UMEMs");
         let slot = PortSlot::new(index).expect("the index of a port must be below 126");
-        assert!(umem.region().claim(slot), "another port of this UMEM has index {index}");
+        let lease = SlotLease::claim(umem, slot);
+        let lease = lease.unwrap_or_else(|| panic!("another port of this UMEM has index {index}"));
         let (rings, kernel) = Self::rings(umem, slot, sizes);
         kernel.set(config);
-        let busy_poll = false;
-        let queue = queue_of(index);
+        let (queue, busy_poll) = (queue_of(index), false);
         let mut port =
-            XskPort::new(umem, slot, queue, Box::new(kernel.clone()), rings, sizes.fill, busy_poll);
+            XskPort::new(lease, queue, Box::new(kernel.clone()), rings, sizes.fill, busy_poll);
         port.refill(pool);
         (port, kernel)
     }
@@ -465,7 +466,7 @@ impl Kernel for FakeKernel {
         false
     }
 
-    fn another_descriptor(&self) -> Option<OwnedFd> {
+    fn duplicate_descriptor(&self) -> Option<OwnedFd> {
         None
     }
 

@@ -26,8 +26,8 @@ pub(crate) trait Kernel {
     fn is_bound(&self) -> bool;
     /// Returns whether socket buffers exist that may refer to frames of this socket.
     fn has_socket_buffers(&self) -> bool;
-    /// Returns another descriptor of the socket; `None` if there is none.
-    fn another_descriptor(&self) -> Option<OwnedFd>;
+    /// Duplicates the descriptor of the socket; `None` for the fake kernel, or if that fails.
+    fn duplicate_descriptor(&self) -> Option<OwnedFd>;
 }
 
 /// The user-space ends of the four rings of a port.

@@ -1,19 +1,25 @@
-//! The slot of a port in its UMEM, for as long as the port, or its remains, exist.
+//! The slot of a port in its UMEM, for as long as the port, or its quarantine, exists.
 
 use crate::owner::PortSlot;
 use crate::umem::Umem;
 
-/// A claimed slot. Dropping it takes the chunks that are still recorded as posted by the port out of
-/// use, and frees the slot.
+/// A reserved slot. Dropping it takes the chunks that are still recorded as posted by the port out
+/// of use, and frees the slot.
 pub(crate) struct SlotLease {
     umem: Umem,
     slot: PortSlot,
 }
 
 impl SlotLease {
-    /// Takes over a slot that was [claimed](crate::region::Region::claim).
-    pub(crate) fn of_claimed(umem: &Umem, slot: PortSlot) -> Self {
-        Self { umem: umem.clone(), slot }
+    /// Reserves a slot; `None` if another port has it.
+    pub(crate) fn claim(umem: &Umem, slot: PortSlot) -> Option<Self> {
+        umem.region().claim(slot).then(|| Self { umem: umem.clone(), slot })
+    }
+
+    /// Reserves a free slot; `None` if the UMEM already has the maximum of 126 ports.
+    pub(crate) fn claim_any(umem: &Umem) -> Option<Self> {
+        let mut slots = (0..PortSlot::MAX).filter_map(PortSlot::new);
+        slots.find_map(|slot| Self::claim(umem, slot))
     }
 
     pub(crate) fn umem(&self) -> &Umem {

@@ -256,39 +256,23 @@ impl Builder {
 
     fn open_all(&self, mode: u16) -> Result<OpenPorts, OpenError> {
         let (umem, mut pool) = Umem::new(&self.umem)?;
-        let sizes = ring_sizes(self.umem.frames, self.queues.len());
         let deadline = Instant::now() + self.bind_timeout;
         // The socket with which the UMEM is registered; the other sockets share it.
         let mut first_socket: Option<Socket> = None;
         let mut ports = Vec::with_capacity(self.queues.len());
         let mut zero_copy = true;
-        for (index, queue) in (0..).zip(&self.queues) {
-            let slot = PortSlot::new(index).ok_or(OpenError::Queues(self.queues.len()))?;
-            let socket = Socket::new().map_err(|error| queue.socket_error(error))?;
-            if first_socket.is_none() {
-                socket
-                    .register(umem.region())
-                    .map_err(|error| queue.register_error(error, &umem))?;
-            }
-            let rings =
-                socket.map_rings(sizes).map_err(|error| queue.error("create the rings", error))?;
-            let kernel = Box::new(socket.clone());
-            // Cannot fail: the UMEM is new, so all its slots are free.
-            umem.region().claim(slot);
-            let mut port =
-                XskPort::new(&umem, slot, queue.id, kernel, rings, sizes.fill, self.busy_poll);
-            port.refill(&mut pool);
-
-            queue
-                .bind(&socket, mode, first_socket.as_ref(), deadline)
-                .map_err(|error| queue.bind_error(mode, self.bind_timeout, error))?;
-            queue.tune(&socket, sizes.tx, self.busy_poll);
-            let is_zero_copy = queue.is_zero_copy(&socket)?;
-            if is_zero_copy {
-                port.set_zero_copy();
-            }
-            zero_copy &= is_zero_copy;
-            ports.push(port);
+        for queue in &self.queues {
+            let (port, binding, socket) = self.prepare_queue(
+                queue,
+                mode,
+                &umem,
+                &mut pool,
+                first_socket.as_ref(),
+                self.queues.len(),
+            )?;
+            let bound = binding.bind_until(deadline, self.bind_timeout)?;
+            zero_copy &= bound.zero_copy;
+            ports.push(*port.into_port(&bound));
             first_socket.get_or_insert(socket);
         }
         Ok(OpenPorts { umem, pool, ports, zero_copy, fallback: None })
@@ -390,8 +374,8 @@ impl Queue {
     }
 }
 
-/// Returns ring sizes for one of a worker's queues, with which at most half of a port's share of the
-/// frames is in its fill ring. The other half is for frames in flight.
+/// Returns ring sizes for one of a worker's queues, with which at most half of a port's share of
+/// the frames is in its fill ring. The other half is for frames in flight.
 fn ring_sizes(frames: u32, queues: usize) -> RingSizes {
     let half_share = frames / (2 * queues.max(1) as u32);
     // Rounded down to a power of two.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::batch::Batch;
 use crate::counters::{Counters, KernelCounters, PortFrameCounts};
 use crate::pool::Pool;
+use crate::quarantine::Quarantine;
 use crate::queue::EgressQueue;
-use crate::remains::Remains;
 use crate::umem::Umem;
 
 /// One queue of one interface, as workers use it. No method blocks.
@@ -73,6 +73,6 @@ pub trait Port {
 
     /// Ends the port and moves completed frames to the pool. Returns the port's other frames, which
     /// cannot be used again yet because a device or the kernel may still access them, with the
-    /// socket, which [`Remains::close_socket`] closes.
-    fn close(self: Box<Self>, pool: &mut Pool) -> Remains;
+    /// socket, which [`Quarantine::close_socket`] closes.
+    fn close(self: Box<Self>, pool: &mut Pool) -> Quarantine;
 }

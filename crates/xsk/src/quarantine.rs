@@ -2,24 +2,24 @@
 //!
 //! Closing a socket does not prove that the kernel has stopped using its frames: a thread in `poll`
 //! or a process being forked can keep the file open, the kernel releases the queue in a work item
-//! (`xp_put_pool`, net/xdp/xsk_buff_pool.c), and a device may still read or write frames. So a frame
-//! returns to the pool in two steps.
+//! (`xp_put_pool`, net/xdp/xsk_buff_pool.c), and a device may still read or write frames. So a
+//! frame returns to the pool in two steps.
 //!
 //! **The socket is closed when no socket buffer refers to its frames.** In copy mode, drivers that
-//! accept socket buffers without a linear part (`IFF_TX_SKB_NO_LINEAR`, such as virtio_net) get pages
-//! of the UMEM (`xsk_build_skb_zerocopy`), and may keep them even after the interface was removed.
-//! Each such buffer is charged to the socket, and `SO_MEMINFO` shows the sum.
+//! accept socket buffers without a linear part (`IFF_TX_SKB_NO_LINEAR`, such as virtio_net) get
+//! pages of the UMEM (`xsk_build_skb_zerocopy`), and may keep them even after the interface was
+//! removed. Each such buffer is charged to the socket, and `SO_MEMINFO` shows the sum.
 //!
 //! **Then, one of two observations proves that the kernel has let go of the queue:**
 //!
 //! - *Another socket was bound to the same queue.* `xp_assign_dev` refuses a queue with EBUSY until
 //!   `xp_clear_dev` has removed the pool of the old socket, after the driver has ended zero-copy.
-//! - *The interface is gone, and the socket was unbound before it was closed.* `xsk_notifier` unbinds
-//!   the sockets of an interface that is unregistered, waits for receive work in progress, and ends
-//!   zero-copy in the driver. It does so under the RTNL mutex, which `xsk_bind` takes too, so a bind
-//!   that fails with ENODEV has waited for the end. The notifier does not know closed sockets:
-//!   therefore the second condition. Moving an interface to another network namespace unregisters it
-//!   in the old one, with the same effects.
+//! - *The interface is gone, and the socket was unbound before it was closed.* `xsk_notifier`
+//!   unbinds the sockets of an interface that is unregistered, waits for receive work in progress,
+//!   and ends zero-copy in the driver. It does so under the RTNL mutex, which `xsk_bind` takes too,
+//!   so a bind that fails with ENODEV has waited for the end. The notifier does not know closed
+//!   sockets: therefore the second condition. Moving an interface to another network namespace
+//!   unregisters it in the old one, with the same effects.
 
 use std::fmt;
 use std::io;
@@ -76,10 +76,10 @@ impl Released {
     }
 }
 
-/// The frames of a closed port that the kernel may still access. Dropping this value takes them out
-/// of use for ever.
+/// The frames of a closed port that the kernel may still access, and the port's socket. Dropping
+/// this value takes the frames out of use for ever.
 #[derive(Default)]
-pub struct Remains {
+pub struct Quarantine {
     frames: usize,
     /// `None` if the frames are out of use for ever, or if there are none.
     source: Option<Box<Source>>,
@@ -95,19 +95,27 @@ struct Source {
 }
 
 enum SocketState {
-    Open { kernel: Box<dyn Kernel>, _rings: Box<Rings> },
-    Closed { at: Instant, was_unbound: bool },
+    Open {
+        kernel: Box<dyn Kernel>,
+        _rings: Box<Rings>,
+    },
+    Closed {
+        at: Instant,
+        /// Whether the kernel had unbound the socket before.
+        was_unbound: bool,
+    },
 }
 
-impl Remains {
-    /// Returns the remains of a port without frames.
+impl Quarantine {
+    /// Returns the quarantine of a port without frames.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Returns the remains of a port whose frames are out of use for ever.
-    pub(crate) fn unusable(frames: usize) -> Self {
-        Self { frames, source: None }
+    /// Returns the number of a port's frames, which are out of use for ever as soon as the caller
+    /// drops the lease.
+    pub(crate) fn without_end(lease: &SlotLease) -> Self {
+        Self { frames: frames_of(lease), source: None }
     }
 
     /// Takes over the slot and the socket of a port.
@@ -117,7 +125,7 @@ impl Remains {
         kernel: Box<dyn Kernel>,
         rings: Rings,
     ) -> Self {
-        let frames = lease.umem().region().owners.chunks_of_port(lease.slot()).count();
+        let frames = frames_of(&lease);
         let socket = SocketState::Open { kernel, _rings: Box::new(rings) };
         Self { frames, source: Some(Box::new(Source { socket, queue, lease })) }
     }
@@ -132,16 +140,24 @@ impl Remains {
         self.frames == 0 && self.source.is_none()
     }
 
-    /// Returns the queue to which the port's socket was bound; `None` if no frame can be taken
-    /// back.
+    /// Returns the queue to which the port's socket was bound; `None` if the frames are out of use
+    /// for ever, or if there are none.
     pub fn queue(&self) -> Option<QueueId> {
         self.source.as_ref().map(|source| source.queue)
     }
 
+    /// Returns the index of the interface whose removal allows to take the frames back; `None` if
+    /// only a bind to the same queue does, because the socket was closed while it was bound.
+    pub fn ends_with_interface(&self) -> Option<u32> {
+        let source = self.source.as_ref()?;
+        let ends = !matches!(source.socket, SocketState::Closed { was_unbound: false, .. });
+        ends.then_some(source.queue.ifindex)
+    }
+
     /// Closes the port's socket if the kernel has unbound it, or if `queue_is_needed` for another
     /// socket, but not while socket buffers refer to its frames. Returns another descriptor of the
-    /// closed socket. Drop it on a thread that may block: the kernel waits for its network code when
-    /// the last descriptor of a bound socket is closed.
+    /// closed socket. Drop it on a thread that may block: the kernel waits for its network code
+    /// when the last descriptor of a bound socket is closed.
     pub fn close_socket(&mut self, queue_is_needed: bool) -> Option<OwnedFd> {
         let source = self.source.as_mut()?;
         let SocketState::Open { kernel, .. } = &source.socket else { return None };
@@ -149,7 +165,7 @@ impl Remains {
         if kernel.has_socket_buffers() || !(was_unbound || queue_is_needed) {
             return None;
         }
-        let descriptor = kernel.another_descriptor();
+        let descriptor = kernel.duplicate_descriptor();
         // Closes the socket. A proof must be from a time after that.
         let closed = |at| SocketState::Closed { at, was_unbound };
         drop(mem::replace(&mut source.socket, closed(Instant::now())));
@@ -161,7 +177,7 @@ impl Remains {
     }
 
     /// Moves the frames to the pool and returns their number, if the proof is about this port's
-    /// socket and about a later time than its close. Otherwise returns the remains.
+    /// socket and about a later time than its close. Otherwise returns the quarantine.
     ///
     /// # Panics
     /// If the pool belongs to another UMEM.
@@ -192,6 +208,11 @@ impl Remains {
     }
 }
 
+/// Returns the number of frames posted by the port with this slot.
+fn frames_of(lease: &SlotLease) -> usize {
+    lease.umem().region().owners.chunks_of_port(lease.slot()).count()
+}
+
 impl Source {
     fn is_released(&self, released: &Released) -> bool {
         let SocketState::Closed { at, was_unbound } = self.socket else { return false };
@@ -219,9 +240,9 @@ impl Source {
     }
 }
 
-impl fmt::Debug for Remains {
+impl fmt::Debug for Quarantine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Remains")
+        f.debug_struct("Quarantine")
             .field("frames", &self.frames)
             .field("queue", &self.queue())
             .finish()

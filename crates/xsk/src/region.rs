@@ -69,11 +69,6 @@ impl Region {
         taken & slot.bit() == 0
     }
 
-    /// Reserves a free slot; `None` if the UMEM already has the maximum of 126 ports.
-    pub(crate) fn claim_any(&self) -> Option<PortSlot> {
-        (0..PortSlot::MAX).filter_map(PortSlot::new).find(|slot| self.claim(*slot))
-    }
-
     pub(crate) fn release(&self, slot: PortSlot) {
         self.used_slots.set(self.used_slots.get() & !slot.bit());
     }

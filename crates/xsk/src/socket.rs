@@ -46,7 +46,7 @@ impl Socket {
         Ok(Self(Rc::new(fd.try_clone_to_owned()?)))
     }
 
-    /// Returns another descriptor of the socket, which can be sent to another thread.
+    /// Duplicates the descriptor of the socket, so that it can be sent to another thread.
     pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
         self.0.try_clone()
     }
@@ -181,11 +181,10 @@ impl Socket {
     }
 
     /// Makes the system call that makes the kernel send.
-    fn send_nothing(&self) -> io::Result<()> {
+    fn send_nothing(&self, flags: libc::c_int) -> io::Result<()> {
         // SAFETY: no buffer is passed. Needs `unsafe`: foreign call.
-        let result = unsafe {
-            libc::sendto(self.0.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0)
-        };
+        let result =
+            unsafe { libc::sendto(self.0.as_raw_fd(), ptr::null(), 0, flags, ptr::null(), 0) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
@@ -250,9 +249,10 @@ impl Kernel for Socket {
     }
 
     fn is_bound(&self) -> bool {
-        // Every call on an unbound socket fails with ENXIO. At most, this one makes the kernel send.
-        // (Before Linux 5.11, AF_XDP sockets had no `recvfrom`.)
-        !matches!(self.send_nothing(), Err(error) if error.raw_os_error() == Some(libc::ENXIO))
+        // A call that may block is refused with EOPNOTSUPP, but only after the check whether the
+        // socket is bound, which fails with ENXIO (`__xsk_sendmsg`). So the call never sends, and
+        // no driver is asked: some drivers return ENXIO, too.
+        !matches!(self.send_nothing(0), Err(error) if error.raw_os_error() == Some(libc::ENXIO))
     }
 
     fn has_socket_buffers(&self) -> bool {
@@ -261,12 +261,12 @@ impl Kernel for Socket {
             .map_or(true, |(memory, _)| memory.0[WRITE_MEMORY] != 0)
     }
 
-    fn another_descriptor(&self) -> Option<OwnedFd> {
+    fn duplicate_descriptor(&self) -> Option<OwnedFd> {
         self.duplicate().ok()
     }
 
     fn wake_tx(&mut self) -> io::Result<()> {
-        self.send_nothing()
+        self.send_nothing(libc::MSG_DONTWAIT)
     }
 
     fn wake_rx(&mut self) -> io::Result<()> {

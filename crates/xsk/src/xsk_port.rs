@@ -16,10 +16,10 @@ use crate::owner::{Owner, PortSlot};
 use crate::pool::Pool;
 use crate::port::Port;
 use crate::prefetch::prefetch_for_write;
+use crate::quarantine::Quarantine;
 use crate::queue::EgressQueue;
 use crate::queue_id::QueueId;
 use crate::region::Chunks;
-use crate::remains::Remains;
 use crate::umem::Umem;
 
 /// An AF_XDP port: one queue of one interface. Created by a [`Builder`](crate::Builder) or a
@@ -56,8 +56,7 @@ pub struct XskPort {
 
 impl XskPort {
     pub(crate) fn new(
-        umem: &Umem,
-        slot: PortSlot,
+        lease: SlotLease,
         queue: QueueId,
         kernel: Box<dyn Kernel>,
         rings: Rings,
@@ -67,8 +66,8 @@ impl XskPort {
         Self {
             kernel,
             rings,
-            umem: umem.clone(),
-            slot,
+            umem: lease.umem().clone(),
+            slot: lease.slot(),
             queue,
             fill_target,
             filled: 0,
@@ -79,7 +78,7 @@ impl XskPort {
             tx_backoff: Backoff::default(),
             rx_backoff: Backoff::default(),
             counters: Counters::default(),
-            lease: SlotLease::of_claimed(umem, slot),
+            lease,
         }
     }
 
@@ -188,15 +187,20 @@ impl XskPort {
         }
     }
 
+    /// Ends the port, and takes its frames out of use for ever.
+    pub(crate) fn give_up(self) -> Quarantine {
+        Quarantine::without_end(&self.lease)
+    }
+
     /// Ends the port. If `stops_writing`, no device or kernel code writes to the frames posted for
     /// reception once the socket is closed: then closes it, and returns these frames to the pool.
-    pub(crate) fn close_with(self, stops_writing: bool, pool: &mut Pool) -> Remains {
+    pub(crate) fn close_with(self, stops_writing: bool, pool: &mut Pool) -> Quarantine {
         let Self { lease, queue, kernel, rings, .. } = self;
-        let mut remains = Remains::of_port(lease, queue, kernel, rings);
+        let mut quarantine = Quarantine::of_port(lease, queue, kernel, rings);
         if stops_writing {
-            remains.close_and_take_back_fill_frames(pool);
+            quarantine.close_and_take_back_fill_frames(pool);
         }
-        remains
+        quarantine
     }
 
     /// Panics for a pool of another UMEM, whose chunk numbers mean other bytes.
@@ -356,7 +360,7 @@ impl Port for XskPort {
         self.kernel.is_bound()
     }
 
-    fn close(mut self: Box<Self>, pool: &mut Pool) -> Remains {
+    fn close(mut self: Box<Self>, pool: &mut Pool) -> Quarantine {
         // Completed frames belong to user space again.
         self.reclaim(pool);
         let stops_writing = self.kernel.stops_writing_on_drop() && !self.zero_copy;

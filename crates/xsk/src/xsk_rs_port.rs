@@ -13,12 +13,13 @@ use crate::clock;
 use crate::counters::{Counters, KernelCounters, PortFrameCounts};
 use crate::frame::Frame;
 use crate::kernel::Kernel;
+use crate::lease::SlotLease;
 use crate::owner::{Owner, PortSlot};
 use crate::pool::Pool;
 use crate::port::Port;
 use crate::prefetch::prefetch_for_write;
+use crate::quarantine::Quarantine;
 use crate::queue::EgressQueue;
-use crate::remains::Remains;
 use crate::socket::{RingSizes, Socket};
 use crate::sync::{Ordering, fence};
 use crate::umem::Umem;
@@ -54,8 +55,9 @@ pub struct XskRsPort {
     /// Frames posted for transmission and not yet reclaimed.
     sending: u32,
     zero_copy: bool,
-    closed: bool,
     counters: Counters,
+    /// Dropped after the socket and the rings.
+    lease: SlotLease,
 }
 
 pub(crate) struct Queues {
@@ -68,8 +70,7 @@ pub(crate) struct Queues {
 
 impl XskRsPort {
     pub(crate) fn new(
-        umem: &Umem,
-        slot: PortSlot,
+        lease: SlotLease,
         socket: Socket,
         queues: Queues,
         descriptors: Rc<[FrameDesc]>,
@@ -84,8 +85,8 @@ impl XskRsPort {
             completion: RefCell::new(completion),
             fill,
             xsk_rs_umem,
-            umem: umem.clone(),
-            slot,
+            umem: lease.umem().clone(),
+            slot: lease.slot(),
             descriptors,
             scratch: Box::new([FrameDesc::default(); Batch::CAPACITY]),
             dropped: Vec::with_capacity(Batch::CAPACITY),
@@ -93,8 +94,8 @@ impl XskRsPort {
             filled: 0,
             sending: 0,
             zero_copy,
-            closed: false,
             counters: Counters::default(),
+            lease,
         }
     }
 
@@ -339,14 +340,11 @@ impl Port for XskRsPort {
         self.socket.statistics()
     }
 
-    fn close(mut self: Box<Self>, pool: &mut Pool) -> Remains {
+    fn close(mut self: Box<Self>, pool: &mut Pool) -> Quarantine {
         self.reclaim(pool);
-        let (umem, slot) = (self.umem.clone(), self.slot);
-        self.closed = true;
-        drop(self);
         // No frame is reused: the kernel may still write to posted frames, because libxdp's UMEM
         // keeps the first socket's file open for as long as our UMEM exists.
-        Remains::unusable(umem.region().owners.close(slot))
+        Quarantine::without_end(&self.lease)
     }
 }
 
@@ -358,16 +356,6 @@ impl fmt::Debug for XskRsPort {
             .field("frame_counts", &self.frame_counts())
             .field("counters", counters)
             .finish()
-    }
-}
-
-impl Drop for XskRsPort {
-    fn drop(&mut self) {
-        let region = self.umem.region();
-        if !self.closed {
-            region.owners.close(self.slot);
-        }
-        region.release(self.slot);
     }
 }
 

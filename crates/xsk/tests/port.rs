@@ -359,9 +359,9 @@ fn closed_port_returns_fill_frames_but_not_tx_frames() {
     assert_eq!((closing.frame_counts().tx, closing.frame_counts().rx), (40, 10));
     // Only frames posted for reception are in the pool again: a device may still refer to the 40
     // frames posted for transmission.
-    let remains = Box::new(closing).close(&mut pool);
-    assert_eq!((remains.frames(), umem.ownership().closed, umem.ownership().tx), (40, 0, 40));
-    drop(remains);
+    let quarantine = Box::new(closing).close(&mut pool);
+    assert_eq!((quarantine.frames(), umem.ownership().closed, umem.ownership().tx), (40, 0, 40));
+    drop(quarantine);
     assert_eq!((umem.ownership().closed, umem.ownership().tx), (40, 0));
     assert_eq!(pool.len() as u64 + 40 + other_port.frame_counts().total(), 1024);
     assert_eq!(
@@ -386,11 +386,11 @@ fn frames_of_closed_port_return_to_pool_with_later_proof_about_same_queue() {
     }
     closing.transmit(&mut queue);
     let too_early = FakeKernel::release(0);
-    let remains = Box::new(closing).close(&mut pool);
-    let remains = remains.take_back(&too_early, &mut pool).unwrap_err();
-    let remains = remains.take_back(&FakeKernel::release(1), &mut pool).unwrap_err();
-    assert_eq!((remains.frames(), pool.len(), umem.ownership().tx), (40, 1024 - 40, 40));
-    assert_eq!(remains.take_back(&FakeKernel::release(0), &mut pool).unwrap(), 40);
+    let quarantine = Box::new(closing).close(&mut pool);
+    let quarantine = quarantine.take_back(&too_early, &mut pool).unwrap_err();
+    let quarantine = quarantine.take_back(&FakeKernel::release(1), &mut pool).unwrap_err();
+    assert_eq!((quarantine.frames(), pool.len(), umem.ownership().tx), (40, 1024 - 40, 40));
+    assert_eq!(quarantine.take_back(&FakeKernel::release(0), &mut pool).unwrap(), 40);
     assert_eq!((pool.len(), umem.ownership().pool), (1024, 1024));
     // The slot is free again.
     FakeKernel::port(&umem, &mut pool, 0);

@@ -17,9 +17,9 @@ use crate::host::interface::{DeferredInterrupts, Interface};
 use crate::host::link::Link;
 use crate::plan::{self, PathPlan, Plan, PortPlan};
 use crate::run::carry::{CarriedCounters, ReplacedStages};
-use crate::run::health::{PortHealth, RecoveryState};
 use crate::run::inspect::{self, Inspection, Listing, RowCounters};
 use crate::run::kernel_ledger::{KernelLedger, KernelLedgerReport, Traffic};
+use crate::run::outage::{PortOutages, RecoveryState};
 use crate::run::report::{Fallback, PortMode, PortState, Report, WorkerReply};
 use crate::run::thread::{PlannedChain, WorkerStatus};
 
@@ -58,7 +58,7 @@ pub struct DataPlane {
     /// Dropping it disables promiscuous mode.
     pub(super) promiscuous: Vec<(PortId, Promiscuous)>,
     /// The outages of each port.
-    pub(super) health: Vec<PortHealth>,
+    pub(super) outages: Vec<PortOutages>,
     pub(super) recovery: RecoveryState,
     /// The ports as the stages know them.
     pub(super) stage_ports: Ports,
@@ -270,13 +270,13 @@ impl DataPlane {
             self.fallback.clone(),
             failure,
         );
-        for ((port, interface), health) in
-            report.ports.iter_mut().zip(&self.interfaces).zip(&self.health)
+        for ((port, interface), outages) in
+            report.ports.iter_mut().zip(&self.interfaces).zip(&self.outages)
         {
             port.link = Link::read(interface.index).ok().map(|link| link.state);
-            port.losses = health.losses;
-            port.down_seconds = (health.down().as_secs_f64() * 1e6).round() / 1e6;
-            if let Some(outage) = &health.outage {
+            port.losses = outages.losses;
+            port.down_seconds = (outages.down().as_secs_f64() * 1e6).round() / 1e6;
+            if let Some(outage) = &outages.current {
                 port.state = PortState::Down;
                 port.down_reason = Some(outage.reason.clone());
             }

@@ -1,27 +1,30 @@
-//! What is known about the ports' interfaces and outages.
+//! Outages of ports, and the signs of one.
 
 use std::time::{Duration, Instant};
+
+use xdpfwd_pipeline::Transmission;
 
 use crate::host::interface::DeferredInterrupts;
 use crate::host::link::Link;
 
-/// Time after which a device in zero-copy mode that reports no packet as sent is taken to have lost
-/// its frames, as after a reset. It doubles with each time that opening the port did not help, up to
-/// [`MAX_SEND_DEADLINE`]. In copy mode, the kernel frees the socket buffers of such a device, which
-/// reports the packets as sent.
+/// Time after which a queue of a device in zero-copy mode that sends nothing is taken to be stuck,
+/// for example because the device has lost its frames in a reset. It doubles each time that opening
+/// the port again did not help, up to [`MAX_SEND_DEADLINE`]. In copy mode, the driver frees the
+/// socket buffers after a reset, which reports the packets as sent.
 const SEND_DEADLINE: Duration = Duration::from_secs(5);
 const MAX_SEND_DEADLINE: Duration = Duration::from_secs(300);
 
 /// A port's outages.
 #[derive(Debug, Default)]
-pub(crate) struct PortHealth {
+pub(crate) struct PortOutages {
     /// The current outage.
-    pub(crate) outage: Option<Outage>,
+    pub(crate) current: Option<Outage>,
     /// Number of outages, including the current one.
     pub(crate) losses: u64,
     /// Duration of the earlier outages.
     pub(crate) earlier: Duration,
-    pub(crate) send_progress: SendProgress,
+    /// For each queue of each worker.
+    pub(crate) send_progress: Vec<SendProgress>,
 }
 
 /// The time since a port was closed.
@@ -47,45 +50,52 @@ pub(crate) struct InterfaceState {
     pub(crate) is_ethernet: bool,
 }
 
-/// Whether a device sends.
-#[derive(Debug, Default)]
+/// Whether a queue of a device sends.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct SendProgress {
-    /// The number of sent packets, and the time, when packets were first seen to wait since the device
-    /// last sent any.
-    waiting: Option<(u64, Instant)>,
-    /// How often the device was taken to be stuck since it last sent.
+    /// Since when packets wait and none was sent.
+    waiting_since: Option<Instant>,
+    /// Number of sent packets at the last look.
+    sent: u64,
+    /// How often the queue was taken to be stuck since it last sent.
     stuck: u32,
 }
 
 impl SendProgress {
-    /// Returns whether the device is taken to be stuck: packets wait, and it has sent none for the
-    /// deadline. `sent` is the number of packets that it has reported as sent.
-    pub(crate) fn is_stuck(&mut self, now: Instant, waiting: u64, sent: u64) -> bool {
-        match self.waiting {
-            Some((before, since)) if waiting > 0 && before == sent => {
-                let deadline = SEND_DEADLINE * 2u32.saturating_pow(self.stuck);
-                let is_stuck = now.duration_since(since) >= deadline.min(MAX_SEND_DEADLINE);
-                if is_stuck {
-                    self.stuck += 1;
-                    self.waiting = None;
-                }
-                is_stuck
-            }
-            before => {
-                if before.is_some_and(|(before, _)| sent > before) {
-                    self.stuck = 0;
-                }
-                self.waiting = (waiting > 0).then_some((sent, now));
-                false
-            }
+    /// Returns whether the queue is taken to be stuck: packets wait, and none was sent for the
+    /// deadline.
+    pub(crate) fn is_stuck(
+        &mut self,
+        now: Instant,
+        Transmission { waits, sent }: Transmission,
+    ) -> bool {
+        if sent > self.sent {
+            self.stuck = 0;
         }
+        if !waits || sent != self.sent {
+            self.waiting_since = None;
+        }
+        self.sent = sent;
+        if !waits {
+            return false;
+        }
+        let since = *self.waiting_since.get_or_insert(now);
+        let deadline = (SEND_DEADLINE * 2u32.saturating_pow(self.stuck)).min(MAX_SEND_DEADLINE);
+        let is_stuck = now.duration_since(since) >= deadline;
+        self.stuck += u32::from(is_stuck);
+        is_stuck
+    }
+
+    /// Starts anew with another socket. Remembers how often the queue was stuck.
+    pub(crate) fn restart(&mut self) {
+        (self.waiting_since, self.sent) = (None, 0);
     }
 }
 
-impl PortHealth {
+impl PortOutages {
     /// Returns the total duration of the outages.
     pub(crate) fn down(&self) -> Duration {
-        let current = self.outage.as_ref().map_or(Duration::ZERO, |outage| outage.since.elapsed());
+        let current = self.current.as_ref().map_or(Duration::ZERO, |outage| outage.since.elapsed());
         self.earlier + current
     }
 }
@@ -95,8 +105,8 @@ impl PortHealth {
 pub(crate) struct RecoveryState {
     /// Whether links have changed since all workers last said whether their sockets are bound.
     pub(crate) links_changed: bool,
-    /// Whether workers may have sockets or frames of closed ports.
-    pub(crate) has_remains: bool,
+    /// Whether workers may have sockets or frames of closed ports that can be freed.
+    pub(crate) has_quarantine: bool,
     pub(crate) last_probe: Option<Instant>,
 }
 
@@ -117,30 +127,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn device_is_stuck_if_packets_wait_and_none_is_sent_for_deadline() {
+    fn queue_is_stuck_if_packets_wait_and_none_is_sent_for_deadline() {
         let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
         let mut progress = SendProgress::default();
-        // (time, waiting, sent, is stuck)
-        for (now, waiting, sent, expected) in [
-            (0, 10, 100, false),
-            (4, 10, 100, false),
-            (5, 10, 100, true),
+        // (time, packets wait, sent, is stuck)
+        for (seconds, waits, sent, expected) in [
+            (0, true, 100, false),
+            (4, true, 100, false),
+            (5, true, 100, true),
             // Opened again, and still stuck: the deadline is twice as long.
-            (6, 5, 100, false),
-            (12, 5, 100, false),
-            (16, 5, 100, true),
+            (6, true, 0, false),
+            (15, true, 0, false),
+            (16, true, 0, true),
             // It sends: the deadline is the first one.
-            (17, 5, 100, false),
-            (18, 5, 101, false),
-            (22, 5, 101, false),
-            (23, 5, 101, true),
-            // Nothing waits for a while, then packets have waited for a moment only.
-            (24, 0, 101, false),
-            (90, 5, 101, false),
-            (91, 5, 102, false),
+            (17, true, 0, false),
+            (18, true, 1, false),
+            (22, true, 1, false),
+            (23, true, 1, true),
+            // Without waiting packets, a queue is never stuck.
+            (24, false, 0, false),
+            (90, false, 0, false),
+            (91, true, 0, false),
+            (92, false, 0, false),
+            (99, true, 0, false),
+            (103, true, 0, false),
+            // It has sent while no packet waited.
+            (104, false, 5, false),
+            (110, true, 5, false),
+            (115, true, 5, true),
         ] {
-            assert_eq!(progress.is_stuck(at(now), waiting, sent), expected, "after {now} s");
+            let now = start + Duration::from_secs(seconds);
+            let is_stuck = progress.is_stuck(now, Transmission { waits, sent });
+            assert_eq!(is_stuck, expected, "after {seconds} s");
+            if is_stuck {
+                progress.restart();
+            }
         }
     }
 }

@@ -1,17 +1,17 @@
 //! Ports that lose their interface and get it back, while the other ports go on.
 //!
 //! An interface is lost when it is removed or moved to another network namespace: the kernel then
-//! unbinds its sockets for ever, even if the interface comes back. So the port is closed, and opened
-//! again on the interface that has the configured name. The same is done if another program detaches
-//! the XDP program, or a device stops sending. Decision 0040 explains why frames of the closed sockets
-//! can be used again.
+//! unbinds its sockets for ever, even if the interface comes back. So the port is closed, and
+//! opened again on the interface that has the configured name. The same is done if another program
+//! detaches the XDP program, or a device stops sending. Decision 0040 explains why frames of the
+//! closed sockets can be used again.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use xdpfwd_packet::{PacketSocket, Promiscuous};
-use xdpfwd_pipeline::{PortId, Worker};
+use xdpfwd_pipeline::{PortId, Transmission, Worker};
 use xdpfwd_xsk::{BindMode, Bound, Builder, Released};
 
 use crate::host::driver::Ethtool;
@@ -19,7 +19,7 @@ use crate::host::interface::{DeferredInterrupts, Interface};
 use crate::host::link::Link;
 use crate::plan::{Io, PortLoss};
 use crate::run::data_plane::{DataPlane, REPLY_TIMEOUT};
-use crate::run::health::{InterfaceState, Outage};
+use crate::run::outage::{InterfaceState, Outage, SendProgress};
 use crate::run::report::PortMode;
 use crate::run::start::check_vlan_tags_of;
 use crate::run::thread::{PlannedChain, open_packet_ports, ports_for_stages, queues_of};
@@ -29,7 +29,7 @@ use crate::run::thread::{PlannedChain, open_packet_ports, ports_for_stages, queu
 const FIRST_RETRY_DELAY: Duration = Duration::from_millis(100);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(8);
 
-/// Interval of looking for such devices, and for frames that can be taken back.
+/// Interval of looking for devices that do not send, and for frames that can be taken back.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long to wait for a queue that another socket uses. Events of the control thread wait
@@ -71,7 +71,7 @@ impl DataPlane {
         }
         let unbound = self.find_unbound_ports();
         for index in 0..self.plan.ports.len() {
-            if self.health[index].outage.is_none()
+            if self.outages[index].current.is_none()
                 && let Some(loss) = self.find_loss(index, unbound.contains(&index))
             {
                 let port = &self.plan.ports[index];
@@ -98,9 +98,9 @@ impl DataPlane {
 
     /// Returns the time of the next attempt to open a port that is down.
     pub fn next_attempt(&self) -> Option<Instant> {
-        let outages = self.health.iter().filter_map(|health| health.outage.as_ref());
+        let current = self.outages.iter().filter_map(|outages| outages.current.as_ref());
         // While the interface is missing or down, only a change of it causes an attempt.
-        let waiting = outages.filter(|outage| outage.seen.is_some_and(InterfaceState::is_usable));
+        let waiting = current.filter(|outage| outage.seen.is_some_and(InterfaceState::is_usable));
         waiting.map(|outage| outage.next_attempt).min()
     }
 
@@ -144,8 +144,8 @@ impl DataPlane {
         if link.name != interface.link_name {
             tracing::warn!(
                 port = self.plan.ports[index].name,
-                "interface {} was renamed to {}; the port goes on, but after a loss it waits for an \
-                 interface {name}",
+                "interface {} was renamed to {}; the port goes on, but after a loss it waits for \
+                 an interface {name}",
                 interface.link_name,
                 link.name
             );
@@ -157,7 +157,7 @@ impl DataPlane {
     /// Returns the ports in zero-copy mode whose device is taken to be stuck, each with the reason.
     fn find_stuck_ports(&mut self, now: Instant) -> Vec<(usize, String)> {
         let is_examined = |index: &usize| {
-            self.modes[*index] == PortMode::ZeroCopy && self.health[*index].outage.is_none()
+            self.modes[*index] == PortMode::ZeroCopy && self.outages[*index].current.is_none()
         };
         let ports: Vec<usize> = (0..self.plan.ports.len()).filter(is_examined).collect();
         if ports.is_empty() {
@@ -167,20 +167,29 @@ impl DataPlane {
         let replies = self.ask_workers(move |worker| {
             asked.iter().map(|port| worker.transmission(port_id(*port))).collect::<Vec<_>>()
         });
+        // Without all replies, the progress of the queues is unknown.
+        let Some(replies) = replies.into_iter().collect::<Option<Vec<_>>>() else {
+            return Vec::new();
+        };
         let mut stuck = Vec::new();
         for (position, index) in ports.into_iter().enumerate() {
-            let counts = replies.iter().flatten().map(|reply| reply[position]);
-            let (waiting, sent) =
-                counts.fold((0, 0), |sum, counts| (sum.0 + counts.0, sum.1 + counts.1));
             let has_carrier = Link::read(self.interfaces[index].index)
                 .is_ok_and(|link| link.is_up && matches!(&*link.state, "up" | "unknown"));
-            let all_replied = replies.iter().all(Option::is_some);
-            let waiting = if has_carrier && all_replied { waiting } else { 0 };
-            if self.health[index].send_progress.is_stuck(now, waiting, sent) {
+            let queues: Vec<_> = replies.iter().flat_map(|reply| &reply[position]).collect();
+            let progress = &mut self.outages[index].send_progress;
+            progress.resize(queues.len(), SendProgress::default());
+            let mut is_stuck = false;
+            for (progress, &&queue) in progress.iter_mut().zip(&queues) {
+                let waits = queue.waits && has_carrier;
+                is_stuck |= progress.is_stuck(now, Transmission { waits, ..queue });
+            }
+            if is_stuck {
                 let name = &self.plan.ports[index].interface;
                 stuck.push((
                     index,
-                    format!("interface {name} has a carrier, but does not send {waiting} packets"),
+                    format!(
+                        "interface {name} has a carrier, but a queue does not send its packets"
+                    ),
                 ));
             }
         }
@@ -199,15 +208,18 @@ impl DataPlane {
             tracing::warn!(port = port.name, "{reason}; opening the port again");
         }
         let id = port_id(index);
+        // No packets may reach the sockets any more when the program is attached again.
+        self.attachments[index].stop_delivery(port.queues);
         self.attachments[index].detach();
         self.stop_using(id);
         let lost_index = self.interfaces[index].index;
         let position = self.interrupts.iter().position(|(port, _)| *port == id);
         let interrupts = position.map(|position| self.interrupts.swap_remove(position).1);
         let now = Instant::now();
-        let health = &mut self.health[index];
-        health.losses += 1;
-        health.outage = Some(Outage {
+        let outages = &mut self.outages[index];
+        outages.losses += 1;
+        outages.send_progress.iter_mut().for_each(SendProgress::restart);
+        outages.current = Some(Outage {
             reason,
             since: now,
             seen: None,
@@ -220,44 +232,45 @@ impl DataPlane {
     /// Makes all workers stop using a port's sockets. A worker that does not reply does so later.
     fn stop_using(&mut self, id: PortId) {
         self.promiscuous.retain(|(port, _)| *port != id);
-        self.recovery.has_remains = true;
+        self.recovery.has_quarantine = true;
         self.ask_workers(move |worker| {
             worker.cancel_prepared_port(id);
             worker.close_port(id);
         });
     }
 
-    /// Closes the sockets of closed ports that the kernel has unbound, and returns their frames to
-    /// the pools if their interface is gone. Frames of other sockets return with the next bind to the
-    /// same queue.
+    /// Closes the sockets of closed ports whose interface is gone, and returns their frames to the
+    /// pools. Frames of other sockets return with the next bind to the same queue.
     fn take_back_frames(&mut self) {
-        if !self.recovery.has_remains {
+        if !self.recovery.has_quarantine {
             return;
         }
-        let replies = self.ask_workers(|worker| {
-            let closed = worker.close_sockets(None);
-            (closed, worker.quarantined_interfaces())
-        });
-        self.recovery.has_remains = replies.iter().any(Option::is_none);
-        let interfaces: BTreeSet<u32> =
-            replies.into_iter().flatten().flat_map(|(_, interfaces)| interfaces).collect();
-        for interface in interfaces {
-            self.recovery.has_remains = true;
-            match Released::by_missing_interface(interface) {
-                Ok(Some(released)) => {
-                    self.ask_workers(move |worker| worker.take_back(&released));
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::debug!(%error, "cannot determine whether an interface is gone");
-                }
-            }
+        let replies = self.ask_workers(|worker| worker.quarantined_interfaces());
+        let interfaces: BTreeSet<u32> = replies.iter().flatten().flatten().copied().collect();
+        self.recovery.has_quarantine =
+            !interfaces.is_empty() || replies.iter().any(Option::is_none);
+        let proof = |interface: &u32| {
+            let proof = Released::by_missing_interface(*interface).inspect_err(|error| {
+                tracing::debug!(%error, "cannot determine whether an interface is gone");
+            });
+            proof.ok().flatten()
+        };
+        // rtnetlink can report that an interface is gone before the kernel has unbound its sockets.
+        // This proof waits for the end; the second one is about the sockets closed after that.
+        let gone: Vec<u32> =
+            interfaces.into_iter().filter(|index| proof(index).is_some()).collect();
+        if gone.is_empty() {
+            return;
+        }
+        drop(self.ask_workers(|worker| worker.close_sockets(None)));
+        for released in gone.iter().filter_map(proof) {
+            self.ask_workers(move |worker| worker.take_back(&released));
         }
     }
 
     /// Tries to open a port that is down, if its interface has changed or an attempt is due.
     fn try_to_open_port(&mut self, index: usize) {
-        let Some(outage) = &self.health[index].outage else { return };
+        let Some(outage) = &self.outages[index].current else { return };
         let port = &self.plan.ports[index];
         let found = Interface::find(&port.name, &port.interface).ok();
         let state = found.as_ref().and_then(|interface| InterfaceState::of(interface.index));
@@ -267,32 +280,23 @@ impl DataPlane {
         if !is_due {
             return;
         }
-        let result = match (state, found) {
-            (Some(state), Some(interface)) if state.is_usable() => {
-                self.open_port(index, &interface)
-            }
-            (Some(InterfaceState { is_up: false, .. }), _) => {
-                let name = &port.interface;
+        let name = &port.interface;
+        let result = match found.zip(state) {
+            None => Err(format!("interface {name} does not exist")),
+            Some((_, state)) if !state.is_up => {
                 Err(format!("interface {name} is down: `ip link set dev {name} up`"))
             }
-            (Some(_), Some(interface)) => Err(Link::read(interface.index)
-                .map_err(|error| error.to_string())
-                .and_then(|link| {
-                    link.check_ethernet(&port.interface).map_err(|error| error.to_string())
-                })
-                .err()
-                .unwrap_or_default()),
-            _ => Err(format!("interface {} does not exist", port.interface)),
+            Some((interface, _)) => self.open_port(index, &interface),
         };
         let port = &self.plan.ports[index].name;
-        let health = &mut self.health[index];
-        let Some(outage) = &mut health.outage else { return };
+        let outages = &mut self.outages[index];
+        let Some(outage) = &mut outages.current else { return };
         match result {
             Ok(()) => {
                 let seconds = outage.since.elapsed().as_secs_f64();
                 tracing::info!(port, "the port forwards again, after {seconds:.3} s");
-                health.earlier += outage.since.elapsed();
-                health.outage = None;
+                outages.earlier += outage.since.elapsed();
+                outages.current = None;
             }
             Err(reason) => {
                 if reason != outage.reason {
@@ -314,20 +318,25 @@ impl DataPlane {
         let (plan, id) = (self.plan.clone(), port_id(index));
         let port = &plan.ports[index];
         let name = &port.interface;
-        let mut others = self.interfaces.iter().zip(&self.health).enumerate();
-        if let Some((other, _)) = others.find(|(other, (used, health))| {
-            *other != index && health.outage.is_none() && used.index == interface.index
+        let mut others = self.interfaces.iter().zip(&self.outages).enumerate();
+        if let Some((other, _)) = others.find(|(other, (used, outages))| {
+            *other != index && outages.current.is_none() && used.index == interface.index
         }) {
             return Err(format!("port {} uses interface {name}", plan.ports[other].name));
         }
+        Link::read(interface.index)
+            .map_err(|error| format!("cannot read the type of interface {name}: {error}"))?
+            .check_ethernet(name)
+            .map_err(|error| error.to_string())?;
         check_vlan_tags_of(&plan, id, interface).map_err(|error| error.to_string())?;
-        // Sockets that were bound to these queues must be closed before others can be bound. The
-        // last descriptors are dropped here, which can take long.
-        let needed = Some(interface.index);
-        drop(self.ask_workers(move |worker| worker.close_sockets(needed)));
         self.attachments[index]
             .attach_again(port, interface, plan.mode, plan.umem.frame_size)
             .map_err(|error| error.to_string())?;
+        // Sockets that were bound to these queues must be closed before others can be bound: not
+        // earlier, because only a bind proves that the kernel has released a socket that was closed
+        // while it was bound. The last descriptors are dropped here, which can take long.
+        let needed = Some(interface.index);
+        drop(self.ask_workers(move |worker| worker.close_sockets(needed)));
         let opened = self.open_attached_port(index, interface);
         if opened.is_err() {
             self.attachments[index].detach();
@@ -357,7 +366,7 @@ impl DataPlane {
             self.promiscuous.push((id, promiscuous));
         }
         if plan.busy_poll && port.io.uses_xdp() {
-            let outage = self.health[index].outage.as_mut();
+            let outage = self.outages[index].current.as_mut();
             if let Some((lost, settings)) = outage.and_then(|outage| outage.interrupts.take()) {
                 // Restores the settings if it is the same interface.
                 settings.end(lost == interface.index);
@@ -391,8 +400,8 @@ impl DataPlane {
         {
             tracing::warn!(
                 port = port.name,
-                "interface {name} receives on {} queues, and the port has {}: packets of the others \
-                 stay with the kernel; run `xdpfwd doctor`",
+                "interface {name} receives on {} queues, and the port has {}: packets of the \
+                 others stay with the kernel; run `xdpfwd doctor`",
                 channels.receive,
                 port.queues
             );

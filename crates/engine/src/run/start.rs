@@ -19,8 +19,8 @@ use crate::run::carry::CarriedCounters;
 use crate::run::control::Control;
 use crate::run::data_plane::{DataPlane, RunningWorker};
 use crate::run::descriptors::raise_limit;
-use crate::run::health::{PortHealth, RecoveryState};
 use crate::run::kernel_ledger::{KernelLedger, find_cores};
+use crate::run::outage::{PortOutages, RecoveryState};
 use crate::run::report::{Fallback, PortMode};
 use crate::run::thread::{self, ReadyWorker, Setup, WorkerStatus, queues_of};
 use crate::run::up::unreadable;
@@ -157,7 +157,7 @@ impl DataPlane {
             replaced: mpsc::channel(),
             interrupts,
             promiscuous: Vec::new(),
-            health: plan.ports.iter().map(|_| PortHealth::default()).collect(),
+            outages: plan.ports.iter().map(|_| PortOutages::default()).collect(),
             recovery: RecoveryState::default(),
             stage_ports: thread::ports_for_stages(&plan),
         };

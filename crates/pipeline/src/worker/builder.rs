@@ -196,7 +196,7 @@ impl<C: Chain> WorkerBuilder<C> {
             waits: 0,
             stored_chains: Vec::new(),
             prepared: Vec::new(),
-            remains: Vec::new(),
+            quarantine: Vec::new(),
             ports_changed: false,
         })
     }

@@ -15,12 +15,12 @@ mod testing;
 use std::any::Any;
 use std::os::fd::RawFd;
 
-use xdpfwd_xsk::{Batch, Counters, KernelCounters, Pool, Port, PreparedPort, Remains, Umem};
+use xdpfwd_xsk::{Batch, Counters, KernelCounters, Pool, Port, PreparedPort, Quarantine, Umem};
 
 pub use self::builder::{BuildError, WorkerBuilder};
 pub use self::idle::{Idle, MAX_SPIN, SPIN_PER_PACKET};
 pub use self::mailbox::{Mailbox, Remote, Stopped, mailbox};
-pub use self::port_loss::OpenPortError;
+pub use self::port_loss::{OpenPortError, Transmission};
 pub use self::swap::SwapResult;
 
 use self::path::Path;
@@ -70,8 +70,8 @@ pub struct Worker<C> {
     stored_chains: Vec<(PortId, C)>,
     /// Sockets for closed ports, not yet in use.
     prepared: Vec<(PortId, Vec<PreparedPort>)>,
-    /// Frames of closed ports.
-    remains: Vec<Remains>,
+    /// Frames and sockets of closed ports.
+    quarantine: Vec<Quarantine>,
     /// Whether a port was closed or opened since the loop collected the descriptors to wait for.
     ports_changed: bool,
 }

@@ -1,8 +1,8 @@
 //! Losing a port and opening it again, while the worker and its other ports go on.
 //!
 //! A closed port has a [`NoPort`] in place of its socket: it receives nothing, and its egress queue
-//! refuses every packet ([`Reason::PORT_DOWN`]). The socket and its frames are in `Worker::remains`
-//! until a proof that the kernel has released the frames.
+//! refuses every packet ([`Reason::PORT_DOWN`]). The socket and its frames are in
+//! `Worker::quarantine` until a proof that the kernel has released the frames.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -11,7 +11,7 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use xdpfwd_xsk::{
     Batch, Binding, Bound, Builder, Counters, EgressQueue, KernelCounters, OpenError, Pool, Port,
-    PortFrameCounts, Released, Remains, Umem,
+    PortFrameCounts, Quarantine, Released, Umem,
 };
 
 use super::Worker;
@@ -41,6 +41,15 @@ pub enum OpenPortError {
     OtherUmem,
 }
 
+/// How far the sending of packets has come on a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmission {
+    /// Whether packets wait in the TX ring, so that the device could send.
+    pub waits: bool,
+    /// Number of packets that the kernel has reported as sent since the socket was opened.
+    pub sent: u64,
+}
+
 /// Maximum number of batches taken from a socket before it is closed: more than an RX ring has.
 const MAX_LAST_BATCHES: usize = 64;
 
@@ -54,16 +63,17 @@ impl<C: Chain> Worker<C> {
         })
     }
 
-    /// Returns the numbers of packets on the sockets of a port that the kernel has not yet, and that
-    /// it has, reported as sent. If the first is not 0 and the second does not change, the device
-    /// does not send.
-    pub fn transmission(&self, port: PortId) -> (u64, u64) {
-        let queues = self.queues_of(port).map(|index| &self.port_queues[index].socket);
-        queues.fold((0, 0), |(waiting, done), socket| {
+    /// Returns how far the sending of packets has come on each queue of a port.
+    pub fn transmission(&self, port: PortId) -> Vec<Transmission> {
+        let sockets = self.queues_of(port).map(|index| &self.port_queues[index].socket);
+        let transmission = sockets.map(|socket| {
             let frames = socket.frame_counts();
-            let unreported = frames.tx + frames.completion;
-            (waiting + frames.tx, done + socket.counters().tx_packets - unreported)
-        })
+            Transmission {
+                waits: socket.has_unsent(),
+                sent: socket.counters().tx_packets - frames.tx - frames.completion,
+            }
+        });
+        transmission.collect()
     }
 
     /// Stops using the sockets of a port. Packets that they have received are processed first.
@@ -86,8 +96,8 @@ impl<C: Chain> Worker<C> {
             port_queue.earlier.1 += port_queue.socket.kernel_counters();
             port_queue.is_down = true;
             let socket = mem::replace(&mut port_queue.socket, Box::new(NoPort));
-            let remains = socket.close(&mut self.pool);
-            self.keep(remains);
+            let quarantine = socket.close(&mut self.pool);
+            self.keep(quarantine);
             for frame in self.egress.close(index) {
                 discard(&mut self.pool, &mut self.drops, frame, Reason::PORT_DOWN);
             }
@@ -112,8 +122,8 @@ impl<C: Chain> Worker<C> {
     }
 
     /// Prepares AF_XDP sockets for a closed port: one for each queue of the builder, which must be
-    /// the port's queues. Bind them with the result, in order and preferably on another thread, then
-    /// call [`open_prepared_port`](Self::open_prepared_port), or after a failure
+    /// the port's queues. Bind them with the result, in order and preferably on another thread,
+    /// then call [`open_prepared_port`](Self::open_prepared_port), or after a failure
     /// [`cancel_prepared_port`](Self::cancel_prepared_port).
     pub fn prepare_port(
         &mut self,
@@ -130,8 +140,8 @@ impl<C: Chain> Worker<C> {
         Ok(bindings)
     }
 
-    /// Puts the prepared sockets of a port into use, which were bound with these results. Returns the
-    /// descriptor of each queue's socket, with the number of the queue.
+    /// Puts the prepared sockets of a port into use, which were bound with these results. Returns
+    /// the descriptor of each queue's socket, with the number of the queue.
     pub fn open_prepared_port(
         &mut self,
         port: PortId,
@@ -159,8 +169,8 @@ impl<C: Chain> Worker<C> {
             mem::take(&mut self.prepared).into_iter().partition(|(id, _)| *id == port);
         self.prepared = others;
         for prepared in cancelled.into_iter().flat_map(|(_, prepared)| prepared) {
-            let remains = prepared.cancel(&mut self.pool);
-            self.keep(remains);
+            let quarantine = prepared.cancel(&mut self.pool);
+            self.keep(quarantine);
         }
     }
 
@@ -185,8 +195,8 @@ impl<C: Chain> Worker<C> {
         };
         if let Some(error) = error {
             for socket in sockets {
-                let remains = socket.close(&mut self.pool);
-                self.keep(remains);
+                let quarantine = socket.close(&mut self.pool);
+                self.keep(quarantine);
             }
             return Err(error);
         }
@@ -207,29 +217,29 @@ impl<C: Chain> Worker<C> {
     /// is still sending. Drop the returned descriptors on a thread that may block: then the kernel
     /// releases the queues.
     pub fn close_sockets(&mut self, needed: Option<u32>) -> Vec<OwnedFd> {
-        let descriptors = self.remains.iter_mut().filter_map(|remains| {
-            let interface = remains.queue().map(|queue| queue.ifindex);
-            remains.close_socket(needed.is_some() && interface == needed)
+        let descriptors = self.quarantine.iter_mut().filter_map(|quarantine| {
+            let interface = quarantine.queue().map(|queue| queue.ifindex);
+            quarantine.close_socket(needed.is_some() && interface == needed)
         });
         let descriptors = descriptors.collect();
-        self.remains.retain(|remains| !remains.is_empty());
+        self.quarantine.retain(|quarantine| !quarantine.is_empty());
         descriptors
     }
 
-    /// Returns the indexes of the interfaces to which sockets with [quarantined](Self::quarantined)
-    /// frames were bound.
+    /// Returns the indexes of the interfaces whose removal allows to take
+    /// [quarantined](Self::quarantined) frames back.
     pub fn quarantined_interfaces(&self) -> BTreeSet<u32> {
-        self.remains.iter().filter_map(|remains| Some(remains.queue()?.ifindex)).collect()
+        self.quarantine.iter().filter_map(Quarantine::ends_with_interface).collect()
     }
 
     /// Moves the frames of closed ports to the pool, as far as the proof is about them. Returns
     /// their number.
     pub fn take_back(&mut self, released: &Released) -> usize {
         let mut taken = 0;
-        for remains in mem::take(&mut self.remains) {
-            match remains.take_back(released, &mut self.pool) {
+        for quarantine in mem::take(&mut self.quarantine) {
+            match quarantine.take_back(released, &mut self.pool) {
                 Ok(frames) => taken += frames,
-                Err(remains) => self.remains.push(remains),
+                Err(quarantine) => self.quarantine.push(quarantine),
             }
         }
         taken
@@ -237,12 +247,12 @@ impl<C: Chain> Worker<C> {
 
     /// Returns the number of frames of closed ports that the kernel may still access.
     pub fn quarantined(&self) -> usize {
-        self.remains.iter().map(Remains::frames).sum()
+        self.quarantine.iter().map(Quarantine::frames).sum()
     }
 
-    fn keep(&mut self, remains: Remains) {
-        if !remains.is_empty() {
-            self.remains.push(remains);
+    fn keep(&mut self, quarantine: Quarantine) {
+        if !quarantine.is_empty() {
+            self.quarantine.push(quarantine);
         }
     }
 
@@ -303,7 +313,7 @@ impl Port for NoPort {
         false
     }
 
-    fn close(self: Box<Self>, _: &mut Pool) -> Remains {
-        Remains::none()
+    fn close(self: Box<Self>, _: &mut Pool) -> Quarantine {
+        Quarantine::none()
     }
 }

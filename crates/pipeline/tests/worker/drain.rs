@@ -7,7 +7,7 @@ use xdpfwd_pipeline::Worker;
 use xdpfwd_testkit::wires::{LAN, WAN, assert_conserved, packet, umem_config};
 use xdpfwd_xsk::fake_kernel::FakeKernel;
 use xdpfwd_xsk::{
-    Batch, Counters, EgressQueue, KernelCounters, Pool, Port, PortFrameCounts, Remains, Umem,
+    Batch, Counters, EgressQueue, KernelCounters, Pool, Port, PortFrameCounts, Quarantine, Umem,
     XskPort,
 };
 
@@ -67,7 +67,7 @@ impl Port for DelayedPort {
         self.port.kernel_counters()
     }
 
-    fn close(self: Box<Self>, pool: &mut Pool) -> Remains {
+    fn close(self: Box<Self>, pool: &mut Pool) -> Quarantine {
         Box::new(self.port).close(pool)
     }
 }

@@ -1,5 +1,6 @@
-//! Two hosts, `left` and `right`, that are connected to ports of xdpfwd by veths, which can be removed
-//! and created again. The ports' interfaces are `lan0` and `wan0`; the hosts ping each other.
+//! Two hosts, `left` and `right`, that are connected to ports of xdpfwd by veths, which can be
+//! removed and created again. The ports' interfaces are `lan0` and `wan0`; the hosts ping each
+//! other.
 
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -37,8 +38,8 @@ impl Network {
         network
     }
 
-    /// Creates the veth of a host, as it was before: a host keeps its addresses, as a machine behind
-    /// a NIC would.
+    /// Creates the veth of a host, as it was before: a host keeps its addresses, as a machine
+    /// behind a NIC would.
     pub fn connect(&self, side: usize) {
         let (port, host, queues) = (PORTS[side], HOSTS[side], self.queues);
         let number = side + 1;
@@ -127,10 +128,14 @@ pub fn wait_for_report(running: &Running, condition: &str, holds: impl Fn(&Value
     }
 }
 
-/// Stops xdpfwd. Asserts that every frame is accounted for and none is out of use, and that the port
-/// `wan` was lost `losses` times.
+/// Stops xdpfwd. Asserts that every frame is accounted for and none is out of use, and that the
+/// port `wan` was lost `losses` times.
 #[track_caller]
 pub fn stop(running: Running, losses: u64) -> Value {
+    // Frames whose packets the kernel was still sending return about a second later.
+    wait_for_report(&running, "no frame is quarantined", |report| {
+        report["frames"]["quarantined"] == 0
+    });
     let log = running.forwarder.stderr();
     let (exit, final_report) = running.stop();
     let json = final_report.json;

@@ -1,9 +1,9 @@
 //! Opens queues on a UMEM that is in use: of an interface that has come back, or of a port whose
 //! socket must be replaced.
 //!
-//! A bind can take long, because it waits for other changes of the network and because the driver may
-//! reset its queues. So the thread of the UMEM only prepares the sockets ([`Builder::prepare`]),
-//! and another thread binds them ([`Binding::bind`]).
+//! A bind can take long, because it waits for other changes of the network and because the driver
+//! may reset its queues. So the thread of the UMEM only prepares the sockets
+//! ([`Builder::prepare`]), and another thread binds them ([`Binding::bind`]).
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use super::{BindMode, Builder, OpenError, Queue, raise_memlock, ring_sizes};
 use crate::counters::PortFrameCounts;
+use crate::lease::SlotLease;
 use crate::pool::Pool;
 use crate::port::Port as _;
-use crate::remains::{Released, Remains};
+use crate::quarantine::{Quarantine, Released};
 use crate::socket::Socket;
 use crate::umem::Umem;
 use crate::xsk_port::XskPort;
@@ -55,15 +56,16 @@ pub struct Bound {
 struct BindState(AtomicU8);
 
 impl BindState {
-    /// The socket was never bound, or its bind failed before the driver saw the socket.
+    /// The socket was not bound yet, or its bind failed: `xsk_bind` (net/xdp/xsk.c) then destroys
+    /// the pool that it gave to the driver (`xp_destroy`), so the driver must have let go of it.
     const UNBOUND: u8 = 0;
     const BINDING: u8 = 1;
     const BOUND: u8 = 2;
     /// The port was cancelled: its socket must not be bound any more.
     const CANCELLED: u8 = 3;
 
-    /// Changes the state from [`UNBOUND`](Self::UNBOUND) to another. Fails if the state differs, and
-    /// returns it.
+    /// Changes the state from [`UNBOUND`](Self::UNBOUND) to another. Fails if the state differs,
+    /// and returns it.
     fn leave_unbound(&self, state: u8) -> Result<(), u8> {
         let change =
             self.0.compare_exchange(Self::UNBOUND, state, Ordering::AcqRel, Ordering::Acquire);
@@ -76,8 +78,8 @@ impl BindState {
 }
 
 impl Builder {
-    /// Prepares the added queues on a UMEM that other ports use or have used. The ports must stay on
-    /// the calling thread. [`Binding::bind`] must be called in the order of the queues.
+    /// Prepares the added queues on a UMEM that other ports use or have used. The ports must stay
+    /// on the calling thread. [`Binding::bind`] must be called in the order of the queues.
     ///
     /// `sibling` is the descriptor of a bound socket of this UMEM, whose mode the new sockets
     /// inherit. Without one, the memory is registered again, with this builder's mode.
@@ -91,6 +93,12 @@ impl Builder {
         queues_of_umem: usize,
     ) -> Result<Vec<(PreparedPort, Binding)>, OpenError> {
         raise_memlock();
+        let mode = match self.mode {
+            BindMode::Copy => libc::XDP_COPY,
+            BindMode::ZeroCopy => libc::XDP_ZEROCOPY,
+            // The kernel tries zero-copy, then copy mode.
+            BindMode::Auto => 0,
+        };
         let mut sibling = match (sibling, self.queues.first()) {
             (Some(fd), Some(queue)) => {
                 let socket = Socket::from_fd(fd);
@@ -100,7 +108,7 @@ impl Builder {
         };
         let mut prepared = Vec::with_capacity(self.queues.len());
         for queue in &self.queues {
-            match self.prepare_queue(queue, umem, pool, sibling.as_ref(), queues_of_umem) {
+            match self.prepare_queue(queue, mode, umem, pool, sibling.as_ref(), queues_of_umem) {
                 Ok((port, binding, socket)) => {
                     sibling.get_or_insert(socket);
                     prepared.push((port, binding));
@@ -116,9 +124,12 @@ impl Builder {
         Ok(prepared)
     }
 
-    fn prepare_queue(
+    /// Opens a socket with rings, registers the UMEM with it unless there is a `sibling`, and posts
+    /// frames to its fill ring: some drivers require frames before the bind.
+    pub(super) fn prepare_queue(
         &self,
         queue: &Queue,
+        mode: u16,
         umem: &Umem,
         pool: &mut Pool,
         sibling: Option<&Socket>,
@@ -138,20 +149,15 @@ impl Builder {
             socket: duplicate(&socket)?,
             sibling: sibling.map(duplicate).transpose()?,
             queue: queue.clone(),
-            mode: match self.mode {
-                BindMode::Copy => libc::XDP_COPY,
-                BindMode::ZeroCopy => libc::XDP_ZEROCOPY,
-                // The kernel tries zero-copy, then copy mode.
-                BindMode::Auto => 0,
-            },
+            mode,
             tx_ring: sizes.tx,
             busy_poll: self.busy_poll,
             state: Arc::clone(&state),
         };
-        let slot = umem.region().claim_any().ok_or(OpenError::Queues(queues_of_umem))?;
+        let lease = SlotLease::claim_any(umem).ok_or(OpenError::Queues(queues_of_umem))?;
         let kernel = Box::new(socket.clone());
         let mut port =
-            Box::new(XskPort::new(umem, slot, queue.id, kernel, rings, sizes.fill, self.busy_poll));
+            Box::new(XskPort::new(lease, queue.id, kernel, rings, sizes.fill, self.busy_poll));
         port.refill(pool);
         Ok((PreparedPort { port, state }, binding, socket))
     }
@@ -172,13 +178,13 @@ impl PreparedPort {
     }
 
     /// Ends the port. If its socket was not bound, it cannot be bound any more, and the frames
-    /// return to the pool, because no device was ever given access to them. Frames of a socket that
-    /// another thread is binding just now are out of use for ever.
-    pub fn cancel(self, pool: &mut Pool) -> Remains {
+    /// return to the pool, because no device has access to them. Frames of a socket that another
+    /// thread is binding just now are out of use for ever.
+    pub fn cancel(self, pool: &mut Pool) -> Quarantine {
         match self.state.leave_unbound(BindState::CANCELLED) {
             Ok(()) => self.port.close_with(true, pool),
             Err(BindState::BOUND) => self.port.close(pool),
-            Err(_) => Remains::unusable(self.port.frame_counts().total() as usize),
+            Err(_) => self.port.give_up(),
         }
     }
 }
@@ -187,22 +193,24 @@ impl Binding {
     /// Binds the socket. Retries while another socket uses the queue, until `timeout`. Waits for
     /// the kernel's RTNL mutex. Fails if the port was cancelled.
     pub fn bind(self, timeout: Duration) -> Result<Bound, OpenError> {
+        self.bind_until(Instant::now() + timeout, timeout)
+    }
+
+    /// The same with a deadline; an error names the time `waited`.
+    pub(super) fn bind_until(
+        self,
+        deadline: Instant,
+        waited: Duration,
+    ) -> Result<Bound, OpenError> {
         let Self { socket, sibling, queue, mode, tx_ring, busy_poll, state } = self;
         let (socket, sibling) = (Socket::from(socket), sibling.map(Socket::from));
         let started = Instant::now();
         state.leave_unbound(BindState::BINDING).map_err(|_| {
             queue.error("bind the socket", io::Error::other("the port was cancelled"))
         })?;
-        if let Err(error) = queue.bind(&socket, mode, sibling.as_ref(), started + timeout) {
-            // These errors occur before the driver sees the socket. After others, the driver may
-            // have taken frames from the fill ring; the next successful bind releases them.
-            let is_early = matches!(
-                error.raw_os_error(),
-                Some(libc::EBUSY | libc::ENODEV | libc::EBADF | libc::EPERM | libc::EACCES)
-            );
-            let is_copy = mode == libc::XDP_COPY;
-            state.set(if is_early || is_copy { BindState::UNBOUND } else { BindState::BOUND });
-            return Err(queue.bind_error(mode, timeout, error));
+        if let Err(error) = queue.bind(&socket, mode, sibling.as_ref(), deadline) {
+            state.set(BindState::UNBOUND);
+            return Err(queue.bind_error(mode, waited, error));
         }
         state.set(BindState::BOUND);
         queue.tune(&socket, tx_ring, busy_poll);

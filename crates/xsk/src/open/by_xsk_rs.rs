@@ -21,6 +21,7 @@ use xsk_rs::{
 use super::{Builder, OpenError, OpenPorts, Queue, raise_memlock, ring_sizes};
 use crate::abi::XDP_PACKET_HEADROOM;
 use crate::config::{HUGE_PAGE_BYTES, HugePages, UmemError};
+use crate::lease::SlotLease;
 use crate::owner::PortSlot;
 use crate::pool::Pool;
 use crate::socket::{RingSizes, Socket};
@@ -59,17 +60,11 @@ impl Builder {
             let is_zero_copy = queue.is_zero_copy(&socket)?;
             zero_copy &= is_zero_copy;
             // Cannot fail: the UMEM is new, so all its slots are free.
-            umem.region().claim(slot);
+            let lease =
+                SlotLease::claim(&umem, slot).ok_or(OpenError::Queues(self.queues.len()))?;
             let queues = Queues { tx, rx, fill, completion, umem: xsk_rs_umem.clone() };
-            let mut port = XskRsPort::new(
-                &umem,
-                slot,
-                socket,
-                queues,
-                Rc::clone(&descriptors),
-                sizes,
-                is_zero_copy,
-            );
+            let mut port =
+                XskRsPort::new(lease, socket, queues, Rc::clone(&descriptors), sizes, is_zero_copy);
             port.refill(&mut pool);
             ports.push(port);
         }

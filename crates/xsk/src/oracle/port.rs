@@ -12,7 +12,8 @@ use crate::counters::PortFrameCounts;
 use crate::fake_kernel::{DeliveryError, FakeKernel, FakeKernelConfig, FakeRingSizes};
 use crate::owner::Ownership;
 use crate::{
-    Batch, EgressQueue, Frame, HugePages, Pool, Port, PushError, Remains, Umem, UmemConfig, XskPort,
+    Batch, EgressQueue, Frame, HugePages, Pool, Port, PushError, Quarantine, Umem, UmemConfig,
+    XskPort,
 };
 
 /// Number of ports in the model.
@@ -164,7 +165,7 @@ pub struct PortModel {
     /// Another UMEM, for [`Step::Foreign`].
     other: (Umem, Pool),
     /// The frames of closed ports, until the port is opened again.
-    remains: [Option<Remains>; PORTS],
+    quarantine: [Option<Quarantine>; PORTS],
     lost: u32,
     /// Number of chunks that are never reused, because the kernel owned them when their port was
     /// closed or dropped.
@@ -204,7 +205,7 @@ impl PortModel {
             umem,
             pool,
             other,
-            remains: [const { None }; PORTS],
+            quarantine: [const { None }; PORTS],
             lost: 0,
             closed: 0,
             packets_made: 0,
@@ -353,8 +354,8 @@ impl PortModel {
         let counts = port.frame_counts();
         let free_before = self.pool.len();
         // The number of frames that `close` did not return to the pool.
-        let remains = Box::new(port).close(&mut self.pool);
-        let retired = remains.frames();
+        let quarantine = Box::new(port).close(&mut self.pool);
+        let retired = quarantine.frames();
         assert_eq!(
             retired + self.pool.len() - free_before,
             counts.total() as usize,
@@ -366,10 +367,10 @@ impl PortModel {
         );
         // Sometimes, the frames are given up.
         if self.packets_made.is_multiple_of(3) {
-            drop(remains);
+            drop(quarantine);
             self.closed += retired as u32;
         } else {
-            self.remains[index] = Some(remains);
+            self.quarantine[index] = Some(quarantine);
         }
         assert_ne!(kernel.deliver(&[0; 60]), Ok(()), "the kernel wrote to a reclaimed frame");
         self.free_all(queue);
@@ -377,16 +378,16 @@ impl PortModel {
 
     /// Makes the kernel release the frames of a closed port.
     fn release(&mut self, index: usize) {
-        let Some(remains) = self.remains[index].take() else { return };
-        let (frames, free_before) = (remains.frames(), self.pool.len());
+        let Some(quarantine) = self.quarantine[index].take() else { return };
+        let (frames, free_before) = (quarantine.frames(), self.pool.len());
         if frames == 0 {
             return;
         }
         let other = FakeKernel::release((index as u32 + 1) % PORTS as u32);
-        let remains = remains
+        let quarantine = quarantine
             .take_back(&other, &mut self.pool)
             .expect_err("frames returned with a proof about another queue");
-        let returned = remains.take_back(&FakeKernel::release(index as u32), &mut self.pool);
+        let returned = quarantine.take_back(&FakeKernel::release(index as u32), &mut self.pool);
         assert_eq!(returned.expect("the proof is about this queue"), frames);
         assert_eq!(self.pool.len(), free_before + frames);
     }
@@ -540,7 +541,7 @@ impl PortModel {
             self.ports.iter().flatten().map(|model_port| model_port.queue.len()).sum();
         let ports: Vec<&XskPort> =
             self.ports.iter().flatten().map(|model_port| &model_port.port).collect();
-        let quarantined: usize = self.remains.iter().flatten().map(Remains::frames).sum();
+        let quarantined: usize = self.quarantine.iter().flatten().map(Quarantine::frames).sum();
         assert_conserved_except(
             &self.umem,
             &self.pool,
